@@ -1,0 +1,54 @@
+package auth
+
+// Error is what the room tells a caller: a stable code and a sentence that is
+// safe to show. Cause goes to the protected log only.
+type Error struct {
+	Code   string
+	Detail string
+	Cause  error
+}
+
+func (e *Error) Error() string {
+	if e.Cause != nil {
+		return e.Code + ": " + e.Detail + ": " + e.Cause.Error()
+	}
+	return e.Code + ": " + e.Detail
+}
+
+func (e *Error) Unwrap() error { return e.Cause }
+
+// Is matches by code, so that errors.Is(err, ErrForbidden) holds for every
+// detail.
+func (e *Error) Is(target error) bool {
+	t, ok := target.(*Error)
+	return ok && t.Code == e.Code
+}
+
+// The codes of the room. api maps them to a status.
+var (
+	ErrInvalid        = &Error{Code: "invalid_input", Detail: "the request is not valid"}
+	ErrCredentials    = &Error{Code: "invalid_credentials", Detail: "wrong user name or password"}
+	ErrToken          = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
+	ErrForbidden      = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
+	ErrNotFound       = &Error{Code: "not_found", Detail: "no such resource"}
+	ErrTaken          = &Error{Code: "taken", Detail: "the name is taken; choose another"}
+	ErrLastAdmin      = &Error{Code: "last_admin", Detail: "the last enabled administrator can't be removed, disabled or stripped of the role; make another first"}
+	ErrWeakPassword   = &Error{Code: "weak_password", Detail: "the password is too easy to guess"}
+	ErrReauthenticate = &Error{Code: "reauthentication_required", Detail: "log in again with your password, then repeat this within 10 minutes"}
+	ErrBuiltin        = &Error{Code: "builtin_role", Detail: "built-in roles don't change; make a role of your own"}
+	ErrInUse          = &Error{Code: "in_use", Detail: "users or models still have this role; take it from them first"}
+	ErrUnavailable    = &Error{Code: "unavailable", Detail: "the service can't do this at the moment; try again in a few seconds"}
+	// ErrReused tells apart a replayed refresh token for the audit log; it
+	// reaches callers as ErrToken.
+	ErrReused = &Error{Code: "refresh_reused", Detail: "the refresh token was used before; the session has ended, log in again"}
+)
+
+// With returns a copy of e with another detail.
+func (e *Error) With(detail string) *Error {
+	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause}
+}
+
+// Because returns a copy of e that carries a cause for the log.
+func (e *Error) Because(cause error) *Error {
+	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause}
+}

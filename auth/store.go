@@ -1,0 +1,145 @@
+package auth
+
+import (
+	"context"
+	"time"
+)
+
+// User is a person or service account.
+type User struct {
+	ID           string
+	Username     string // lower case, unique
+	PasswordHash string // PHC string; empty until an invitation is taken
+	Roles        []string
+	Disabled     bool
+	CreatedAt    time.Time
+	UpdatedAt    time.Time
+}
+
+// Role is a named set of permissions, and the label that opens models.
+type Role struct {
+	Name        string
+	Permissions Permission
+	Rate        string // "600-M" or empty
+	Builtin     bool
+	CreatedAt   time.Time
+}
+
+// Session is one login: the family of refresh tokens that descend from it.
+type Session struct {
+	ID        string
+	UserID    string
+	ClientID  string // "modelgate" for first-party logins
+	Address   string
+	UserAgent string
+	CreatedAt time.Time
+	AuthTime  time.Time // when the password was last proved
+	LastUsed  time.Time
+	ExpiresAt time.Time // absolute end, whatever is refreshed
+}
+
+// RefreshToken is one link of a family; only its SHA-256 is stored.
+type RefreshToken struct {
+	Hash      [32]byte
+	ExpiresAt time.Time // idle end
+}
+
+// Key is an API key of a user; only its SHA-256 is stored.
+type Key struct {
+	ID        string
+	UserID    string
+	Name      string
+	Hash      [32]byte
+	Models    []string // nil: every model of the user
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: never
+	LastUsed  time.Time // zero: not yet; at most a minute behind
+}
+
+// TicketKind tells one-time tokens apart.
+type TicketKind string
+
+const (
+	Invitation    TicketKind = "invitation"
+	PasswordReset TicketKind = "password_reset"
+)
+
+// Ticket is a one-time token; only its SHA-256 is stored.
+type Ticket struct {
+	Hash      [32]byte
+	Kind      TicketKind
+	UserID    string
+	ExpiresAt time.Time
+}
+
+// Store keeps what the room must remember. All methods are safe for concurrent
+// use, honour ctx, and are atomic: they happen whole or not at all, also when
+// the process dies. Times are kept to the microsecond, in UTC. A missing row is
+// ErrNotFound; a database that can't answer is ErrUnavailable with its cause.
+// Functions given to Update methods may be called more than once and must have
+// no effect of their own; an error they return is returned unchanged and
+// nothing is written.
+type Store interface {
+	// CreateUser fails with ErrTaken for a used name or id and with ErrInvalid,
+	// naming the role, for a role that does not exist. A non-nil ticket is
+	// stored in the same step.
+	CreateUser(ctx context.Context, u User, t *Ticket) error
+	User(ctx context.Context, id string) (User, error)
+	UserByName(ctx context.Context, username string) (User, error)
+	// Users lists by username, from the first one greater than after, at most
+	// limit. One query.
+	Users(ctx context.Context, after string, limit int) ([]User, error)
+	// UpdateUser replaces what f returns (id and username can't change).
+	// otherAdmins counts the other enabled users with role admin and a
+	// password, in the same transaction: two administrators that remove each
+	// other can't both succeed.
+	UpdateUser(ctx context.Context, id string, f func(old User, otherAdmins int) (User, error)) (User, error)
+	// DeleteUser removes the user with sessions, keys and tickets when f agrees.
+	// Models he owns stay, without owner.
+	DeleteUser(ctx context.Context, id string, f func(old User, otherAdmins int) error) error
+
+	// Roles lists all by name.
+	Roles(ctx context.Context) ([]Role, error)
+	// PutRole creates or replaces permissions and rate.
+	PutRole(ctx context.Context, r Role) error
+	// DeleteRole fails with ErrInUse while a user or model has the role.
+	DeleteRole(ctx context.Context, name string) error
+
+	CreateSession(ctx context.Context, s Session, first RefreshToken) error
+	Session(ctx context.Context, id string) (Session, error)
+	// SessionsOf lists the live sessions of a user, newest first.
+	SessionsOf(ctx context.Context, userID string) ([]Session, error)
+	// Rotate uses up the refresh token with hash old and puts next in its place.
+	// Of any number of concurrent calls with one token a single one succeeds.
+	// A token used before ends its session and fails with ErrReused (the
+	// Session is returned with it, for the log); an unknown one is ErrNotFound;
+	// one past its idle or its session's absolute end is ErrToken.
+	// next.ExpiresAt is cut to the session's end.
+	Rotate(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
+	// SessionOfRefresh finds the session of a live, unused refresh token.
+	SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (Session, error)
+	// EndSession removes the session and its tokens; no error when it is gone.
+	EndSession(ctx context.Context, id string) error
+	// EndSessions removes all sessions of the user but the one named (empty:
+	// all) and returns their ids.
+	EndSessions(ctx context.Context, userID, except string) ([]string, error)
+
+	CreateKey(ctx context.Context, k Key) error
+	KeyByHash(ctx context.Context, hash [32]byte) (Key, error)
+	// KeysOf lists a user's keys, newest first.
+	KeysOf(ctx context.Context, userID string) ([]Key, error)
+	DeleteKey(ctx context.Context, userID, id string) error
+	TouchKey(ctx context.Context, id string, used time.Time) error
+
+	// PutTicket stores t and removes the user's older tickets of that kind.
+	PutTicket(ctx context.Context, t Ticket) error
+	// Redeem uses up a ticket and replaces its user by what f returns, in one
+	// step. An unknown, used or expired ticket is ErrToken. Of concurrent
+	// calls one succeeds. When f fails the ticket stays.
+	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
+
+	// Sweep removes expired sessions, tokens, keys and tickets.
+	Sweep(ctx context.Context, now time.Time) error
+	// Ping answers when the database does.
+	Ping(ctx context.Context) error
+}

@@ -1,0 +1,52 @@
+// Package inference runs published models: one predict path for every
+// transport, live sessions that are shared and drained, tensors and their
+// codecs.
+//
+// It must not decide who may call (models.Catalog does), must not know HTTP or
+// gRPC, and must not link a model runtime: engines do, in inference/ort and
+// inference/worker.
+package inference
+
+import (
+	"context"
+	"time"
+
+	"modelgate/models"
+)
+
+// Options bound one load.
+type Options struct {
+	// LoadTimeout bounds Load; 0: no bound but ctx. An engine that can't end a
+	// load in its own process returns at the bound and lets the load die or
+	// finish behind it.
+	LoadTimeout time.Duration
+}
+
+// Engine turns model files into sessions. Implementations: ort (in process),
+// worker (a sandboxed process each), inferencetest (fake). All pass
+// inferencetest.RunTests.
+type Engine interface {
+	// Load builds a session from the bytes of a checked file. It does not keep
+	// model. Errors are *Error with code "load_failed" or "load_timeout"; their
+	// Cause holds the runtime's words.
+	Load(ctx context.Context, model []byte, opts Options) (Session, error)
+	// Close frees the engine after its last session was closed.
+	Close() error
+}
+
+// Session is one loaded model. Run may be called concurrently; Close may not
+// overlap with Run: Pool counts references.
+type Session interface {
+	// Graph is what the runtime says of inputs and outputs, in its order.
+	Graph() models.Graph
+	// Run computes the outputs whose indices (into Graph().Outputs) are in
+	// want, in that order. in has one tensor for each of Graph().Inputs; the
+	// session neither keeps nor frees them. It returns soon after ctx ends,
+	// with its error. Other errors are *Error with code "run_failed" or
+	// "unavailable". The caller releases every value.
+	Run(ctx context.Context, in []Tensor, want []int) ([]Value, error)
+	// Memory estimates resident bytes, weights included.
+	Memory() int64
+	// Close frees the session. It is idempotent.
+	Close() error
+}

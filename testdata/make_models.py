@@ -1,0 +1,36 @@
+"""Make the sample models of this folder and their case files.
+
+Everything is made from fixed seeds on one thread, so that a second run in the same environment writes the same bytes.
+README.md says what each model is for and how to run this.
+"""
+
+import argparse
+import os
+
+import casefile
+import sklearn_models
+import torch_models
+
+SAMPLES = {
+    "iris": sklearn_models.iris,
+    "iris_v2": sklearn_models.iris_v2,
+    "digits": torch_models.digits,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="name", help="the models to make (default: all)")
+    parser.add_argument("--out", default=os.path.dirname(os.path.abspath(__file__)), help="folder to write to")
+    args = parser.parse_args()
+    unknown = set(args.names) - set(SAMPLES)
+    if unknown:
+        parser.error("no such model: " + ", ".join(sorted(unknown)))
+    os.makedirs(os.path.join(args.out, "cases"), exist_ok=True)
+    for name in args.names or SAMPLES:
+        casefile.write(SAMPLES[name](), args.out)
+        print("wrote", name)
+
+
+if __name__ == "__main__":
+    main()
