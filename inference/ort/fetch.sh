@@ -88,8 +88,12 @@ pinned() {
 # cache_folder: makes the folder of the library and prints its path. Without a usable home it is a private folder in
 # the temporary one; a folder there that somebody else owns is not trusted.
 cache_folder() {
-    base=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
     tail=modelgate/onnxruntime/$version/$platform
+    base=${XDG_CACHE_HOME:-${HOME:+$HOME/.cache}}
+    case $base in
+    /*) ;;
+    *) base= ;; # a relative one is to be ignored (XDG base directory specification)
+    esac
     if [ -n "$base" ] && mkdir -p "$base/$tail" 2>/dev/null && [ -w "$base/$tail" ]; then
         echo "$base/$tail"
         return
@@ -148,9 +152,14 @@ from_system() {
     return 1
 }
 
-# limited COMMAND...: runs it with a limit of ten minutes where the system has a way to set one.
+# limited COMMAND...: runs it with a limit of ten minutes where the system has a way to set one. In the foreground, so
+# that the interrupt key reaches the client as well.
 limited() {
-    if have timeout; then timeout 600 "$@"; else "$@"; fi
+    if timeout --foreground 5 true 2>/dev/null; then
+        timeout --foreground 600 "$@"
+    else
+        "$@"
+    fi
 }
 
 # last_line FILE: what a failed client said last, for the closing message.
@@ -255,8 +264,8 @@ fetch() {
         failed "$1" "REFUSED: the library's SHA-256 is $(sha256_of "$tmp/$1.lib"), which is not the pinned one"
         return 1
     fi
-    chmod 755 "$tmp/$1.lib"
-    mv -f "$tmp/$1.lib" "$target"
+    chmod 755 "$tmp/$1.lib" && mv -f "$tmp/$1.lib" "$target" ||
+        { failed "$1" "the library could not be put into $folder"; return 1; }
     say "fetched $version from $1 into $target"
     echo "$target"
 }
@@ -295,6 +304,8 @@ trap cleanup EXIT
 trap 'exit 129' HUP
 trap 'exit 130' INT
 trap 'exit 143' TERM
+# What a killed run left behind.
+find "$folder" -maxdepth 1 -name '.fetch.*' -mtime +1 -exec rm -rf {} + 2>/dev/null || true
 tmp=$(mktemp -d "$folder/.fetch.XXXXXX")
 for source in pip npm release; do
     fetch "$source" && exit

@@ -1,0 +1,72 @@
+# modelgate: `make help` lists the targets. Needed: Go, a C compiler, make, and pip or npm or curl to fetch ONNX Runtime.
+
+GO       ?= go
+LISTEN   ?= 127.0.0.1:8080
+DATA     ?= ./data
+ARGS     ?=
+PKG      ?= ./...
+TESTARGS ?=
+FUZZTIME ?= 20s
+SOAKTIME ?= 30m
+BENCH    ?= .
+
+# The version is stamped in by the linker. VCS stamping by the go command itself is off, since it fails the whole build
+# where git does not trust the folder's owner, as in many containers.
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD     = -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
+
+# Without a C compiler the go command silently turns cgo off, and the error it gives then names no cause.
+export CGO_ENABLED = 1
+
+# In a recipe: the path of ONNX Runtime, or the end of the recipe if there is none.
+ORT_LIB = lib=$$(sh inference/ort/fetch.sh) || exit 1; export MODELGATE_ONNXRUNTIME_LIB="$$lib"
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race lint bench fuzz soak runtime clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo 'Variables: LISTEN, DATA, ARGS (run); PKG, TESTARGS (test, race); BENCH (bench); FUZZTIME (fuzz); SOAKTIME (soak)'
+
+build: ## build bin/modelgate, with ONNX Runtime beside it
+	@mkdir -p bin
+	@$(ORT_LIB); cmp -s "$$lib" bin/libonnxruntime.so || \
+		{ cp "$$lib" bin/.libonnxruntime.so.new && mv -f bin/.libonnxruntime.so.new bin/libonnxruntime.so; }
+	$(GO) build $(BUILD) -o bin/modelgate ./cmd/modelgate
+
+run: build ## build, then serve the sample models on LISTEN, with the data in DATA
+	bin/modelgate serve --listen $(LISTEN) --data $(DATA) --demo $(ARGS)
+
+test: ## fetch ONNX Runtime, vet, run every test
+	@$(ORT_LIB); $(GO) vet $(PKG) && $(GO) test -timeout 10m $(TESTARGS) $(PKG)
+
+race: ## the same tests under the race detector
+	@$(ORT_LIB); $(GO) test -race -timeout 20m $(TESTARGS) $(PKG)
+
+lint: ## gofmt, go vet, staticcheck
+	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
+		if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w mends it):"; echo "$$unformatted"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+bench: ## the benchmarks of bench/ and of inference
+	@$(ORT_LIB); packages=$$($(GO) list ./bench/... ./inference/... 2>/dev/null); \
+		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $$packages
+
+fuzz: ## run every fuzz test for FUZZTIME
+	@$(ORT_LIB); grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
+		for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$$file"); do \
+			echo "== $$(dirname "$$file") $$name"; \
+			$(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null || exit 1; \
+		done; \
+	done
+
+soak: ## the long tests (build tag soak): memory over many predictions, and the like
+	@$(ORT_LIB); $(GO) test -tags soak -run '^TestSoak' -count 1 -v -timeout $(SOAKTIME) $(PKG)
+
+runtime: ## fetch ONNX Runtime and print its path
+	@sh inference/ort/fetch.sh
+
+clean: ## remove what the build made (data and the cached ONNX Runtime stay)
+	rm -rf bin dist
