@@ -20,6 +20,7 @@ FLOWERS = np.array([[5.1, 3.5, 1.4, 0.2], [6.0, 2.7, 4.1, 1.2], [6.7, 3.1, 5.7, 
 IRIS_CASES = {
     "one_row": {"X": FLOWERS[:1]},
     "three_species": {"X": FLOWERS},
+    "doubtful": {"X": np.array([[6.0, 2.7, 5.1, 1.6], [5.9, 3.2, 4.8, 1.8]], np.float32)},
     "no_rows": {"X": np.zeros((0, 4), np.float32)},
     "edges": {"X": np.array([[-0.0, -0.0, -0.0, -0.0], [1e6, -1e6, 1e-6, 3.5], [0, 0, 0, 0]], np.float32)},
 }
