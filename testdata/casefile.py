@@ -6,10 +6,10 @@ the tensor's type gives the same bits. A sequence of maps is {"kind": "maps", "d
 strings; a sequence of tensors is {"kind": "tensors", "data": [tensor, ...]}.
 """
 
-import ctypes
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 
 # Read by onnxruntime when it is loaded, so it stands before the import.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -42,19 +42,22 @@ class Sample:
     """One model with the inputs to try it on.
 
     cases maps a case's name to its feeds, by graph input name. public maps a graph name to the public name, where the
-    graph name is no plain identifier. external names the file that takes the weights, if they stand outside.
+    graph name is no plain identifier. save writes the model where the plain bytes of proto are not what is wanted.
     """
 
     name: str
     proto: onnx.ModelProto
     cases: dict[str, dict[str, np.ndarray]]
     public: dict[str, str] = dataclasses.field(default_factory=dict)
-    external: str = ""
+    save: Callable[[str], None] | None = None
 
 
-def session(model: str | bytes) -> ort.InferenceSession:
+def session(model: str | bytes, optimise: bool = True) -> ort.InferenceSession:
     """Open a model on one thread, so that sums are added in one order."""
     options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only
+    if not optimise:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
@@ -63,21 +66,18 @@ def session(model: str | bytes) -> ort.InferenceSession:
 def write(sample: Sample, folder: str) -> None:
     """Write the model, run its cases from the written file and write the case file."""
     path = os.path.join(folder, sample.name + ".onnx")
-    if sample.external:
-        _remove(os.path.join(folder, sample.external))  # onnx appends to a file that is there
-        onnx.save(sample.proto, path, save_as_external_data=True, all_tensors_to_one_file=True,
-                  location=sample.external, size_threshold=0)
+    if sample.save:
+        sample.save(path)
     else:
         with open(path, "wb") as file:
             file.write(sample.proto.SerializeToString(deterministic=True))
     onnx.checker.check_model(path, full_check=True)
 
-    opened = session(path)
     types = {v.name: v.type.tensor_type.elem_type for v in sample.proto.graph.input}
     public = lambda name: sample.public.get(name, name)  # noqa: E731
     cases = []
     for name, feeds in sample.cases.items():
-        outputs = _run(opened, sample.proto, feeds)
+        outputs = _run(sample.proto, path, feeds)
         cases.append({
             "name": name,
             "inputs": {public(k): _tensor(v, types[k]) for k, v in feeds.items()},
@@ -102,41 +102,40 @@ def _json(value) -> str:
     return json.dumps(value, ensure_ascii=False, allow_nan=False)
 
 
-def _remove(path: str) -> None:
-    try:
-        os.remove(path)
-    except FileNotFoundError:
-        pass
-
-
-def _run(opened: ort.InferenceSession, proto: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> dict:
+def _run(proto: onnx.ModelProto, path: str, feeds: dict[str, np.ndarray]) -> dict:
     """Run once and encode every output by its graph name."""
-    names = [v.name for v in proto.graph.output]
     if any(array.dtype == ml_dtypes.bfloat16 for array in feeds.values()):
-        results = _run_bfloat16(opened, names, feeds)
+        opened = session(_widened(proto).SerializeToString(), optimise=False)
+        feeds = {k: v.astype(np.float32) if v.dtype == ml_dtypes.bfloat16 else v for k, v in feeds.items()}
     else:
-        results = opened.run(names, feeds)
+        opened = session(path)
+    results = opened.run([v.name for v in proto.graph.output], feeds)
     return {v.name: _output(v.type, result) for v, result in zip(proto.graph.output, results)}
 
 
-def _run_bfloat16(opened: ort.InferenceSession, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Run a model that has bfloat16 tensors, which onnxruntime gives numpy in neither direction: pass their bits."""
-    values = {}
-    for name, array in feeds.items():
-        if array.dtype == ml_dtypes.bfloat16:
-            values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(
-                array.view(np.uint16), onnx.TensorProto.BFLOAT16)
+def _widened(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same model with float32 for every bfloat16 input and output, which numpy lacks: exact in both directions."""
+    wide = onnx.ModelProto()
+    wide.CopyFrom(proto)
+    before, after, renamed = [], [], {}
+    for value in [*wide.graph.input, *wide.graph.output]:
+        kind = value.type.tensor_type
+        if kind.elem_type != onnx.TensorProto.BFLOAT16:
+            continue
+        kind.elem_type = onnx.TensorProto.FLOAT
+        narrow = renamed[value.name] = "narrow/" + value.name
+        if any(value.name == output.name for output in wide.graph.output):
+            after.append(onnx.helper.make_node("Cast", [narrow], [value.name], to=onnx.TensorProto.FLOAT))
         else:
-            values[name] = ort.OrtValue.ortvalue_from_numpy(array)
-    results = []
-    for value in opened.run_with_ort_values(names, values):
-        if value.data_type() == "tensor(bfloat16)":
-            size = value.tensor_size_in_bytes()
-            bits = ctypes.string_at(value.data_ptr(), size) if size else b""
-            results.append(np.frombuffer(bits, ml_dtypes.bfloat16).reshape(value.shape()))
-        else:
-            results.append(value.numpy())
-    return results
+            before.append(onnx.helper.make_node("Cast", [value.name], [narrow], to=onnx.TensorProto.BFLOAT16))
+    inner = list(wide.graph.node)
+    for node in inner:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    nodes = before + [onnx.NodeProto.FromString(node.SerializeToString()) for node in inner] + after
+    del wide.graph.node[:]
+    wide.graph.node.extend(nodes)
+    return wide
 
 
 def _output(kind: onnx.TypeProto, value) -> dict:

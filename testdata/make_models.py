@@ -8,6 +8,7 @@ import argparse
 import os
 
 import casefile
+import graph_models
 import sklearn_models
 import torch_models
 
@@ -15,6 +16,18 @@ SAMPLES = {
     "iris": sklearn_models.iris,
     "iris_v2": sklearn_models.iris_v2,
     "digits": torch_models.digits,
+    "two_io": graph_models.two_io,
+    "half": graph_models.half,
+    "bfloat": graph_models.bfloat,
+    "dynamic": graph_models.dynamic,
+    "ints": graph_models.ints,
+    "scalar": graph_models.scalar,
+    "types": graph_models.types,
+    "sequence": graph_models.sequence,
+    "defaults": graph_models.defaults,
+    "rowmix": graph_models.rowmix,
+    "slow_run": graph_models.slow_run,
+    "canary": graph_models.canary,
 }
 
 
