@@ -196,6 +196,7 @@ def rowmix() -> Sample:
     return Sample("rowmix", proto, {
         "one_row": {"x": _floats([1, 2, 3, 4])},
         "two_rows": {"x": _floats([1, 2, 3, 4], [40, -3, 20, -1])},
+        "no_rows": {"x": np.zeros((0, 4), np.float32)},
     })
 
 

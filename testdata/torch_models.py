@@ -4,7 +4,6 @@ import logging
 import warnings
 
 import numpy as np
-import onnx
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -18,7 +17,7 @@ def _seeded() -> None:
     torch.use_deterministic_algorithms(True)
 
 
-def _export(model: nn.Module, example: torch.Tensor, inputs: list[str], outputs: list[str]) -> onnx.ModelProto:
+def _export(model: nn.Module, example: torch.Tensor, inputs: list[str], outputs: list[str]) -> torch.onnx.ONNXProgram:
     """Export with the default exporter, batch axis dynamic, and drop the stack traces, which hold this machine's paths."""
     batch = torch.export.Dim("batch")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which nothing here needs
@@ -26,12 +25,9 @@ def _export(model: nn.Module, example: torch.Tensor, inputs: list[str], outputs:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(model.eval(), (example,), dynamo=True, verbose=False, opset_version=21,
                                     input_names=inputs, output_names=outputs, dynamic_shapes=({0: batch},))
-    proto = program.model_proto
-    for node in proto.graph.node:
-        kept = [p for p in node.metadata_props if p.key != "pkg.torch.onnx.stack_trace"]
-        del node.metadata_props[:]
-        node.metadata_props.extend(kept)
-    return proto
+    for node in program.model.graph:
+        node.metadata_props.pop("pkg.torch.onnx.stack_trace", None)
+    return program
 
 
 class _DigitsNet(nn.Module):
@@ -67,7 +63,7 @@ def digits() -> Sample:
             optimiser.zero_grad()
             nn.functional.cross_entropy(net.logits(x[batch]), y[batch], label_smoothing=0.05).backward()
             optimiser.step()
-    proto = _export(net, torch.zeros(2, 1, 8, 8), ["image"], ["probabilities"])
+    proto = _export(net, torch.zeros(2, 1, 8, 8), ["image"], ["probabilities"]).model_proto
     guessed = session(proto.SerializeToString()).run(None, {"image": images[held]})[0].argmax(1)
     accuracy = (guessed == data.target[held]).mean()
     assert accuracy > 0.95, accuracy
@@ -79,3 +75,17 @@ def digits() -> Sample:
         "blank_and_full": {"image": np.stack([np.full((1, 8, 8), -0.0), np.full((1, 8, 8), 16)]).astype(np.float32)},
         "no_images": {"image": np.zeros((0, 1, 8, 8), np.float32)},
     })
+
+
+def external() -> Sample:
+    """Two linear layers whose weights the exporter puts into external.onnx.data, as it does by default."""
+    _seeded()
+    net = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), nn.Linear(64, 3))
+    program = _export(net, torch.zeros(2, 8), ["x"], ["y"])
+    proto = program.model_proto
+    rows = torch.randn(3, 8)
+    return Sample("external", proto, {
+        "one_row": {"x": rows[:1].numpy()},
+        "three_rows": {"x": rows.numpy()},
+        "no_rows": {"x": np.zeros((0, 8), np.float32)},
+    }, save=lambda path: program.save(path, external_data=True))
