@@ -162,8 +162,11 @@ limited() {
     fi
 }
 
-# last_line FILE: what a failed client said last, for the closing message.
-last_line() { grep -v '^[[:space:]]*$' "$1" | grep -v 'A complete log of this run' | tail -n 1 | cut -c 1-300; }
+# download_failed SOURCE: shows the end of what the client said, and keeps its first complaint for the closing message.
+download_failed() {
+    tail -n 6 "$tmp/log" | sed 's/^/    | /' >&2
+    failed "$1" "the download failed: $(grep -iE 'error|failed|refused|timed out' "$tmp/log" | head -n 1 | cut -c 1-240)"
+}
 
 pip_command() {
     for python in python3 python; do
@@ -212,7 +215,7 @@ fetch_pip() {
     if ! PIP_REQUIRE_VIRTUALENV=0 limited $pip download --quiet --disable-pip-version-check --no-input --no-cache-dir \
         --retries 2 --timeout 30 --no-deps --only-binary=:all: --platform "$tag" --python-version 3.12 \
         --implementation cp --dest "$tmp/pip" "onnxruntime==$version" >"$tmp/log" 2>&1; then
-        failed pip "the download failed: $(last_line "$tmp/log")"
+        download_failed pip
         return 1
     fi
     unzip_member "$tmp"/pip/onnxruntime-*.whl "onnxruntime/capi/$member" "$1" 2>/dev/null ||
@@ -230,8 +233,9 @@ fetch_npm() {
     say "fetching onnxruntime-node $version with npm (about 115 MB, all platforms in one package)"
     mkdir -p "$tmp/npm"
     if ! (cd "$tmp/npm" && npm_config_cache=$tmp/npm-cache npm_config_update_notifier=false limited npm pack \
-        --loglevel=error --ignore-scripts --fetch-retries=2 "onnxruntime-node@$version") >"$tmp/log" 2>&1; then
-        failed npm "the download failed: $(last_line "$tmp/log")"
+        --loglevel=error --ignore-scripts --fetch-retries=2 --fetch-retry-mintimeout=2000 --fetch-retry-maxtimeout=8000 \
+        "onnxruntime-node@$version") >"$tmp/log" 2>&1; then
+        download_failed npm
         return 1
     fi
     tar -xzOf "$tmp"/npm/onnxruntime-node-*.tgz "package/bin/napi-v6/$member" >"$1" 2>/dev/null ||
@@ -250,7 +254,7 @@ fetch_release() {
     if ! curl --fail --silent --show-error --location --proto '=https' --retry 2 --connect-timeout 20 --max-time 600 \
         --output "$tmp/release.tgz" \
         "https://github.com/microsoft/onnxruntime/releases/download/v$version/$name.tgz" 2>"$tmp/log"; then
-        failed "release archive" "the download failed: $(last_line "$tmp/log")"
+        download_failed "release archive"
         return 1
     fi
     tar -xzOf "$tmp/release.tgz" "$name/lib/$member" >"$1" 2>/dev/null ||
