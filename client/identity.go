@@ -1,0 +1,209 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// Tokens is the answer to a login or refresh.
+type Tokens struct {
+	AccessToken      string `json:"access_token"`
+	TokenType        string `json:"token_type"`
+	ExpiresIn        int    `json:"expires_in"` // seconds
+	RefreshToken     string `json:"refresh_token"`
+	RefreshExpiresIn int    `json:"refresh_expires_in"` // seconds
+}
+
+// User is an account as its owner or an administrator sees it.
+type User struct {
+	ID        string    `json:"id"`
+	Username  string    `json:"username"`
+	Roles     []string  `json:"roles"`
+	Disabled  bool      `json:"disabled,omitempty"`
+	CreatedAt time.Time `json:"created_at"`
+	// InviteToken is there once, in the answer to CreateUser.
+	InviteToken string `json:"invite_token,omitempty"`
+}
+
+// Key is an API key; Key.Key is there once, in the answer to CreateKey.
+type Key struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	Key       string     `json:"key,omitempty"`
+	Models    []string   `json:"models,omitempty"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at,omitempty"`
+	LastUsed  *time.Time `json:"last_used,omitempty"`
+}
+
+// Role opens models and carries permissions.
+type Role struct {
+	Name        string   `json:"name"`
+	Permissions []string `json:"permissions"`
+	RateLimit   string   `json:"rate_limit,omitempty"`
+	Builtin     bool     `json:"builtin,omitempty"`
+}
+
+// AuditEntry is one record of the audit log.
+type AuditEntry struct {
+	Seq       uint64            `json:"seq"`
+	Time      time.Time         `json:"time"`
+	Actor     string            `json:"actor"`
+	Action    string            `json:"action"`
+	Target    string            `json:"target,omitempty"`
+	Outcome   string            `json:"outcome"`
+	Reason    string            `json:"reason,omitempty"`
+	Address   string            `json:"address,omitempty"`
+	RequestID string            `json:"request_id,omitempty"`
+	Count     int64             `json:"count"`
+	Detail    map[string]string `json:"detail,omitempty"`
+}
+
+type passwordLogin struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+}
+
+// Register makes an account.
+func (c *Client) Register(ctx context.Context, username, password string) (User, error) {
+	var u User
+	return u, c.call(ctx, http.MethodPost, "/register", passwordLogin{username, password}, &u)
+}
+
+// Accept takes an invitation.
+func (c *Client) Accept(ctx context.Context, invite, password string) (User, error) {
+	var u User
+	return u, c.call(ctx, http.MethodPost, "/register", map[string]string{"invite_token": invite, "password": password}, &u)
+}
+
+// Login proves a password.
+func (c *Client) Login(ctx context.Context, username, password string) (Tokens, error) {
+	var t Tokens
+	return t, c.call(ctx, http.MethodPost, "/login", passwordLogin{username, password}, &t)
+}
+
+// Refresh uses up a refresh token.
+func (c *Client) Refresh(ctx context.Context, refresh string) (Tokens, error) {
+	var t Tokens
+	return t, c.call(ctx, http.MethodPost, "/refresh", map[string]string{"refresh_token": refresh}, &t)
+}
+
+// Logout ends the login that the credentials belong to.
+func (c *Client) Logout(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/logout", nil, nil)
+}
+
+// Me returns the caller.
+func (c *Client) Me(ctx context.Context) (User, error) {
+	var u User
+	return u, c.call(ctx, http.MethodGet, "/users/me", nil, &u)
+}
+
+// ChangePassword ends every other login of the caller.
+func (c *Client) ChangePassword(ctx context.Context, current, next string) error {
+	return c.call(ctx, http.MethodPost, "/users/me/password", map[string]string{"current_password": current, "new_password": next}, nil)
+}
+
+// Keys lists the caller's API keys.
+func (c *Client) Keys(ctx context.Context) ([]Key, error) {
+	return page[Key](ctx, c, "/users/me/keys", nil, 0)
+}
+
+// CreateKey makes an API key; expires 0 takes the server's default, models nil
+// opens all of the caller's.
+func (c *Client) CreateKey(ctx context.Context, name string, expires time.Duration, models []string) (Key, error) {
+	in := map[string]any{"name": name}
+	if expires > 0 {
+		in["expires_in"] = int64(expires / time.Second)
+	}
+	if models != nil {
+		in["models"] = models
+	}
+	var k Key
+	return k, c.call(ctx, http.MethodPost, "/users/me/keys", in, &k)
+}
+
+// DeleteKey revokes a key at once.
+func (c *Client) DeleteKey(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/users/me/keys/"+url.PathEscape(id), nil, nil)
+}
+
+// Users lists all accounts.
+func (c *Client) Users(ctx context.Context) ([]User, error) {
+	return page[User](ctx, c, "/admin/users", nil, 0)
+}
+
+// CreateUser makes an account that its invitation opens.
+func (c *Client) CreateUser(ctx context.Context, username string, roles []string) (User, error) {
+	var u User
+	return u, c.call(ctx, http.MethodPost, "/admin/users", map[string]any{"username": username, "roles": roles}, &u)
+}
+
+// UserPatch changes what is not nil.
+type UserPatch struct {
+	Roles    *[]string `json:"roles,omitempty"`
+	Disabled *bool     `json:"disabled,omitempty"`
+}
+
+// UpdateUser changes roles or disables; it holds from the user's next request.
+func (c *Client) UpdateUser(ctx context.Context, id string, p UserPatch) (User, error) {
+	var u User
+	return u, c.call(ctx, http.MethodPatch, "/admin/users/"+url.PathEscape(id), p, &u)
+}
+
+// DeleteUser removes an account with its logins and keys.
+func (c *Client) DeleteUser(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/admin/users/"+url.PathEscape(id), nil, nil)
+}
+
+// ResetUser returns a one-time token to set a new password with.
+func (c *Client) ResetUser(ctx context.Context, id string) (string, error) {
+	var a struct {
+		Token string `json:"reset_token"`
+	}
+	return a.Token, c.call(ctx, http.MethodPost, "/admin/users/"+url.PathEscape(id)+"/reset", nil, &a)
+}
+
+// Roles lists all roles.
+func (c *Client) Roles(ctx context.Context) ([]Role, error) {
+	return page[Role](ctx, c, "/admin/roles", nil, 0)
+}
+
+// PutRole makes or replaces a role.
+func (c *Client) PutRole(ctx context.Context, name string, permissions []string, rate string) (Role, error) {
+	in := map[string]any{"permissions": permissions}
+	if rate != "" {
+		in["rate_limit"] = rate
+	}
+	var r Role
+	return r, c.call(ctx, http.MethodPut, "/admin/roles/"+url.PathEscape(name), in, &r)
+}
+
+// DeleteRole removes a role that nobody has.
+func (c *Client) DeleteRole(ctx context.Context, name string) error {
+	return c.call(ctx, http.MethodDelete, "/admin/roles/"+url.PathEscape(name), nil, nil)
+}
+
+// AuditQuery selects records; zero fields select all.
+type AuditQuery struct {
+	Actor, Action string
+	Limit         int // 0: 100
+}
+
+// Audit lists records, newest first.
+func (c *Client) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) {
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	v := url.Values{"limit": {strconv.Itoa(min(q.Limit, 1000))}}
+	if q.Actor != "" {
+		v.Set("actor", q.Actor)
+	}
+	if q.Action != "" {
+		v.Set("action", q.Action)
+	}
+	return page[AuditEntry](ctx, c, "/admin/audit", v, q.Limit)
+}

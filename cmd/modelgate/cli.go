@@ -1,0 +1,131 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/alecthomas/kong"
+	kongcompletion "github.com/jotaen/kong-completion"
+
+	"modelgate/client"
+)
+
+const description = "Serve ONNX models to people you don't fully trust: identity, per-model roles, rate limits and an audit log in one program."
+
+// CLI is the tree of subcommands; each has a file of its own.
+type CLI struct {
+	Serve  ServeCmd  `cmd:"" group:"Server" help:"Run the server."`
+	Config ConfigCmd `cmd:"" group:"Server" help:"Print the resolved configuration, secrets masked."`
+
+	Login   LoginCmd   `cmd:"" group:"Client" help:"Log in to a server; later commands use it."`
+	Logout  LogoutCmd  `cmd:"" group:"Client" help:"End the login here and on the server."`
+	Whoami  WhoamiCmd  `cmd:"" group:"Client" help:"Show the server, user and roles in use."`
+	Models  ModelsCmd  `cmd:"" group:"Client" help:"List the models open to you, or show one."`
+	Predict PredictCmd `cmd:"" group:"Client" help:"Ask a model for a prediction."`
+	Push    PushCmd    `cmd:"" group:"Client" help:"Upload a model or a new version of one."`
+	Model   ModelCmd   `cmd:"" group:"Client" help:"Change or delete a model."`
+	Key     KeyCmd     `cmd:"" group:"Client" help:"API keys for machines."`
+
+	User  UserCmd  `cmd:"" group:"Administration" help:"Users and their roles."`
+	Role  RoleCmd  `cmd:"" group:"Administration" help:"Roles, which open models and carry permissions and rates."`
+	Audit AuditCmd `cmd:"" group:"Administration" help:"Read or verify the audit log."`
+
+	Admin   AdminCmd   `cmd:"" group:"Offline, on the data folder" help:"Repairs that need no login."`
+	Backup  BackupCmd  `cmd:"" group:"Offline, on the data folder" help:"Copy the whole data folder, also while the server runs."`
+	Restore RestoreCmd `cmd:"" group:"Offline, on the data folder" help:"Put a backup into an empty data folder."`
+
+	Healthcheck HealthcheckCmd            `cmd:"" group:"Other" help:"Exit 0 when a server answers as ready (for containers)."`
+	Version     VersionCmd                `cmd:"" group:"Other" help:"Print the version."`
+	Completion  kongcompletion.Completion `cmd:"" group:"Other" help:"Print the shell's completion code."`
+}
+
+// fail prints err with what to do next and returns code.
+func fail(s std, err error, code int) int {
+	fmt.Fprintln(s.err, "modelgate:", err)
+	var e *client.Error
+	if errors.As(err, &e) {
+		if hint := hintFor(e); hint != "" {
+			fmt.Fprintln(s.err, hint)
+		}
+	}
+	return code
+}
+
+// hintFor says what the command line can do about a server's refusal.
+func hintFor(e *client.Error) string {
+	switch e.Code {
+	case "invalid_token", "unauthorized":
+		return "Run 'modelgate login URL' and repeat the command."
+	case "reauthentication_required":
+		return "Run 'modelgate login URL' again and repeat the command within 10 minutes."
+	case "rate_limited":
+		if e.RetryAfter > 0 {
+			return fmt.Sprintf("Try again in %s.", e.RetryAfter)
+		}
+	}
+	return ""
+}
+
+func commandPath(e *kong.ParseError) string {
+	if e.Context == nil || e.Context.Selected() == nil {
+		return ""
+	}
+	return strings.TrimPrefix(e.Context.Selected().Path(), "modelgate ") + " "
+}
+
+// Output is shared by the commands that list something.
+type Output struct {
+	JSON bool `name:"json" help:"Print JSON, for programs."`
+}
+
+// show prints v as JSON when asked to, else what table writes.
+func (o Output) show(s std, v any, table func(w io.Writer)) error {
+	if o.JSON {
+		enc := json.NewEncoder(s.out)
+		enc.SetIndent("", "  ")
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
+	}
+	w := tabwriter.NewWriter(s.out, 0, 4, 2, ' ', 0)
+	table(w)
+	return w.Flush()
+}
+
+// VersionCmd prints what was built.
+type VersionCmd struct{ Output }
+
+func (c *VersionCmd) Run(s std) error {
+	v := map[string]string{"version": version, "go": runtime.Version(), "platform": runtime.GOOS + "/" + runtime.GOARCH}
+	return c.show(s, v, func(w io.Writer) {
+		fmt.Fprintf(w, "modelgate %s (%s, %s/%s)\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	})
+}
+
+// ConfigCmd prints what serve would use.
+type ConfigCmd struct {
+	Flags
+	Output
+}
+
+func (c *ConfigCmd) Run(s std) error {
+	if err := c.Config.Check(); err != nil {
+		return err
+	}
+	settings := c.Config.Settings()
+	return c.show(s, settings, func(w io.Writer) {
+		for _, v := range settings {
+			fmt.Fprintf(w, "%s\t%s\t%s\n", v.Key, v.Value, v.Env)
+		}
+	})
+}
+
+// Flags are the server's settings as flags.
+type Flags struct {
+	File   ConfigFile `name:"config" env:"MODELGATE_CONFIG" type:"path" placeholder:"FILE" help:"YAML file of settings, keyed by the flags' names."`
+	Config `embed:""`
+}

@@ -1,0 +1,239 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ulule/limiter/v3"
+)
+
+// Config is everything an operator can set. Each field is a flag, a
+// MODELGATE_... variable and a key of the YAML file of --config (the flag's
+// name). Flags win over the environment, the environment over `.env`, `.env`
+// over the file, the file over the default.
+type Config struct {
+	// Where.
+	Listen      string `env:"MODELGATE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API; port 0 takes a free one."`
+	Data        string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"Folder of the database, models, keys and audit log. Made at need, readable by its owner only."`
+	DatabaseURL string `env:"MODELGATE_DATABASE_URL" name:"database-url" placeholder:"URL" help:"Database; 'sqlite:PATH'. Default: modelgate.db in the data folder."`
+	ONNXRuntime string `env:"MODELGATE_ONNXRUNTIME_LIB" name:"onnxruntime-lib" type:"path" placeholder:"FILE" help:"ONNX Runtime's shared library. Default: beside the program, then where 'make build' caches it."`
+	Demo        bool   `env:"MODELGATE_DEMO" help:"Publish the sample models to role 'user' where they are missing."`
+
+	// Identity.
+	AdminPassword string        `env:"MODELGATE_ADMIN_PASSWORD" name:"admin-password" secret:"" placeholder:"PASSWORD" help:"Password of the first administrator 'admin', used on an empty database only. Default: a random one, printed once. Prefer the variable: flags can be seen by other users of the machine."`
+	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of an Ed25519 key in the data folder. Prefer the variable."`
+	Issuer        string        `env:"MODELGATE_ISSUER" placeholder:"URL" help:"Issuer of access tokens, as clients reach this server. Default: the listening address."`
+	Audience      string        `env:"MODELGATE_AUDIENCE" default:"modelgate" help:"Audience of access tokens."`
+	AccessTTL     time.Duration `env:"MODELGATE_ACCESS_TTL" name:"access-ttl" default:"15m" help:"Life of an access token (1m to 24h)."`
+	RefreshTTL    time.Duration `env:"MODELGATE_REFRESH_TTL" name:"refresh-ttl" default:"168h" help:"Life of an unused refresh token."`
+	SessionTTL    time.Duration `env:"MODELGATE_SESSION_TTL" name:"session-ttl" default:"720h" help:"Longest life of a login, however often it is refreshed."`
+	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
+	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
+
+	// Limits.
+	RatePredict string        `env:"MODELGATE_RATE_PREDICT" name:"rate-predict" default:"6000-M" placeholder:"N-S|M|H|D" help:"Rows that one user may predict in a second, minute, hour or day. Roles may carry their own rate."`
+	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account."`
+	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest request body, uploads apart."`
+	MaxModel    Bytes         `env:"MODELGATE_MAX_MODEL" name:"max-model" default:"512MiB" help:"Largest model file (at most 2GiB)."`
+	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for all request bodies at one time; more requests get 503."`
+	TensorMem   Bytes         `env:"MODELGATE_TENSOR_MEMORY" name:"tensor-memory" default:"512MiB" help:"Memory for the tensors of all running predictions."`
+	SessionMem  Bytes         `env:"MODELGATE_SESSION_MEMORY" name:"session-memory" default:"4GiB" help:"Memory for loaded models; the least recently used are closed beyond it."`
+	Slots       int           `env:"MODELGATE_SLOTS" default:"0" help:"Predictions computed at once; 0: one per core."`
+	Queue       int           `env:"MODELGATE_QUEUE" default:"1024" help:"Predictions that may wait for a slot; more get 503."`
+	Timeout     time.Duration `env:"MODELGATE_TIMEOUT" default:"30s" help:"Longest run of one prediction."`
+	LoadTimeout time.Duration `env:"MODELGATE_LOAD_TIMEOUT" name:"load-timeout" default:"30s" help:"Longest load of one model."`
+	IdleClose   time.Duration `env:"MODELGATE_IDLE_CLOSE" name:"idle-close" default:"15m" help:"Close a loaded model that nobody called for so long."`
+	Hashers     int           `env:"MODELGATE_HASHERS" default:"0" help:"Passwords hashed at once (46 MiB each); 0: half of the cores."`
+
+	// Transport and operation.
+	TLSCert        string        `env:"MODELGATE_TLS_CERT" name:"tls-cert" type:"path" placeholder:"FILE" help:"Certificate chain (PEM); with --tls-key the API speaks HTTPS."`
+	TLSKey         string        `env:"MODELGATE_TLS_KEY" name:"tls-key" type:"path" placeholder:"FILE" help:"Private key (PEM), readable by its owner only."`
+	InsecureHTTP   bool          `env:"MODELGATE_INSECURE_HTTP" name:"insecure-http" help:"Speak plain HTTP on an address that is not loopback, for a proxy that speaks TLS in front."`
+	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
+	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"none" default:"none" help:"Where models run. 'none': inside this process; the sandbox does not exist yet."`
+	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
+	LogLevel       string        `env:"MODELGATE_LOG_LEVEL" name:"log-level" enum:"debug,info,warn,error" default:"info" help:"Least severe log line: ${enum}."`
+	AccessLog      bool          `env:"MODELGATE_ACCESS_LOG" name:"access-log" default:"true" negatable:"" help:"One log line per request."`
+}
+
+// Bytes is a size such as 512KiB, 32MiB, 2GiB or a plain number of bytes.
+type Bytes int64
+
+var byteUnits = []struct {
+	suffix string
+	size   int64
+}{{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	s, unit := string(text), int64(1)
+	for _, u := range byteUnits {
+		if rest, ok := strings.CutSuffix(s, u.suffix); ok {
+			s, unit = rest, u.size
+			break
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSpace(s), 10, 64)
+	if err != nil || n <= 0 || n > (1<<50)/unit {
+		return fmt.Errorf("%q is not a size; write it as 512KiB, 32MiB, 2GiB or a number of bytes", text)
+	}
+	*b = Bytes(n * unit)
+	return nil
+}
+
+func (b Bytes) String() string {
+	for i := len(byteUnits) - 1; i >= 0; i-- {
+		if u := byteUnits[i]; int64(b) >= u.size && int64(b)%u.size == 0 {
+			return strconv.FormatInt(int64(b)/u.size, 10) + u.suffix
+		}
+	}
+	return strconv.FormatInt(int64(b), 10)
+}
+
+// MarshalText implements encoding.TextMarshaler.
+func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
+
+// TLS reports whether the API speaks HTTPS itself.
+func (c *Config) TLS() bool { return c.TLSCert != "" }
+
+// DatabasePath is the file of the SQLite database.
+func (c *Config) DatabasePath() string {
+	if c.DatabaseURL == "" {
+		return filepath.Join(c.Data, "modelgate.db")
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(c.DatabaseURL, "sqlite:"), "//")
+}
+
+// Check checks the values against each other. Every message says what to
+// write instead.
+func (c *Config) Check() error {
+	var errs []error
+	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	host, _, err := net.SplitHostPort(c.Listen)
+	if err != nil {
+		bad("--listen %q is no address; write HOST:PORT, as in 127.0.0.1:8080", c.Listen)
+	} else if !c.TLS() && !c.InsecureHTTP && !isLoopback(host) {
+		bad("--listen %s is reachable from other machines, and plain HTTP would show them passwords and tokens; "+
+			"give --tls-cert and --tls-key, or --insecure-http if a proxy in front speaks TLS", c.Listen)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		bad("--tls-cert and --tls-key go together; give both or none")
+	}
+	if c.TLSKey != "" {
+		if err := checkPrivate(c.TLSKey); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	if scheme, _, ok := strings.Cut(c.DatabaseURL, ":"); c.DatabaseURL != "" && (!ok || scheme != "sqlite") {
+		bad("--database-url: only sqlite:PATH is supported")
+	}
+	if c.Issuer != "" {
+		if u, err := url.Parse(c.Issuer); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+			bad("--issuer %q is no URL; write it as in https://models.example.com", c.Issuer)
+		}
+	}
+	for _, r := range []struct{ flag, rate string }{{"rate-predict", c.RatePredict}, {"rate-login", c.RateLogin}} {
+		if rate, err := limiter.NewRateFromFormatted(r.rate); err != nil || rate.Limit < 1 {
+			bad("--%s %q is no rate; write a number and S, M, H or D, as in 600-M", r.flag, r.rate)
+		}
+	}
+	for _, p := range c.TrustedProxies {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			if _, err := netip.ParseAddr(p); err != nil {
+				bad("--trusted-proxies %q is no address or network; write it as in 10.0.0.0/8", p)
+			}
+		}
+	}
+	c.checkRanges(bad)
+	return errors.Join(errs...)
+}
+
+func (c *Config) checkRanges(bad func(string, ...any)) {
+	durations := []struct {
+		flag     string
+		value    time.Duration
+		min, max time.Duration
+	}{
+		{"access-ttl", c.AccessTTL, time.Minute, 24 * time.Hour},
+		{"refresh-ttl", c.RefreshTTL, c.AccessTTL, 365 * 24 * time.Hour},
+		{"session-ttl", c.SessionTTL, c.AccessTTL, 365 * 24 * time.Hour},
+		{"timeout", c.Timeout, 10 * time.Millisecond, time.Hour},
+		{"load-timeout", c.LoadTimeout, 10 * time.Millisecond, time.Hour},
+		{"idle-close", c.IdleClose, time.Second, 365 * 24 * time.Hour},
+		{"drain-timeout", c.DrainTimeout, 0, time.Hour},
+	}
+	for _, d := range durations {
+		if d.value < d.min || d.value > d.max {
+			bad("--%s %s is out of range; take %s to %s", d.flag, d.value, d.min, d.max)
+		}
+	}
+	if c.Slots < 0 || c.Queue < 0 || c.Hashers < 0 {
+		bad("--slots, --queue and --hashers can't be negative")
+	}
+	if c.MaxModel > 2<<30 {
+		bad("--max-model %s is above 2GiB, the largest ONNX file there is", c.MaxModel)
+	}
+	if c.BodyMemory < c.MaxBody {
+		bad("--body-memory %s is below --max-body %s; the largest body must fit", c.BodyMemory, c.MaxBody)
+	}
+}
+
+// isLoopback is strict: a host name could resolve to anything but "localhost".
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.IsLoopback()
+}
+
+// checkPrivate refuses a key file that others can read.
+func checkPrivate(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("key file %s: %w", path, errors.Unwrap(err))
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return fmt.Errorf("key file %s can be read by other users (mode %#o); run: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	return nil
+}
+
+// Setting is one resolved value, for `modelgate config`.
+type Setting struct {
+	Key   string `json:"key"`
+	Env   string `json:"env"`
+	Value string `json:"value"`
+}
+
+// Settings lists the resolved values in the order of the struct; secrets are
+// masked.
+func (c *Config) Settings() []Setting {
+	v := reflect.ValueOf(c).Elem()
+	out := make([]Setting, 0, v.NumField())
+	for i := range v.NumField() {
+		tag := v.Type().Field(i).Tag
+		s := Setting{Key: tag.Get("name"), Env: tag.Get("env"), Value: fmt.Sprint(v.Field(i).Interface())}
+		if s.Key == "" {
+			s.Key = strings.ToLower(v.Type().Field(i).Name)
+		}
+		if list, ok := v.Field(i).Interface().([]string); ok {
+			s.Value = strings.Join(list, ",")
+		}
+		if _, secret := tag.Lookup("secret"); secret && s.Value != "" {
+			s.Value = "********"
+		}
+		out = append(out, s)
+	}
+	return out
+}
