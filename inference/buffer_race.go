@@ -1,0 +1,6 @@
+//go:build race
+
+package inference
+
+// strict: see Buffer.
+const strict = true
