@@ -107,14 +107,17 @@ type Store interface {
 
 	CreateSession(ctx context.Context, s Session, first RefreshToken) error
 	Session(ctx context.Context, id string) (Session, error)
-	// SessionsOf lists the live sessions of a user, newest first.
-	SessionsOf(ctx context.Context, userID string) ([]Session, error)
+	// SessionsOf lists the live sessions of a user, newest first: those that
+	// can still be refreshed at now.
+	SessionsOf(ctx context.Context, userID string, now time.Time) ([]Session, error)
 	// Rotate uses up the refresh token with hash old and puts next in its place.
 	// Of any number of concurrent calls with one token a single one succeeds.
 	// A token used before ends its session and fails with ErrReused (the
-	// Session is returned with it, for the log); an unknown one is ErrNotFound;
-	// one past its idle or its session's absolute end is ErrToken.
-	// next.ExpiresAt is cut to the session's end.
+	// Session is returned with it, for the log), so that the losers of a race
+	// end what the winner got: the first of them sees ErrReused, and those
+	// after it ErrNotFound, since the tokens went with the session. An unknown
+	// token is ErrNotFound; one past its idle or its session's absolute end is
+	// ErrToken. next.ExpiresAt is cut to the session's end.
 	Rotate(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
 	// SessionOfRefresh finds the session of a live, unused refresh token.
 	SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (Session, error)
@@ -138,7 +141,8 @@ type Store interface {
 	// calls one succeeds. When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
-	// Sweep removes expired sessions, tokens, keys and tickets.
+	// Sweep removes expired sessions, tokens, keys and tickets. It may do so in
+	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping answers when the database does.
 	Ping(ctx context.Context) error
