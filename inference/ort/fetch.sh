@@ -165,7 +165,9 @@ limited() {
 # download_failed SOURCE: shows the end of what the client said, and keeps its first complaint for the closing message.
 download_failed() {
     tail -n 6 "$tmp/log" | sed 's/^/    | /' >&2
-    failed "$1" "the download failed: $(grep -iE 'error|failed|refused|timed out' "$tmp/log" | head -n 1 | cut -c 1-240)"
+    complaint=$(grep -iE 'error|failed|refused|timed out' "$tmp/log" | head -n 1 |
+        sed "s/.*\(\[Errno[^']*\)'.*/\1/" | cut -c 1-240)
+    failed "$1" "the download failed: $complaint"
 }
 
 pip_command() {
