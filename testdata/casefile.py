@@ -1,9 +1,9 @@
 """Case files: the inputs of a model and the outputs that Python's onnxruntime computes for them.
 
-A tensor is {"datatype", "shape", "data"}: datatype named as the Open Inference Protocol names it, data flat in row-major
-order. Every float is written as the shortest decimal of its exact float64 value, so that reading it back and rounding to
-the tensor's type gives the same bits. A sequence of maps is {"kind": "maps", "data": [{key: value}]} with keys as
-strings; a sequence of tensors is {"kind": "tensors", "data": [tensor, ...]}.
+A tensor is {"datatype", "shape", "data"}: datatype named as the Open Inference Protocol names it, data flat in
+row-major order. Every float is written as the shortest decimal of its exact float64 value, so that reading it back and
+rounding to the tensor's type gives the same bits. A sequence of maps is {"kind": "maps", "data": [{key: value}]} with
+keys as strings; a sequence of tensors is {"kind": "tensors", "data": [tensor, ...]}.
 """
 
 import dataclasses
@@ -110,7 +110,7 @@ def _run(proto: onnx.ModelProto, path: str, feeds: dict[str, np.ndarray]) -> dic
     else:
         opened = session(path)
     results = opened.run([v.name for v in proto.graph.output], feeds)
-    return {v.name: _output(v.type, result) for v, result in zip(proto.graph.output, results)}
+    return {v.name: _output(v.type, result) for v, result in zip(proto.graph.output, results, strict=True)}
 
 
 def _widened(proto: onnx.ModelProto) -> onnx.ModelProto:

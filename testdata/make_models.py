@@ -24,6 +24,7 @@ SAMPLES = {
     "bfloat": graph_models.bfloat,
     "dynamic": graph_models.dynamic,
     "ints": graph_models.ints,
+    "divide": graph_models.divide,
     "scalar": graph_models.scalar,
     "types": graph_models.types,
     "sequence": graph_models.sequence,

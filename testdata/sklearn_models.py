@@ -65,9 +65,7 @@ def sentiment() -> Sample:
     vectorizer = TfidfVectorizer(token_pattern=r"\S+", norm="l2")
     features = vectorizer.fit_transform(lines).toarray().astype(np.float32)
     regression = LogisticRegression(C=10, max_iter=500).fit(features, labels)
-    proto = to_onnx(regression, initial_types=[("features", FloatTensorType([None, features.shape[1]]))],
-                    target_opset=OPSETS, name="sentiment", options={"zipmap": False})
-    _rename_outputs(proto, ["label", "probabilities"])
+    proto = _convert(regression, ("features", FloatTensorType([None, features.shape[1]])), "sentiment", zipmap=False)
     _prepend_words(proto, vectorizer)
 
     heard = session(proto.SerializeToString())
@@ -80,7 +78,8 @@ def sentiment() -> Sample:
     return Sample("sentiment", proto, {
         "one_text": {"text": np.array(unseen[:1], object)},
         "several_texts": {"text": np.array([*unseen, "i loved it", "not recommended"], object)},
-        "edges": {"text": np.array(["", "   ", "Ärger 世界 🦊", "LOVELY  lovely", "tab\tand\nbreak", "unheard of"], object)},
+        "edges": {"text": np.array(["", "   ", "Ärger 世界 🦊", "LOVELY  lovely", "tab\tand\nbreak", "unheard of"],
+                                   object)},
     })
 
 
@@ -104,15 +103,24 @@ def _prepend_words(proto: onnx.ModelProto, vectorizer: TfidfVectorizer) -> None:
 
 def _classifier(model, name: str) -> onnx.ModelProto:
     """Convert a classifier of four floats; outputs `label` and ZipMap `probabilities`, agreeing with scikit-learn."""
-    proto = to_onnx(model, initial_types=[("X", FloatTensorType([None, 4]))], target_opset=OPSETS, name=name,
-                    options={id(model): {"zipmap": True}})
-    _rename_outputs(proto, ["label", "probabilities"])
+    proto = _convert(model, ("X", FloatTensorType([None, 4])), name, zipmap=True)
     label, maps = session(proto.SerializeToString()).run(None, {"X": FLOWERS})
     wanted = model.predict_proba(FLOWERS)
     assert list(label) == list(model.predict(FLOWERS)) == list(model.classes_), label
     got = np.array([[entry[key] for key in model.classes_] for entry in maps])
     assert np.abs(got - wanted).max() < 1e-5, (got, wanted)
     assert wanted[0][0] > 0.9, wanted
+    return proto
+
+
+def _convert(model, given: tuple, name: str, zipmap: bool) -> onnx.ModelProto:
+    """Convert a classifier with outputs `label` and `probabilities`."""
+    proto = to_onnx(model, initial_types=[given], target_opset=OPSETS, name=name,
+                    options={id(model): {"zipmap": zipmap}})
+    imports = sorted(proto.opset_import, key=lambda entry: entry.domain)  # skl2onnx keeps them in a set
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    _rename_outputs(proto, ["label", "probabilities"])
     return proto
 
 
@@ -123,5 +131,5 @@ def _rename_outputs(proto: onnx.ModelProto, names: list[str]) -> None:
     for node in proto.graph.node:
         node.input[:] = [renamed.get(value, value) for value in node.input]
         node.output[:] = [renamed.get(value, value) for value in node.output]
-    for value, name in zip(proto.graph.output, names):
-        value.name = name
+    for value in proto.graph.output:
+        value.name = renamed[value.name]

@@ -18,7 +18,7 @@ def _seeded() -> None:
 
 
 def _export(model: nn.Module, example: torch.Tensor, inputs: list[str], outputs: list[str]) -> torch.onnx.ONNXProgram:
-    """Export with the default exporter, batch axis dynamic, and drop the stack traces, which hold this machine's paths."""
+    """Export with the default exporter, batch axis dynamic, and drop the stack traces, which hold local paths."""
     batch = torch.export.Dim("batch")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells of torchvision, which nothing here needs
     with warnings.catch_warnings():
@@ -49,7 +49,7 @@ class _DigitsNet(nn.Module):
 
 
 def digits() -> Sample:
-    """Convolutional network on scikit-learn's 8x8 digits, pixels 0 to 16; trained on a random 1,400 of the 1,797 images."""
+    """Convolutional network on scikit-learn's 8x8 digits, pixels 0 to 16; trained on 1,400 of its 1,797."""
     _seeded()
     data = load_digits()
     images = data.images.astype(np.float32)[:, None]
