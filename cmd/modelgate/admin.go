@@ -1,0 +1,55 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+
+	"modelgate/audit"
+	"modelgate/auth"
+	"modelgate/store"
+)
+
+// AdminCmd repairs what needs no login.
+type AdminCmd struct {
+	ResetPassword ResetPasswordCmd `cmd:"" name:"reset-password" help:"Set a user's password on the data folder of a stopped server; for a lost administrator."`
+}
+
+// ResetPasswordCmd writes to the database of a stopped server.
+type ResetPasswordCmd struct {
+	Place
+	Username      string `arg:"" default:"admin" help:"The user."`
+	PasswordStdin bool   `name:"password-stdin" help:"Read the new password from standard input."`
+}
+
+func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
+	lock, err := lockData(c.Data)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	db, err := store.Open(ctx, c.DatabasePath(), discardLogs())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	password, err := readPassword(s, bufio.NewReader(s.in), "New password", c.PasswordStdin)
+	if err != nil {
+		return err
+	}
+	log, err := audit.Open(ctx, audit.Config{Path: c.auditPath(), Heads: db, Logger: discardLogs()})
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if err := log.Append(ctx, audit.Entry{
+		Actor: "offline", Action: "user.reset", Target: c.Username, Outcome: audit.Allowed, Reason: "data_folder",
+	}); err != nil {
+		return fmt.Errorf("the audit log can't be written, so nothing was changed: %w", err)
+	}
+	if err := auth.ResetOffline(ctx, db, auth.Hashing{}, c.Username, password); err != nil {
+		return err
+	}
+	fmt.Fprintf(s.err, "The password of %s is set, and all his logins have ended. Start the server again.\n", c.Username)
+	return nil
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// HealthcheckCmd is what a container runs: there is no shell or curl in it.
+type HealthcheckCmd struct {
+	URL    string `placeholder:"URL" help:"The server. Default: the address of MODELGATE_LISTEN on this machine."`
+	Listen string `hidden:"" env:"MODELGATE_LISTEN" default:"127.0.0.1:8080"`
+	Cert   string `hidden:"" env:"MODELGATE_TLS_CERT"`
+}
+
+func (c *HealthcheckCmd) Run(ctx context.Context, s std) error {
+	base := strings.TrimRight(c.URL, "/")
+	client := &http.Client{Timeout: 5 * time.Second}
+	if base == "" {
+		base = "http://" + localAddress(c.Listen)
+		if c.Cert != "" {
+			base = "https://" + localAddress(c.Listen)
+			// The certificate names the public host, not this one; the question
+			// is only whether our own server answers.
+			client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s/readyz answered %s", base, resp.Status)
+	}
+	return nil
+}
+
+// localAddress turns a listening address into one to connect to.
+func localAddress(listen string) string {
+	for _, all := range []string{"0.0.0.0:", "[::]:", ":"} {
+		if port, ok := strings.CutPrefix(listen, all); ok {
+			return "127.0.0.1:" + port
+		}
+	}
+	return listen
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+
+	"golang.org/x/term"
+
+	"modelgate/client"
+)
+
+// LoginCmd keeps a login for the commands that follow.
+type LoginCmd struct {
+	URL           string `arg:"" help:"The server, as in http://127.0.0.1:8080."`
+	Username      string `short:"u" placeholder:"NAME" help:"User name; asked for when left out."`
+	PasswordStdin bool   `name:"password-stdin" help:"Read the password from standard input."`
+}
+
+func (c *LoginCmd) Run(ctx context.Context, s std) error {
+	api, err := client.New(c.URL)
+	if err != nil {
+		return err
+	}
+	store, err := openCredentials()
+	if err != nil {
+		return err
+	}
+	in := bufio.NewReader(s.in)
+	if c.Username == "" {
+		if c.PasswordStdin {
+			return errors.New("--password-stdin needs --username")
+		}
+		if c.Username, err = ask(s, in, "User name", defaultUser()); err != nil {
+			return err
+		}
+	}
+	password, err := readPassword(s, in, "Password", c.PasswordStdin)
+	if err != nil {
+		return err
+	}
+	t, err := api.Login(ctx, c.Username, password)
+	if err != nil {
+		return err
+	}
+	kept := login{URL: c.URL, Username: strings.ToLower(c.Username)}.with(t)
+	if err := store.locked(func() error { return store.save(kept) }); err != nil {
+		return fmt.Errorf("can't keep the login: %w", err)
+	}
+	fmt.Fprintf(s.err, "Logged in to %s as %s. 'modelgate models' lists what is open to you.\n", c.URL, kept.Username)
+	return nil
+}
+
+func defaultUser() string {
+	if u, err := user.Current(); err == nil && u.Username != "root" {
+		return strings.ToLower(u.Username)
+	}
+	return "admin"
+}
+
+func ask(s std, in *bufio.Reader, label, preset string) (string, error) {
+	fmt.Fprintf(s.err, "%s [%s]: ", label, preset)
+	line, err := in.ReadString('\n')
+	if err != nil && line == "" {
+		return "", errors.New("no terminal to ask on; give --username and --password-stdin")
+	}
+	if line = strings.TrimSpace(line); line == "" {
+		return preset, nil
+	}
+	return line, nil
+}
+
+// readPassword reads from the terminal without echo, or one line of standard
+// input. Only the line's end is cut: blanks belong to a password.
+func readPassword(s std, in *bufio.Reader, label string, fromStdin bool) (string, error) {
+	if f, ok := s.in.(*os.File); ok && !fromStdin && term.IsTerminal(int(f.Fd())) {
+		fmt.Fprintf(s.err, "%s: ", label)
+		b, err := term.ReadPassword(int(f.Fd()))
+		fmt.Fprintln(s.err)
+		return string(b), err
+	}
+	if !fromStdin {
+		return "", errors.New("no terminal to ask for the password on; give --password-stdin")
+	}
+	line, err := in.ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	if line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"); line == "" {
+		return "", errors.New("standard input was empty; write the password to it")
+	}
+	return line, nil
+}
+
+// LogoutCmd ends the kept login.
+type LogoutCmd struct{}
+
+func (c *LogoutCmd) Run(ctx context.Context, s std) error {
+	store, err := openCredentials()
+	if err != nil {
+		return err
+	}
+	if _, err := store.load(); errors.Is(err, errNoLogin) {
+		fmt.Fprintln(s.err, "There was no login to end.")
+		return nil
+	}
+	api, err := connect()
+	if err == nil {
+		err = api.Logout(ctx)
+	}
+	if rm := store.remove(); rm != nil {
+		return rm
+	}
+	if err != nil {
+		return fmt.Errorf("the login is forgotten here, but the server was not told: %w", err)
+	}
+	fmt.Fprintln(s.err, "Logged out.")
+	return nil
+}
+
+// WhoamiCmd shows who the server takes the caller for.
+type WhoamiCmd struct{ Output }
+
+func (c *WhoamiCmd) Run(ctx context.Context, s std) error {
+	api, err := connect()
+	if err != nil {
+		return err
+	}
+	u, err := api.Me(ctx)
+	if err != nil {
+		return err
+	}
+	return c.show(s, u, func(w io.Writer) {
+		fmt.Fprintf(w, "User\t%s\nRoles\t%s\n", u.Username, strings.Join(u.Roles, ", "))
+	})
+}

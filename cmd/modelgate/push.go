@@ -1,0 +1,77 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/schollz/progressbar/v3"
+	"golang.org/x/term"
+
+	"modelgate/client"
+)
+
+// PushCmd uploads a model.
+type PushCmd struct {
+	Output
+	Name        string   `arg:"" help:"Name of the model; a new version if it exists."`
+	File        string   `arg:"" type:"existingfile" help:"The .onnx file. Weights that stand in files beside it are sent within it."`
+	Role        []string `short:"r" placeholder:"ROLE" help:"Open the model to this role (repeat, or separate by commas). Without one, only you and administrators may call it."`
+	Description *string  `placeholder:"TEXT" help:"A sentence for its callers."`
+	Input       []string `placeholder:"NAME" help:"Public names of the inputs, in order."`
+	OutputName  []string `name:"output" placeholder:"NAME" help:"Public names of the outputs, in order."`
+	Disclosure  string   `placeholder:"JSON" help:"What callers may see, as in '{\"label_only\":true}'."`
+	Default     bool     `help:"Make this version the default at once."`
+	Quiet       bool     `short:"q" help:"No progress bar."`
+}
+
+func (c *PushCmd) Run(ctx context.Context, s std) error {
+	spec := client.Spec{Description: c.Description, Roles: c.Role, Inputs: c.Input, Outputs: c.OutputName, Default: c.Default}
+	if c.Disclosure != "" {
+		if !json.Valid([]byte(c.Disclosure)) {
+			return errors.New(`--disclosure is not JSON; write it as in '{"outputs":["label"]}'`)
+		}
+		spec.Disclosure = json.RawMessage(c.Disclosure)
+	}
+	api, err := connect()
+	if err != nil {
+		return err
+	}
+	model, err := openModel(c.File)
+	if err != nil {
+		return err
+	}
+	defer model.Close()
+	if n := model.External(); n > 0 {
+		fmt.Fprintf(s.err, "Including %d tensors that stand in other files.\n", n)
+	}
+	bar := c.progress(s, model.Size())
+	v, err := api.Push(ctx, c.Name, model.Size(), func() (io.Reader, error) {
+		bar.Reset()
+		r := progressbar.NewReader(model.Reader(), bar)
+		return &r, nil
+	}, spec)
+	_ = bar.Exit()
+	if err != nil {
+		return err
+	}
+	return c.show(s, v, func(w io.Writer) {
+		fmt.Fprintf(w, "Model\t%s\nVersion\t%d\nState\t%s\nDigest\t%s\nInputs\t%s\nOutputs\t%s\n",
+			v.Name, v.Version, v.State, v.Digest, tensors(v.Inputs), tensors(v.Outputs))
+	})
+}
+
+// progress draws on a terminal only; when everything is sent it says what the
+// server does with it.
+func (c *PushCmd) progress(s std, size int64) *progressbar.ProgressBar {
+	f, ok := s.err.(*os.File)
+	if c.Quiet || c.JSON || !ok || !term.IsTerminal(int(f.Fd())) {
+		return progressbar.DefaultBytesSilent(size)
+	}
+	return progressbar.NewOptions64(size, progressbar.OptionSetWriter(f), progressbar.OptionSetDescription("Sending"),
+		progressbar.OptionShowBytes(true), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(100e6),
+		progressbar.OptionOnCompletion(func() { fmt.Fprintln(f, "\nSent; the server checks and tries the model.") }))
+}

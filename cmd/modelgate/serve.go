@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"modelgate/api"
+	"modelgate/audit"
+	"modelgate/auth"
+	"modelgate/inference"
+	"modelgate/inference/ort"
+	"modelgate/models"
+	"modelgate/store"
+)
+
+// ServeCmd runs the server.
+type ServeCmd struct{ Flags }
+
+// Run opens, wires, serves and drains: the only place that sees all rooms.
+func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
+	if err := c.Config.Check(); err != nil {
+		return err
+	}
+	log, protected, err := openLogs(s.err, c.LogLevel, protectedPath(c.Data))
+	if err != nil {
+		return err
+	}
+	defer protected.Close()
+	for _, name := range unknownEnv(app.Model, os.Environ()) {
+		log.Warn("this variable is no setting of modelgate; it has no effect", "name", name)
+	}
+	srv, err := open(ctx, &c.Config, log, s)
+	if err != nil {
+		return err
+	}
+	defer srv.close()
+	return srv.run(ctx, s)
+}
+
+// server holds what open made, in the order it must be closed from the end.
+type server struct {
+	cfg      *Config
+	log      *slog.Logger
+	listener net.Listener
+	http     *http.Server
+	service  *inference.Service
+	auth     *auth.Service
+	audit    *audit.Log
+	draining atomic.Bool
+	admin    string // the first administrator's random password, once
+	closers  []func() error
+}
+
+func (s *server) closeLater(f func() error) { s.closers = append(s.closers, f) }
+
+// close undoes open, last first.
+func (s *server) close() {
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		if err := s.closers[i](); err != nil {
+			s.log.Error("closing failed", "error", err)
+		}
+	}
+	s.closers = nil
+}
+
+// open makes every room. On failure what was made is closed.
+func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *server, err error) {
+	srv = &server{cfg: cfg, log: log}
+	defer func() {
+		if err != nil {
+			srv.close()
+		}
+	}()
+	lock, err := lockData(cfg.Data)
+	if err != nil {
+		return srv, err
+	}
+	srv.closeLater(lock.Close)
+	// The address first: a port in use must not cost a start that had
+	// printed the administrator's password already.
+	if srv.listener, err = listen(ctx, cfg); err != nil {
+		return srv, err
+	}
+	srv.closeLater(func() error { srv.listener.Close(); return nil })
+	db, err := store.Open(ctx, cfg.DatabasePath(), log)
+	if err != nil {
+		return srv, err
+	}
+	srv.closeLater(db.Close)
+	if srv.audit, err = audit.Open(ctx, audit.Config{Path: auditPath(cfg.Data), Heads: db, Logger: log}); err != nil {
+		return srv, err
+	}
+	srv.closeLater(srv.audit.Close)
+	guard := auth.NewGuard(srv.audit)
+	if err := srv.openAuth(ctx, db, guard, std); err != nil {
+		return srv, err
+	}
+	files, err := models.OpenFiles(modelsPath(cfg.Data), int64(cfg.MaxModel))
+	if err != nil {
+		return srv, err
+	}
+	catalog, err := models.New(ctx, models.Config{Store: db, Files: files, Guard: guard, Logger: log})
+	if err != nil {
+		return srv, err
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(srv.auth.Collectors()...)
+	if err := srv.openInference(catalog, registry); err != nil {
+		return srv, err
+	}
+	if cfg.Demo {
+		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
+			return srv, err
+		}
+	}
+	return srv, srv.openAPI(db, guard, catalog, registry)
+}
+
+func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, std std) error {
+	cfg := s.cfg
+	keys, err := auth.OpenKeyring(keysPath(cfg.Data), cfg.JWTSecret)
+	if err != nil {
+		return err
+	}
+	s.auth, err = auth.New(auth.Config{
+		Store: db, Guard: guard, Audit: s.audit, Keys: keys,
+		Issuer: s.issuer(), Audience: cfg.Audience,
+		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
+		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant,
+		Hashing: auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	generated, created, err := s.auth.EnsureAdmin(ctx, cfg.AdminPassword)
+	if err != nil {
+		return fmt.Errorf("the first administrator can't be made: %w", err)
+	}
+	if s.admin = generated; created && generated != "" {
+		fmt.Fprintf(std.err, "\n  First administrator: admin\n  Password:            %s\n  (shown only now; 'modelgate admin reset-password' makes another)\n\n", generated)
+	}
+	return nil
+}
+
+func (s *server) issuer() string {
+	if s.cfg.Issuer != "" {
+		return s.cfg.Issuer
+	}
+	return s.url()
+}
+
+func (s *server) url() string {
+	scheme := "http://"
+	if s.cfg.TLS() {
+		scheme = "https://"
+	}
+	return scheme + localAddress(s.listener.Addr().String())
+}
+
+func (s *server) openInference(catalog *models.Catalog, registry *prometheus.Registry) error {
+	cfg := s.cfg
+	path, err := ort.FindLibrary(cfg.ONNXRuntime)
+	if err != nil {
+		return err
+	}
+	memory := inference.NewMemory(int64(cfg.TensorMem))
+	engine, err := ort.Open(path, ort.Config{Memory: memory})
+	if err != nil {
+		return err
+	}
+	s.closeLater(engine.Close)
+	s.log.Warn("models run inside this process (isolation none): a hostile model file could read its keys; publish only files you trust")
+	s.service = inference.New(inference.Config{
+		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.Slots, Queue: cfg.Queue,
+		Timeout: cfg.Timeout, LoadTimeout: cfg.LoadTimeout, IdleClose: cfg.IdleClose, SessionMemory: int64(cfg.SessionMem),
+		Count: func(who auth.Principal, v *models.Version, rows int) {
+			s.audit.CountPrediction(who.UserID, who.Username, v.Model, v.Number, rows)
+		},
+		Metrics: registry, Logger: s.log,
+	})
+	catalog.Retired(s.service.Retire)
+	s.closeLater(func() error {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return s.service.Close(ctx)
+	})
+	return nil
+}
+
+func (s *server) openAPI(db *store.DB, guard *auth.Guard, catalog *models.Catalog, registry *prometheus.Registry) error {
+	cfg := s.cfg
+	a, err := api.New(api.Config{
+		Auth: s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
+		Metrics: registry, Logger: s.log,
+		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin},
+		TrustedProxies: cfg.TrustedProxies,
+		MaxBody:        int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
+		Issuer: s.issuer(), TLS: cfg.TLS(), Version: version,
+		PasswordGrant: cfg.PasswordGrant, AccessLog: cfg.AccessLog,
+		Ready: func(ctx context.Context) error {
+			if s.draining.Load() {
+				return errors.New("draining")
+			}
+			return db.Ping(ctx)
+		},
+	})
+	if err != nil {
+		return err
+	}
+	s.http = &http.Server{
+		Handler: a.Handler(),
+		// Bodies and answers have deadlines of their own, request by request.
+		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	return nil
+}
+
+// listen opens the socket, with TLS where a certificate is given.
+func listen(ctx context.Context, cfg *Config) (net.Listener, error) {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --listen", cfg.Listen, pathReason(err))
+	}
+	if !cfg.TLS() {
+		return l, nil
+	}
+	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
+	if err != nil {
+		l.Close()
+		return nil, fmt.Errorf("--tls-cert and --tls-key can't be used: %w", err)
+	}
+	return tls.NewListener(l, &tls.Config{
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+	}), nil
+}
+
+// run serves until ctx ends, then drains: the listener closes, requests in
+// flight end, and only then what they use.
+func (s *server) run(ctx context.Context, std std) error {
+	background, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var work errgroup.Group
+	for _, f := range []func(context.Context) error{s.audit.Run, s.auth.Run, s.service.Run} {
+		work.Go(func() error { return f(background) })
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.http.Serve(s.listener) }()
+	s.log.Info("serving", "address", s.url(), "version", version)
+	s.greet(std.err)
+	var err error
+	select {
+	case err = <-served:
+	case <-ctx.Done():
+		s.draining.Store(true)
+		s.log.Info("draining", "timeout", s.cfg.DrainTimeout.String())
+		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+		if err := s.http.Shutdown(drain); err != nil {
+			s.log.Warn("requests were still running at the end of the drain", "error", err)
+			s.http.Close()
+		}
+		cancel()
+	}
+	stop()
+	if ended := work.Wait(); err == nil && ended != nil && !errors.Is(ended, context.Canceled) {
+		err = ended
+	}
+	s.log.Info("stopped")
+	return err
+}
+
+// greet tells a person what to type next.
+func (s *server) greet(w io.Writer) {
+	fmt.Fprintf(w, "\nmodelgate listens on %s; its documentation is at %s/docs\n", s.url(), s.url())
+	if !s.cfg.Demo {
+		return
+	}
+	password := "its password"
+	if s.admin != "" {
+		password = "the password above"
+	}
+	program := os.Args[0]
+	fmt.Fprintf(w, `
+A first prediction, in another terminal (log in with %s):
+
+  %s login %s --username admin
+  %s models
+  %s predict iris '[[5.1,3.5,1.4,0.2]]'
+
+`, password, program, s.url(), program, program)
+}
