@@ -1,0 +1,73 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"modelgate/auth"
+)
+
+// Roles implements auth.Store.
+func (db *DB) Roles(ctx context.Context) ([]auth.Role, error) {
+	var list []auth.Role
+	err := db.read(ctx, func(t *tx) error {
+		return t.rows(func(s scan) error {
+			var r auth.Role
+			var permissions string
+			if err := s(&r.Name, &permissions, &r.Rate, &r.Builtin, moment{&r.CreatedAt}); err != nil {
+				return err
+			}
+			var err error
+			if r.Permissions, err = parsePermissions(permissions); err != nil {
+				return &failure{err: fmt.Errorf("role %s: %w", r.Name, err)}
+			}
+			list = append(list, r)
+			return nil
+		}, `SELECT name, permissions, rate, builtin, created_at FROM roles ORDER BY name`)
+	})
+	if err != nil {
+		return nil, authError(err)
+	}
+	return list, nil
+}
+
+// Permissions are stored by name, so that a row says the same whatever number a right has in the program.
+func parsePermissions(stored string) (auth.Permission, error) {
+	var names []string
+	if err := json.Unmarshal([]byte(stored), &names); err != nil {
+		return 0, err
+	}
+	return auth.ParsePermissions(names)
+}
+
+// PutRole implements auth.Store. A role that exists stays built in, or not, and as old as it is.
+func (db *DB) PutRole(ctx context.Context, r auth.Role) error {
+	permissions, err := json.Marshal(sorted(r.Permissions.Names()))
+	if err != nil {
+		return err
+	}
+	return authError(db.write(ctx, func(t *tx) error {
+		_, err := t.exec(`
+			INSERT INTO roles (name, permissions, rate, builtin, created_at) VALUES (?, ?, ?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET permissions = excluded.permissions, rate = excluded.rate`,
+			r.Name, string(permissions), r.Rate, r.Builtin, micros(r.CreatedAt))
+		return err
+	}))
+}
+
+// DeleteRole implements auth.Store. The foreign keys know who still has the role.
+func (db *DB) DeleteRole(ctx context.Context, name string) error {
+	return authError(db.write(ctx, func(t *tx) error {
+		n, err := t.exec(`DELETE FROM roles WHERE name = ?`, name)
+		switch {
+		case violates(err, foreign):
+			return auth.ErrInUse
+		case err != nil:
+			return err
+		case n == 0:
+			return errAbsent
+		}
+		return nil
+	}))
+}

@@ -1,0 +1,160 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"modelgate/auth"
+)
+
+const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at`
+
+// intoSession returns the variables that sessionColumns fill.
+func intoSession(s *auth.Session) []any {
+	return []any{&s.ID, &s.UserID, &s.ClientID, &s.Address, &s.UserAgent,
+		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}}
+}
+
+// CreateSession implements auth.Store.
+func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken) error {
+	return authError(db.write(ctx, func(t *tx) error {
+		_, err := t.exec(`
+			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			s.ID, s.UserID, s.ClientID, s.Address, s.UserAgent,
+			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt))
+		if err := taken(err); err != nil {
+			return err
+		}
+		return t.addToken(s, first)
+	}))
+}
+
+// taken turns a violated constraint of an INSERT into the room's words: the row exists already, or its user does not.
+func taken(err error) error {
+	switch {
+	case violates(err, unique):
+		return auth.ErrTaken
+	case violates(err, foreign):
+		return errAbsent
+	}
+	return err
+}
+
+// addToken makes a token the live one of a session that has none.
+func (t *tx) addToken(s auth.Session, r auth.RefreshToken) error {
+	expires := min(micros(r.ExpiresAt), micros(s.ExpiresAt))
+	_, err := t.exec(`INSERT INTO refresh_tokens (hash, session_id, expires_at) VALUES (?, ?, ?)`, r.Hash[:], s.ID, expires)
+	return taken(err)
+}
+
+// Session implements auth.Store.
+func (db *DB) Session(ctx context.Context, id string) (auth.Session, error) {
+	return db.session(ctx, `SELECT `+sessionColumns+` FROM sessions s WHERE s.id = ?`, id)
+}
+
+// SessionOfRefresh implements auth.Store.
+func (db *DB) SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (auth.Session, error) {
+	return db.session(ctx, `SELECT `+sessionColumns+` FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
+		WHERE r.hash = ? AND r.used_at IS NULL AND r.expires_at > ? AND s.expires_at > ?`,
+		hash[:], micros(now), micros(now))
+}
+
+func (db *DB) session(ctx context.Context, query string, args ...any) (auth.Session, error) {
+	var found auth.Session
+	err := db.read(ctx, func(t *tx) error {
+		return t.row(func(s scan) error { return s(intoSession(&found)...) }, query, args...)
+	})
+	if err != nil {
+		return auth.Session{}, authError(err)
+	}
+	return found, nil
+}
+
+// SessionsOf implements auth.Store.
+func (db *DB) SessionsOf(ctx context.Context, userID string, now time.Time) ([]auth.Session, error) {
+	var list []auth.Session
+	err := db.read(ctx, func(t *tx) error {
+		return t.rows(func(s scan) error {
+			var one auth.Session
+			err := s(intoSession(&one)...)
+			list = append(list, one)
+			return err
+		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND s.expires_at > ? AND EXISTS
+				(SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > ?)
+			ORDER BY s.created_at DESC, s.id`, userID, micros(now), micros(now))
+	})
+	if err != nil {
+		return nil, authError(err)
+	}
+	return list, nil
+}
+
+// Rotate implements auth.Store.
+func (db *DB) Rotate(ctx context.Context, old [32]byte, next auth.RefreshToken, now time.Time) (auth.Session, error) {
+	var session auth.Session
+	var reused bool
+	err := db.write(ctx, func(t *tx) error {
+		var expires time.Time
+		err := t.row(func(s scan) error {
+			return s(append(intoSession(&session), &reused, moment{&expires})...)
+		}, `SELECT `+sessionColumns+`, r.used_at IS NOT NULL, r.expires_at
+			FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.hash = ?`, old[:])
+		switch {
+		case err != nil:
+			return err
+		case reused:
+			return t.endSession(session.ID)
+		case micros(expires) <= micros(now) || micros(session.ExpiresAt) <= micros(now):
+			return auth.ErrToken
+		}
+		// Of several that read the token as unused this statement lets one pass, on any database.
+		n, err := t.exec(`UPDATE refresh_tokens SET used_at = ? WHERE hash = ? AND used_at IS NULL`, micros(now), old[:])
+		if err != nil {
+			return err
+		}
+		if reused = n == 0; reused {
+			return t.endSession(session.ID)
+		}
+		if _, err := t.exec(`UPDATE sessions SET last_used = ? WHERE id = ?`, micros(now), session.ID); err != nil {
+			return err
+		}
+		session.LastUsed = time.UnixMicro(micros(now)).UTC()
+		return t.addToken(session, next)
+	})
+	switch {
+	case err != nil:
+		return auth.Session{}, authError(err)
+	case reused:
+		return session, auth.ErrReused // after the commit: the end of the session must last
+	}
+	return session, nil
+}
+
+// endSession removes a session; its tokens go with it by their foreign key.
+func (t *tx) endSession(id string) error {
+	_, err := t.exec(`DELETE FROM sessions WHERE id = ?`, id)
+	return err
+}
+
+// EndSession implements auth.Store.
+func (db *DB) EndSession(ctx context.Context, id string) error {
+	return authError(db.write(ctx, func(t *tx) error { return t.endSession(id) }))
+}
+
+// EndSessions implements auth.Store.
+func (db *DB) EndSessions(ctx context.Context, userID, except string) ([]string, error) {
+	var ended []string
+	err := db.write(ctx, func(t *tx) error {
+		return t.rows(func(s scan) error {
+			var id string
+			err := s(&id)
+			ended = append(ended, id)
+			return err
+		}, `DELETE FROM sessions WHERE user_id = ? AND id <> ? RETURNING id`, userID, except)
+	})
+	if err != nil {
+		return nil, authError(err)
+	}
+	return ended, nil
+}

@@ -1,0 +1,51 @@
+package store
+
+import (
+	"context"
+	"time"
+
+	"modelgate/auth"
+)
+
+// PutTicket implements auth.Store.
+func (db *DB) PutTicket(ctx context.Context, ticket auth.Ticket) error {
+	return authError(db.write(ctx, func(t *tx) error { return t.putTicket(ticket) }))
+}
+
+func (t *tx) putTicket(k auth.Ticket) error {
+	if _, err := t.exec(`DELETE FROM tickets WHERE user_id = ? AND kind = ?`, k.UserID, string(k.Kind)); err != nil {
+		return err
+	}
+	_, err := t.exec(`INSERT INTO tickets (hash, kind, user_id, expires_at) VALUES (?, ?, ?, ?)`,
+		k.Hash[:], string(k.Kind), k.UserID, micros(k.ExpiresAt))
+	return taken(err)
+}
+
+// Redeem implements auth.Store.
+func (db *DB) Redeem(ctx context.Context, hash [32]byte, kind auth.TicketKind, now time.Time,
+	f func(auth.User) (auth.User, error)) (auth.User, error) {
+	var stored auth.User
+	err := db.write(ctx, func(t *tx) error {
+		// Whoever removes the ticket has it; a rollback puts it back.
+		var userID string
+		err := t.row(func(s scan) error { return s(&userID) },
+			`DELETE FROM tickets WHERE hash = ? AND kind = ? AND expires_at > ? RETURNING user_id`,
+			hash[:], string(kind), micros(now))
+		if err == errAbsent {
+			return auth.ErrToken
+		}
+		if err != nil {
+			return err
+		}
+		old, err := t.user(`WHERE u.id = ?`, userID)
+		if err != nil {
+			return err
+		}
+		stored, err = t.replaceUser(old, f)
+		return err
+	})
+	if err != nil {
+		return auth.User{}, authError(err)
+	}
+	return stored, nil
+}
