@@ -1,0 +1,185 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+)
+
+// parse resolves a configuration as serve does.
+func parse(t *testing.T, args ...string) (*Config, error) {
+	t.Helper()
+	var cli CLI
+	app, err := kong.New(&cli, kong.Writers(new(bytes.Buffer), new(bytes.Buffer)), kong.Exit(func(int) {}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.Parse(append([]string{"serve"}, args...)); err != nil {
+		return nil, err
+	}
+	return &cli.Serve.Config, nil
+}
+
+func TestPrecedence(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	write(t, file, "rate-predict: 1-S\nrate-login: 2-S\nmax-body: 1MiB\ntrusted-proxies: [10.0.0.0/8, 192.168.0.1]\ntimeout: 7s\npassword-grant: false\n")
+	t.Setenv("MODELGATE_RATE_LOGIN", "3-S")
+	t.Setenv("MODELGATE_MAX_BODY", "2MiB")
+	c, err := parse(t, "--config", file, "--max-body", "4MiB")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range []struct{ what, got, want string }{
+		{"file over default", c.RatePredict, "1-S"},
+		{"environment over file", c.RateLogin, "3-S"},
+		{"flag over environment", c.MaxBody.String(), "4MiB"},
+		{"list in the file", strings.Join(c.TrustedProxies, " "), "10.0.0.0/8 192.168.0.1"},
+		{"duration in the file", c.Timeout.String(), (7 * time.Second).String()},
+		{"default", c.MaxModel.String(), "512MiB"},
+	} {
+		if v.got != v.want {
+			t.Errorf("%s: got %q, want %q", v.what, v.got, v.want)
+		}
+	}
+	if c.PasswordGrant {
+		t.Error("password-grant: false in the file had no effect")
+	}
+}
+
+func TestConfigFileRefusals(t *testing.T) {
+	for name, text := range map[string]string{
+		"unknown key":    "rate-predcit: 1-S\n",
+		"key of another": "json: true\n",
+		"not YAML":       "a: [",
+		"mapping":        "listen: {host: x}\n",
+		"bad value":      "timeout: soon\n",
+	} {
+		file := filepath.Join(t.TempDir(), "config.yaml")
+		write(t, file, text)
+		if _, err := parse(t, "--config", file); err == nil {
+			t.Errorf("%s: %q was taken", name, text)
+		}
+	}
+	if _, err := parse(t, "--config", filepath.Join(t.TempDir(), "missing.yaml")); err == nil {
+		t.Error("a missing file was taken")
+	}
+}
+
+func TestCheck(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	write(t, cert, "")
+	write(t, key, "")
+	if err := os.Chmod(key, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		args []string
+		want string // in the message; empty: accepted
+	}{
+		{nil, ""},
+		{[]string{"--listen", "0.0.0.0:80"}, "--insecure-http"},
+		{[]string{"--listen", "example.com:80"}, "--insecure-http"},
+		{[]string{"--listen", ":80"}, "--insecure-http"},
+		{[]string{"--listen", "0.0.0.0:80", "--insecure-http"}, ""},
+		{[]string{"--listen", "[::1]:80"}, ""},
+		{[]string{"--listen", "localhost:0"}, ""},
+		{[]string{"--listen", "8080"}, "HOST:PORT"},
+		{[]string{"--tls-cert", cert}, "go together"},
+		{[]string{"--tls-cert", cert, "--tls-key", key}, "chmod 600"},
+		{[]string{"--database-url", "postgres://x"}, "sqlite:PATH"},
+		{[]string{"--rate-predict", "many"}, "600-M"},
+		{[]string{"--rate-login", "0-M"}, "600-M"},
+		{[]string{"--issuer", "models.example.com"}, "https://"},
+		{[]string{"--trusted-proxies", "proxy"}, "10.0.0.0/8"},
+		{[]string{"--access-ttl", "5s"}, "--access-ttl"},
+		{[]string{"--max-model", "3GiB"}, "2GiB"},
+		{[]string{"--body-memory", "1MiB"}, "--max-body"},
+		{[]string{"--slots=-1"}, "negative"},
+	} {
+		cfg, err := parse(t, c.args...)
+		if err != nil {
+			t.Errorf("%v: %v", c.args, err)
+			continue
+		}
+		err = cfg.Check()
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%v: got %v, want a message with %q", c.args, err, c.want)
+		}
+	}
+}
+
+func TestBytes(t *testing.T) {
+	for text, want := range map[string]int64{"1": 1, "512KiB": 512 << 10, "32MiB": 32 << 20, "2GiB": 2 << 30} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err != nil || int64(b) != want || b.String() != text {
+			t.Errorf("%s: %d %s %v, want %d", text, b, b, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "-1", "1MB", "MiB", "9999999999GiB", "1.5MiB"} {
+		var b Bytes
+		if err := b.UnmarshalText([]byte(text)); err == nil {
+			t.Errorf("%q was taken as %d", text, b)
+		}
+	}
+}
+
+func TestDotEnv(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, ".env", "MODELGATE_RATE_LOGIN=7-M\nMODELGATE_RATE_PREDICT=8-M\nSTRANGER=1\n")
+	t.Setenv("MODELGATE_RATE_PREDICT", "9-M")
+	t.Setenv("MODELGATE_RATE_LOGIN", "") // restored after the test
+	os.Unsetenv("MODELGATE_RATE_LOGIN")
+	if err := loadDotEnv(); err != nil {
+		t.Fatal(err)
+	}
+	if got := os.Getenv("MODELGATE_RATE_LOGIN"); got != "7-M" {
+		t.Errorf("from .env: %q", got)
+	}
+	if got := os.Getenv("MODELGATE_RATE_PREDICT"); got != "9-M" {
+		t.Errorf(".env won over the environment: %q", got)
+	}
+	if _, set := os.LookupEnv("STRANGER"); set {
+		t.Error(".env set a variable that is not ours")
+	}
+}
+
+// TestSettingsMaskSecrets fails when a field that sounds secret is not marked.
+func TestSettingsMaskSecrets(t *testing.T) {
+	var out, errs bytes.Buffer
+	code := run(context.Background(), []string{"config", "--admin-password", "CANARY-password", "--jwt-secret", "CANARY-secret", "--json"}, std{nil, &out, &errs})
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errs.String())
+	}
+	if strings.Contains(out.String(), "CANARY") {
+		t.Errorf("a secret is shown:\n%s", out.String())
+	}
+	if strings.Count(out.String(), "********") != 2 {
+		t.Errorf("want two masked values:\n%s", out.String())
+	}
+}
+
+func TestUnknownEnv(t *testing.T) {
+	var cli CLI
+	app, err := kong.New(&cli)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := unknownEnv(app.Model, []string{"MODELGATE_RATE_PREDCIT=1", "MODELGATE_LISTEN=x", "MODELGATE_TOKEN=x", "PATH=/bin"})
+	if len(got) != 1 || got[0] != "MODELGATE_RATE_PREDCIT" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
