@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 )
@@ -311,14 +312,14 @@ func diskError(err error) error {
 	return ErrUnavailable.Because(err)
 }
 
-// bytesText writes a size for people.
+// bytesText writes a size for people, to a tenth of its unit.
 func bytesText(n int64) string {
 	for _, unit := range []struct {
 		size int64
 		name string
 	}{{1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}} {
-		if n >= unit.size && n%unit.size == 0 {
-			return fmt.Sprintf("%d %s", n/unit.size, unit.name)
+		if n >= unit.size {
+			return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n)/float64(unit.size)), ".0") + " " + unit.name
 		}
 	}
 	return fmt.Sprintf("%d bytes", n)
