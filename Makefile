@@ -47,8 +47,8 @@ race: ## the same tests under the race detector
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w mends it):"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./...
-	$(GO) tool staticcheck ./...
+	$(GO) vet ./... ./testdata
+	$(GO) tool staticcheck ./... ./testdata
 
 bench: ## the benchmarks of bench/ and of inference
 	@$(ORT_LIB); packages=$$($(GO) list ./bench/... ./inference/... 2>/dev/null); \
