@@ -2,79 +2,306 @@ package models
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"modelgate/auth"
 )
 
-// Config wires a Catalog.
+// Config wires a Catalog. Store, Files and Guard are needed.
 type Config struct {
 	Store  Store
 	Files  *Files
 	Guard  *auth.Guard
-	Limits Limits
-	Now    func() time.Time
-	Logger *slog.Logger
+	Limits Limits           // of the static check
+	Now    func() time.Time // nil: time.Now
+	Logger *slog.Logger     // the protected log; nil: none
 }
 
-// Catalog is the room's one door.
-type Catalog struct{ cfg Config }
+// Catalog is the one way to models: it decides, audits, remembers. All of it
+// is in memory as an immutable snapshot, so that reading takes no lock and no
+// query; the Store is written through.
+//
+// One process may have a Catalog on a Store and Files at a time.
+type Catalog struct {
+	store  Store
+	files  *Files
+	guard  *auth.Guard
+	limits Limits
+	now    func() time.Time
+	log    *slog.Logger
 
-// New fills the memory of the catalogue.
-func New(ctx context.Context, cfg Config) (*Catalog, error) { return &Catalog{cfg: cfg}, nil }
+	current atomic.Pointer[snapshot]
+	retired atomic.Pointer[func(versionID string)]
+	// writing is held (one element sent) by who changes Store, blobs and
+	// current, in this order; a channel, so that waiting honours ctx.
+	writing chan struct{}
+	// examining bounds the files that are in memory to be checked and tried.
+	examining chan struct{}
+}
 
-// Retired sets the listener.
-func (c *Catalog) Retired(f func(versionID string)) {}
+// examinations is how many uploads are checked and tried at once: one slow
+// file does not stop the next, and memory holds two files at most.
+const examinations = 2
 
-// Open decides.
+// New fills the memory of the catalogue from the Store, and sweeps what a
+// crash left behind: temporary files, and blobs that no version has.
+func New(ctx context.Context, cfg Config) (*Catalog, error) {
+	c := &Catalog{
+		store: cfg.Store, files: cfg.Files, guard: cfg.Guard, limits: cfg.Limits, now: cfg.Now, log: cfg.Logger,
+		writing: make(chan struct{}, 1), examining: make(chan struct{}, examinations),
+	}
+	if c.now == nil {
+		c.now = time.Now
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if err := c.load(ctx); err != nil {
+		return nil, fmt.Errorf("models: reading the catalogue: %w", err)
+	}
+	done, err := c.files.sweep(c.snapshot().digests())
+	if err != nil {
+		return nil, fmt.Errorf("models: sweeping leftovers: %w", err)
+	}
+	if done.temporary > 0 || done.orphans > 0 {
+		c.log.Info("swept leftovers of interrupted uploads", "temporary_files", done.temporary, "blobs", done.orphans)
+	}
+	if done.kept > 0 {
+		c.log.Warn("the database knows no model, but there are model files; they were left alone. Is it the right database?", "blobs", done.kept)
+	}
+	return c, nil
+}
+
+// Retired sets the one listener: f is called, outside of all locks, when a
+// version was deleted or quarantined. It must not block.
+func (c *Catalog) Retired(f func(versionID string)) { c.retired.Store(&f) }
+
+func (c *Catalog) retire(versions ...*Version) {
+	if f := c.retired.Load(); f != nil {
+		for _, v := range versions {
+			(*f)(v.ID)
+		}
+	}
+}
+
+// snapshot is the catalogue at one moment. Immutable.
+type snapshot struct {
+	byName map[string]*Model
+	sorted []*Model // by name
+}
+
+func (c *Catalog) snapshot() *snapshot { return c.current.Load() }
+
+func newSnapshot(list []*Model) *snapshot {
+	s := &snapshot{byName: make(map[string]*Model, len(list)), sorted: list}
+	slices.SortFunc(list, func(a, b *Model) int { return strings.Compare(a.Name, b.Name) })
+	for _, m := range list {
+		s.byName[m.Name] = m
+	}
+	return s
+}
+
+// version finds a version as it is now, by id.
+func (s *snapshot) version(model, id string) *Version {
+	if m := s.byName[model]; m != nil {
+		for _, v := range m.Versions {
+			if v.ID == id {
+				return v
+			}
+		}
+	}
+	return nil
+}
+
+// digests returns the blobs that versions have.
+func (s *snapshot) digests() map[string]bool {
+	known := map[string]bool{}
+	for _, m := range s.sorted {
+		for _, v := range m.Versions {
+			known[v.Digest] = true
+		}
+	}
+	return known
+}
+
+// load replaces the memory by what the Store says. Only New and holders of
+// writing call it.
+func (c *Catalog) load(ctx context.Context) error {
+	list, err := c.store.Models(ctx)
+	if err != nil {
+		return err
+	}
+	c.current.Store(newSnapshot(list))
+	return nil
+}
+
+// put replaces one model of the memory, or removes it when m is nil. Only
+// holders of writing call it.
+func (c *Catalog) put(name string, m *Model) {
+	old := c.snapshot()
+	next := &snapshot{byName: maps.Clone(old.byName), sorted: slices.Clone(old.sorted)}
+	i, found := slices.BinarySearchFunc(next.sorted, name, func(m *Model, name string) int { return strings.Compare(m.Name, name) })
+	switch {
+	case m == nil && found:
+		next.sorted = slices.Delete(next.sorted, i, i+1)
+		delete(next.byName, name)
+	case m != nil && found:
+		next.sorted[i], next.byName[name] = m, m
+	case m != nil:
+		next.sorted = slices.Insert(next.sorted, i, m)
+		next.byName[name] = m
+	}
+	c.current.Store(next)
+}
+
+// lock takes writing, or fails when ctx ends first.
+func (c *Catalog) lock(ctx context.Context) error {
+	select {
+	case c.writing <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *Catalog) unlock() { <-c.writing }
+
+// Open decides whether the caller may call the version, audits a denial, and
+// returns what he gets to see. ErrClosed: no such model, or not for him;
+// ErrNotFound: the model is open to him (or he manages all), but there is no
+// such model, version or alias; ErrQuarantined: the version is out of service;
+// ErrInvalid: both a version and an alias.
+//
+// It costs a map lookup and the comparison of roles.
 func (c *Catalog) Open(ctx context.Context, who auth.Principal, ref Ref) (Access, error) {
-	return Access{}, ErrUnavailable
+	m, err := c.access(ctx, &who, ref.Model, "model.predict")
+	if err != nil {
+		return Access{}, err
+	}
+	v, err := m.resolve(ref)
+	if err != nil {
+		return Access{}, err
+	}
+	if v.State != Ready {
+		return Access{}, ErrQuarantined
+	}
+	return Access{Model: m, Version: v, Rule: m.Disclosure.rule(who.Roles)}, nil
 }
 
-// Describe is Open for metadata.
+var (
+	errNoVersion = ErrNotFound.With("the model has no such version or alias; leave both out for the default")
+	errNoneLeft  = ErrNotFound.With("the model has no version at the moment; tell its owner")
+)
+
+// resolve finds the version that ref means.
+func (m *Model) resolve(ref Ref) (*Version, error) {
+	number := ref.Version
+	switch {
+	case number < 0:
+		return nil, ErrInvalid.With("version must be a positive number")
+	case number > 0 && ref.Alias != "":
+		return nil, ErrInvalid.With("give a version or an alias, not both")
+	case ref.Alias != "":
+		if number = m.Aliases[ref.Alias]; number == 0 {
+			return nil, errNoVersion
+		}
+	case number == 0:
+		if number = m.DefaultVersion; number == 0 {
+			return nil, errNoneLeft
+		}
+	}
+	if v := m.Version(number); v != nil {
+		return v, nil
+	}
+	return nil, errNoVersion
+}
+
+// Describe is Open for metadata, of the default version. It also answers for
+// a version out of service and, to those who manage the model, when no version
+// is left: Version is nil then.
 func (c *Catalog) Describe(ctx context.Context, who auth.Principal, name string) (Access, error) {
-	return Access{}, ErrUnavailable
+	m, err := c.access(ctx, &who, name, "model.read")
+	if err != nil {
+		return Access{}, err
+	}
+	v := m.Version(m.DefaultVersion)
+	if v == nil && !manages(&who, m) {
+		return Access{}, errNoneLeft
+	}
+	return Access{Model: m, Version: v, Rule: m.Disclosure.rule(who.Roles)}, nil
 }
 
-// List pages.
+// List returns the models that are open to the caller, as Describe does, by
+// name from the first one greater than after, at most limit (100 when that is
+// not positive, never more than 1000). next is the after of the next page,
+// empty at the end.
 func (c *Catalog) List(ctx context.Context, who auth.Principal, after string, limit int) (items []Access, next string, err error) {
-	return nil, "", ErrUnavailable
+	if err := ctx.Err(); err != nil {
+		return nil, "", err
+	}
+	if limit <= 0 {
+		limit = 100
+	}
+	limit = min(limit, 1000)
+	sorted := c.snapshot().sorted
+	i, found := slices.BinarySearchFunc(sorted, after, func(m *Model, after string) int { return strings.Compare(m.Name, after) })
+	if found {
+		i++
+	}
+	for _, m := range sorted[i:] {
+		v := m.Version(m.DefaultVersion)
+		if !calls(&who, m) || v == nil && !manages(&who, m) {
+			continue
+		}
+		if len(items) == limit {
+			return items, items[limit-1].Model.Name, nil
+		}
+		items = append(items, Access{Model: m, Version: v, Rule: m.Disclosure.rule(who.Roles)})
+	}
+	return items, "", nil
 }
 
-// MayPublish asks before the body is read.
-func (c *Catalog) MayPublish(ctx context.Context, who auth.Principal, name string) error {
-	return ErrUnavailable
-}
-
-// Stage copies an upload.
+// Stage copies an upload to a temporary file; see Files.Stage.
 func (c *Catalog) Stage(ctx context.Context, r io.Reader) (*Staged, error) {
-	return c.cfg.Files.Stage(ctx, r)
+	return c.files.Stage(ctx, r)
 }
 
-// Publish stores a version.
-func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, file *Staged, spec Spec, try Try) (*Model, *Version, error) {
-	return nil, nil, ErrUnavailable
+// Read returns the whole file of a version, its digest verified. A blob that
+// is missing or changed puts the version out of service: it is audited, the
+// listener of Retired is told, and the answer is ErrQuarantined. A version
+// that was deleted meanwhile is ErrNotFound; a disk that can't answer
+// ErrUnavailable.
+func (c *Catalog) Read(ctx context.Context, v *Version) ([]byte, error) {
+	now := c.snapshot().version(v.Model, v.ID)
+	switch {
+	case now == nil:
+		return nil, errNoVersion
+	case now.State != Ready:
+		return nil, ErrQuarantined
+	}
+	data, err := c.files.read(ctx, v.Digest, v.Size)
+	switch {
+	case err == nil:
+		return data, nil
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case !errors.Is(err, errDamaged):
+		c.log.Error("reading a model file", "model", v.Model, "version", v.Number, "error", err)
+		return nil, ErrUnavailable.Because(err)
+	}
+	if err := c.Quarantine(ctx, v, err.Error()); err != nil {
+		return nil, err
+	}
+	if c.snapshot().version(v.Model, v.ID) == nil {
+		return nil, errNoVersion // it was deleted under the reader's hands
+	}
+	return nil, ErrQuarantined.Because(err)
 }
-
-// Update changes a model.
-func (c *Catalog) Update(ctx context.Context, who auth.Principal, name string, p Patch) (*Model, error) {
-	return nil, ErrUnavailable
-}
-
-// Delete removes a model.
-func (c *Catalog) Delete(ctx context.Context, who auth.Principal, name string) error {
-	return ErrUnavailable
-}
-
-// DeleteVersion removes a version.
-func (c *Catalog) DeleteVersion(ctx context.Context, who auth.Principal, name string, number int) error {
-	return ErrUnavailable
-}
-
-// Manages reports.
-func (c *Catalog) Manages(who auth.Principal, m *Model) bool { return false }
-
-// Read returns a file.
-func (c *Catalog) Read(ctx context.Context, v *Version) ([]byte, error) { return nil, ErrUnavailable }

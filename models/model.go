@@ -6,7 +6,10 @@
 // decides and audits in one place.
 package models
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // State of a version.
 type State string
@@ -55,12 +58,11 @@ type Model struct {
 
 // Version returns the version with that number, or nil.
 func (m *Model) Version(number int) *Version {
-	for _, v := range m.Versions {
-		if v.Number == number {
-			return v
-		}
+	i, found := slices.BinarySearchFunc(m.Versions, number, func(v *Version, number int) int { return v.Number - number })
+	if !found {
+		return nil
 	}
-	return nil
+	return m.Versions[i]
 }
 
 // Facts are what the static check found, for those who manage models.

@@ -1,28 +1,61 @@
 package models
 
-import "context"
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+)
 
-// Spec is the optional part of an upload.
+// Bounds that keep a model's rows small.
+const (
+	maxVersions    = 1000
+	maxRoles       = 64
+	maxAliases     = 64
+	maxDescription = 1024 // bytes
+	maxTimeoutMS   = 3_600_000
+)
+
+// Spec is the optional part of an upload. Roles nil keeps those of an existing
+// model and opens a new one to nobody; the same holds for the other fields.
 type Spec struct {
 	Description *string     `json:"description,omitempty"`
 	Roles       []string    `json:"roles,omitempty"`
-	Inputs      []string    `json:"inputs,omitempty"`
-	Outputs     []string    `json:"outputs,omitempty"`
+	Inputs      []string    `json:"inputs,omitempty"`  // public names by position; "" keeps the derived one
+	Outputs     []string    `json:"outputs,omitempty"` // likewise
 	Disclosure  *Disclosure `json:"disclosure,omitempty"`
 	Serving     *Serving    `json:"serving,omitempty"`
-	Default     bool        `json:"default,omitempty"`
+	Default     bool        `json:"default,omitempty"` // make this version the default
 }
 
-// Trial is what a trial load found.
+// patch is what a spec changes of the model.
+func (s *Spec) patch() Patch {
+	p := Patch{Description: s.Description, Disclosure: s.Disclosure, Serving: s.Serving}
+	if s.Roles != nil {
+		p.Roles = &s.Roles
+	}
+	return p
+}
+
+// Trial is what a trial load found: the graph as the runtime sees it, and how
+// a run with zeros ended ("ran", or "inconclusive" when zeros were no valid
+// input).
 type Trial struct {
 	Graph   Graph
-	Outcome string // "ran" | "inconclusive"
+	Outcome string
 }
 
-// Try loads and runs a file once.
+// Try loads a checked file and runs it once. It fails with *Rejected when the
+// runtime refuses; other errors say nothing about the file.
 type Try func(ctx context.Context, file []byte) (Trial, error)
 
-// Patch changes a model.
+// Patch changes a model; nil fields stay. Roles and Aliases are replaced as a
+// whole, so is Disclosure.
 type Patch struct {
 	Description    *string         `json:"description,omitempty"`
 	Roles          *[]string       `json:"roles,omitempty"`
@@ -30,4 +63,125 @@ type Patch struct {
 	Serving        *Serving        `json:"serving,omitempty"`
 	DefaultVersion *int            `json:"default_version,omitempty"`
 	Aliases        *map[string]int `json:"aliases,omitempty"`
+}
+
+// check refuses what can't be right for any model.
+func (p *Patch) check() error {
+	if p.Description != nil {
+		if err := checkDescription(*p.Description); err != nil {
+			return err
+		}
+	}
+	if p.Roles != nil {
+		if len(*p.Roles) > maxRoles {
+			return ErrInvalid.With(fmt.Sprintf("%d roles are too many; a model is open to at most %d", len(*p.Roles), maxRoles))
+		}
+		for _, role := range *p.Roles {
+			if !validName(role) {
+				return invalidName("role", role)
+			}
+		}
+	}
+	if p.Disclosure != nil {
+		if err := p.Disclosure.check(); err != nil {
+			return err
+		}
+	}
+	if p.Serving != nil && (p.Serving.TimeoutMS < 0 || p.Serving.TimeoutMS > maxTimeoutMS) {
+		return ErrInvalid.With(fmt.Sprintf("serving: timeout_ms must be 0 (the server's own) to %d", maxTimeoutMS))
+	}
+	if p.Aliases != nil {
+		return checkAliases(*p.Aliases)
+	}
+	return nil
+}
+
+func checkDescription(s string) error {
+	if len(s) > maxDescription || !utf8.ValidString(s) {
+		return ErrInvalid.With(fmt.Sprintf("description must be UTF-8 text of at most %d bytes", maxDescription))
+	}
+	if i := strings.IndexFunc(s, func(r rune) bool { return unicode.IsControl(r) && r != '\n' && r != '\t' }); i >= 0 {
+		return ErrInvalid.With("description has control characters; only line feeds and tabs are kept")
+	}
+	return nil
+}
+
+func checkAliases(aliases map[string]int) error {
+	if len(aliases) > maxAliases {
+		return ErrInvalid.With(fmt.Sprintf("%d aliases are too many; a model has at most %d", len(aliases), maxAliases))
+	}
+	for _, alias := range slices.Sorted(maps.Keys(aliases)) {
+		if !validName(alias) {
+			return invalidName("alias", alias)
+		}
+		if strings.Trim(alias, "0123456789") == "" {
+			return ErrInvalid.With(fmt.Sprintf("the alias %s could be taken for a version; begin it with a letter", alias))
+		}
+	}
+	return nil
+}
+
+// apply returns a copy of the model with the changes made.
+func (p *Patch) apply(old *Model, now time.Time) *Model {
+	next := *old
+	next.UpdatedAt = now
+	if p.Description != nil {
+		next.Description = *p.Description
+	}
+	if p.Roles != nil {
+		next.Roles = slices.Clone(*p.Roles)
+		slices.Sort(next.Roles)
+		next.Roles = slices.Compact(next.Roles)
+	}
+	if p.Disclosure != nil {
+		next.Disclosure = *p.Disclosure
+	}
+	if p.Serving != nil {
+		next.Serving = *p.Serving
+	}
+	if p.DefaultVersion != nil {
+		next.DefaultVersion = *p.DefaultVersion
+	}
+	if p.Aliases != nil {
+		next.Aliases = maps.Clone(*p.Aliases)
+	}
+	return &next
+}
+
+// change is apply for a model that has its versions: default, aliases and
+// disclosure must fit them.
+func (p *Patch) change(old *Model, now time.Time) (*Model, error) {
+	next := p.apply(old, now)
+	if p.DefaultVersion != nil {
+		v := next.Version(next.DefaultVersion)
+		switch {
+		case v == nil:
+			return nil, ErrInvalid.With(fmt.Sprintf("default_version: the model has no version %d", *p.DefaultVersion))
+		case v.State != Ready:
+			return nil, ErrInvalid.With(fmt.Sprintf("default_version: version %d is out of service; publish it again", v.Number))
+		}
+	}
+	if p.Aliases != nil {
+		for _, alias := range slices.Sorted(maps.Keys(next.Aliases)) {
+			if next.Version(next.Aliases[alias]) == nil {
+				return nil, ErrInvalid.With(fmt.Sprintf("aliases: %s means version %d, which the model does not have", alias, next.Aliases[alias]))
+			}
+		}
+	}
+	// A change of something else must not fail on what was there before.
+	if v := next.Version(next.DefaultVersion); v != nil && (p.Disclosure != nil || p.DefaultVersion != nil) {
+		if err := next.Disclosure.fits(v); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+// summary is the policy as JSON, for the audit log.
+func (d *Disclosure) summary() string {
+	text, err := json.Marshal(d)
+	if err != nil {
+		return "changed"
+	}
+	return string(text)
 }
