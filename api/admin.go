@@ -1,0 +1,150 @@
+package api
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/common/expfmt"
+
+	"modelgate/audit"
+	"modelgate/auth"
+)
+
+// Pages of lists.
+const (
+	usualPage = 100
+	mostPage  = 1000
+)
+
+// pageQuery reads ?after= and ?limit=.
+func (c *call) pageQuery() (after string, limit int, err error) {
+	q := c.gin.Request.URL.Query()
+	for name, values := range q {
+		if len(values) > 1 {
+			return "", 0, invalid("the query parameter " + strconv.Quote(shorten(name, 40)) + " is given more than once")
+		}
+	}
+	limit = usualPage
+	if text := q.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > mostPage {
+			return "", 0, invalid("limit must be a number from 1 to " + strconv.Itoa(mostPage))
+		}
+		limit = n
+	}
+	after = q.Get("after")
+	if len(after) > 256 {
+		return "", 0, invalid("after must be the next of the page before")
+	}
+	return after, limit, nil
+}
+
+func (s *Server) users(c *call) (page[user], error) {
+	after, limit, err := c.pageQuery()
+	if err != nil {
+		return page[user]{}, err
+	}
+	items, next, err := s.auth.Users(c.ctx(), c.who, after, limit)
+	if err != nil {
+		return page[user]{}, err
+	}
+	return pageOf(items, next, userOf), nil
+}
+
+func (s *Server) createUser(c *call, in *userRequest) (invitedUser, error) {
+	u, invite, err := s.auth.CreateUser(c.ctx(), c.who, in.Username, in.Roles)
+	if err != nil {
+		return invitedUser{}, err
+	}
+	return invitedUser{user: userOf(u), InviteToken: invite}, nil
+}
+
+func (s *Server) user(c *call) (user, error) {
+	u, err := s.auth.User(c.ctx(), c.who, c.param("id"))
+	if err != nil {
+		return user{}, err
+	}
+	return userOf(u), nil
+}
+
+func (s *Server) updateUser(c *call, in *userPatch) (user, error) {
+	u, err := s.auth.UpdateUser(c.ctx(), c.who, c.param("id"), auth.UserPatch{Roles: in.Roles, Disabled: in.Disabled})
+	if err != nil {
+		return user{}, err
+	}
+	return userOf(u), nil
+}
+
+func (s *Server) deleteUser(c *call) (none, error) {
+	return none{}, s.auth.DeleteUser(c.ctx(), c.who, c.param("id"))
+}
+
+func (s *Server) resetUser(c *call) (ticket, error) {
+	token, expires, err := s.auth.ResetUser(c.ctx(), c.who, c.param("id"))
+	if err != nil {
+		return ticket{}, err
+	}
+	return ticket{ResetToken: token, ExpiresAt: expires.UTC()}, nil
+}
+
+func (s *Server) roles(c *call) (page[role], error) {
+	all, err := s.auth.Roles(c.ctx(), c.who)
+	if err != nil {
+		return page[role]{}, err
+	}
+	return pageOf(all, "", roleOf), nil
+}
+
+func (s *Server) putRole(c *call, in *roleRequest) (role, error) {
+	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit)
+	if err != nil {
+		return role{}, err
+	}
+	return roleOf(r), nil
+}
+
+func (s *Server) deleteRole(c *call) (none, error) {
+	return none{}, s.auth.DeleteRole(c.ctx(), c.who, c.param("name"))
+}
+
+// auditLog pages through the audit log, newest first. The cursor is the
+// number of the last record shown.
+func (s *Server) auditLog(c *call) (page[auditEntry], error) {
+	after, limit, err := c.pageQuery()
+	if err != nil {
+		return page[auditEntry]{}, err
+	}
+	values := c.gin.Request.URL.Query()
+	q := audit.Query{Limit: limit, Actor: strings.ToLower(values.Get("actor")), Action: values.Get("action")}
+	if after != "" {
+		if q.Before, err = strconv.ParseUint(after, 10, 64); err != nil || q.Before == 0 {
+			return page[auditEntry]{}, invalid("after must be the next of the page before")
+		}
+	}
+	p, err := s.audit.Read(c.ctx(), q)
+	if err != nil {
+		return page[auditEntry]{}, err
+	}
+	next := ""
+	if p.Next != 0 {
+		next = strconv.FormatUint(p.Next, 10)
+	}
+	return pageOf(p.Items, next, auditEntryOf), nil
+}
+
+// showMetrics writes the Prometheus text format, version 0.0.4.
+func (s *Server) showMetrics(c *call) error {
+	families, err := s.gatherer.Gather()
+	if err != nil {
+		return err
+	}
+	var text bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
+			return err
+		}
+	}
+	c.write(c.rt.status, []string{"text/plain; version=0.0.4; charset=utf-8"}, text.Bytes())
+	return nil
+}

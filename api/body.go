@@ -1,0 +1,211 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// budget bounds the memory of all request bodies that are held at once.
+type budget struct {
+	total int64
+	left  atomic.Int64
+}
+
+func newBudget(total int64) *budget {
+	b := &budget{total: total}
+	b.left.Store(total)
+	return b
+}
+
+func (b *budget) take(n int64) bool {
+	if b.left.Add(-n) < 0 {
+		b.left.Add(n)
+		return false
+	}
+	return true
+}
+
+func (b *budget) give(n int64) { b.left.Add(n) }
+
+func (b *budget) held() float64 { return float64(b.total - b.left.Load()) }
+
+// Bodies are read into buffers of these classes, which are reused. A body
+// starts in the smallest that may do and moves up as bytes really arrive: a
+// declared length alone takes no memory.
+const (
+	smallestClass = 4 << 10
+	classes       = 7 // 4 KiB ... 16 MiB, each four times the one before; larger ones are not kept
+	firstRead     = 64 << 10
+)
+
+var buffers [classes]sync.Pool // of *[]byte
+
+// classFor returns the class of at least n bytes, or -1.
+func classFor(n int64) int {
+	size := int64(smallestClass)
+	for c := range classes {
+		if n <= size {
+			return c
+		}
+		size *= 4
+	}
+	return -1
+}
+
+// body is what a caller sent, in memory, until release.
+type body struct {
+	data   []byte
+	buf    *[]byte
+	class  int
+	budget *budget
+}
+
+// grow moves the bytes read so far into a buffer of at least n bytes.
+func (b *body) grow(n, most int64) error {
+	class := classFor(n)
+	size := min(n, most)
+	if class >= 0 {
+		size = smallestClass << (2 * class)
+	}
+	if !b.budget.take(size) {
+		return &fault{code: "unavailable", detail: "too many request bodies are being read; try again in a moment"}
+	}
+	var next *[]byte
+	if class >= 0 {
+		next, _ = buffers[class].Get().(*[]byte)
+	}
+	if next == nil {
+		fresh := make([]byte, size)
+		next = &fresh
+	}
+	old := *b
+	b.data, b.buf, b.class = (*next)[:copy(*next, old.data)], next, class
+	old.release()
+	return nil
+}
+
+// release gives the memory back; data must not be used any more. It may be
+// called on nil and more than once.
+func (b *body) release() {
+	if b == nil || b.buf == nil {
+		return
+	}
+	// Small bodies are where passwords and tokens stand.
+	if len(b.data) <= firstRead {
+		clear(b.data)
+	}
+	b.budget.give(int64(len(*b.buf)))
+	if b.class >= 0 {
+		buffers[b.class].Put(b.buf)
+	}
+	b.data, b.buf = nil, nil
+}
+
+// Reading a body must be done after bodyGrace, and from then on has gone at
+// slowestBody bytes per second at least.
+const (
+	bodyGrace   = 15 * time.Second
+	slowestBody = 32 << 10
+)
+
+// readBody reads the whole body, at most limit bytes. Compressed bodies are
+// refused rather than expanded.
+func (c *call) readBody(limit int64) (body, error) {
+	r := c.gin.Request
+	if err := plainEncoding(r); err != nil {
+		return body{}, err
+	}
+	tooLarge := &fault{code: "too_large", detail: fmt.Sprintf("the body is larger than the %d bytes that are taken here", limit)}
+	if r.ContentLength > limit {
+		return body{}, tooLarge
+	}
+	b := body{budget: c.s.budget}
+	if r.Body == nil || r.Body == http.NoBody {
+		return b, nil
+	}
+	first := int64(smallestClass)
+	if r.ContentLength > 0 {
+		first = min(r.ContentLength, firstRead)
+	}
+	if err := b.grow(first, limit+1); err != nil {
+		return b, err
+	}
+	c.startReading()
+	start := time.Now()
+	for {
+		n, err := r.Body.Read((*b.buf)[len(b.data):])
+		b.data = (*b.buf)[:len(b.data)+n]
+		read := int64(len(b.data))
+		if read > limit {
+			b.release()
+			return b, tooLarge
+		}
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			b.release()
+			return b, stopped(err)
+		}
+		if len(b.data) == len(*b.buf) {
+			if r.ContentLength == read {
+				break
+			}
+			want := 4 * read
+			if r.ContentLength > 0 {
+				want = min(want, r.ContentLength)
+			}
+			if err := b.grow(want, limit+1); err != nil {
+				b.release()
+				return b, err
+			}
+			_ = c.control().SetReadDeadline(start.Add(c.s.bodyGrace + time.Duration(read)*time.Second/slowestBody))
+		}
+	}
+	c.doneReading()
+	return b, nil
+}
+
+// stopped is the answer to a body that ended before it should.
+func stopped(err error) *fault {
+	if tooSlow(err) {
+		return &fault{code: "timeout", detail: "the body arrived too slowly; send it again", cause: err}
+	}
+	return &fault{code: "invalid_input", detail: "the body stopped before its end; send it again", cause: err}
+}
+
+// tooSlow tells a read deadline from other failures.
+func tooSlow(err error) bool {
+	var timeout interface{ Timeout() bool }
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+func plainEncoding(r *http.Request) error {
+	for _, e := range r.Header["Content-Encoding"] {
+		if e = strings.TrimSpace(e); e != "" && !strings.EqualFold(e, "identity") {
+			return &fault{code: "unsupported_encoding", detail: "compressed bodies are not taken; send it without Content-Encoding"}
+		}
+	}
+	return nil
+}
+
+// hasMediaType reports whether the body is declared as want, whatever its
+// parameters.
+func hasMediaType(r *http.Request, want string) bool {
+	given := r.Header["Content-Type"]
+	if len(given) != 1 {
+		return false
+	}
+	if given[0] == want {
+		return true
+	}
+	got, _, err := mime.ParseMediaType(given[0])
+	return err == nil && got == want
+}

@@ -1,0 +1,359 @@
+package api
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/go-json-experiment/json"
+	"github.com/ulule/limiter/v3"
+
+	"modelgate/auth"
+)
+
+// handler answers one call, or fails with an error that refuse maps.
+type handler func(*call) error
+
+// none is the answer of routes that have nothing to say: 204.
+type none struct{}
+
+// plain adapts a function that takes nothing from the body. What the body
+// holds is left unread.
+func plain[O any](f func(*call) (O, error)) handler {
+	return func(c *call) error {
+		out, err := f(c)
+		if err != nil {
+			return err
+		}
+		return c.reply(out)
+	}
+}
+
+// bound adapts a function over a JSON body of at most limit bytes.
+func bound[I, O any](limit int64, f func(*call, *I) (O, error)) handler {
+	return func(c *call) error {
+		in := new(I)
+		if err := c.bind(in, limit); err != nil {
+			return err
+		}
+		out, err := f(c, in)
+		if err != nil {
+			return err
+		}
+		return c.reply(out)
+	}
+}
+
+// call is one request on its way. It belongs to the goroutine that serves the
+// request, and is used again for others afterwards.
+type call struct {
+	s       *Server
+	rt      *route
+	gin     *gin.Context
+	id      string
+	address string
+	who     auth.Principal
+	start   time.Time
+	path    string // as sent; for nothing but the style of errors
+	status  int
+	err     error      // what the answer refuses, for the log
+	values  *[4]string // of headers; outlives the call
+}
+
+var calls = sync.Pool{New: func() any { return new(call) }}
+
+// serve is the whole way of one request: the same steps in the same order for
+// every route.
+func (s *Server) serve(rt *route) gin.HandlerFunc {
+	return func(g *gin.Context) {
+		c := calls.Get().(*call)
+		*c = call{s: s, rt: rt, gin: g, id: newID(), start: time.Now(), path: g.Request.URL.Path, values: new([4]string)}
+		c.address = s.proxies.client(g.Request)
+		c.standardHeaders()
+		defer c.finish()
+		if c.err = c.admit(); c.err == nil {
+			c.err = rt.handle(c)
+		}
+		if c.err != nil {
+			c.fail(c.err)
+		}
+	}
+}
+
+// admit does what comes before a body is looked at: the form of the request,
+// who asks, whether he may, and the rate of his address.
+func (c *call) admit() error {
+	r := c.gin.Request
+	if r.URL.RawPath != "" {
+		// Names need no escapes, so an escaped path is one that wants to look
+		// like another (%2e, %2f).
+		return errNoRoute
+	}
+	if len(r.Header["Authorization"]) > 1 {
+		return invalid("the Authorization header is given more than once")
+	}
+	if c.rt.Access == Bearer {
+		if err := c.identify(); err != nil {
+			return err
+		}
+	}
+	if c.rt.Permission != 0 && (c.rt.Or == 0 || !c.who.Can(c.rt.Or)) {
+		a := auth.Action{Name: c.rt.action, Target: c.target()}
+		if err := c.s.guard.Check(c.ctx(), c.who, c.rt.Permission, a); err != nil {
+			return err
+		}
+	}
+	switch c.rt.rate {
+	case noRate:
+	case strangerRate:
+		return c.s.rates.chargeStranger(c.ctx(), c.address)
+	default:
+		lc, err := c.s.rates.chargeAddress(c.ctx(), string(c.rt.rate), c.address)
+		c.rateHeaders(lc)
+		return err
+	}
+	return nil
+}
+
+var errNoRoute = &fault{code: "not_found", detail: "there is no such route; GET /openapi.json lists them"}
+
+func (c *call) ctx() context.Context { return c.gin.Request.Context() }
+
+func (c *call) origin() auth.Origin { return auth.Origin{Address: c.address, RequestID: c.id} }
+
+func (c *call) param(name string) string { return c.gin.Param(name) }
+
+// target names what a route with a parameter is about, for the audit log.
+func (c *call) target() string {
+	if len(c.gin.Params) == 0 {
+		return ""
+	}
+	return shorten(c.gin.Params[0].Value, 128)
+}
+
+func (c *call) control() *http.ResponseController { return http.NewResponseController(c.gin.Writer) }
+
+// startReading sets the deadlines of a body that is about to be read.
+func (c *call) startReading() {
+	now := time.Now()
+	_ = c.control().SetReadDeadline(now.Add(c.s.bodyGrace))
+	if c.gin.Request.Header.Get("Expect") != "" {
+		// The first read writes "100 Continue", and the write deadline of the
+		// connection's last answer may be over.
+		_ = c.control().SetWriteDeadline(now.Add(c.s.writeGrace))
+	}
+}
+
+// doneReading lifts the read deadline: what the server reads from now on waits
+// for the client to hang up, and a deadline would look like that.
+func (c *call) doneReading() { _ = c.control().SetReadDeadline(time.Time{}) }
+
+// bind reads a JSON body into v.
+func (c *call) bind(v any, limit int64) error {
+	if !hasMediaType(c.gin.Request, "application/json") {
+		return &fault{code: "unsupported_media_type", detail: "send JSON, with Content-Type: application/json"}
+	}
+	b, err := c.readBody(limit)
+	defer b.release()
+	if err != nil {
+		return err
+	}
+	return decodeJSON(b.data, v)
+}
+
+// reply answers with the route's own status.
+func (c *call) reply(v any) error {
+	if _, ok := v.(none); ok {
+		c.write(c.rt.status, nil, nil)
+		return nil
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	c.write(c.rt.status, typeJSON, data)
+	return nil
+}
+
+// Header values that every answer shares. Nothing may be appended to them.
+var (
+	typeJSON    = []string{"application/json"}
+	nosniff     = []string{"nosniff"}
+	denyFrames  = []string{"DENY"}
+	zero        = []string{"0"}
+	noReferrer  = []string{"no-referrer"}
+	noContent   = []string{"default-src 'none'; frame-ancestors 'none'"}
+	noStore     = []string{"no-store"}
+	httpsAlways = []string{"max-age=31536000"}
+)
+
+func (c *call) standardHeaders() {
+	h := c.gin.Writer.Header()
+	c.values[0] = c.id
+	h["X-Request-Id"] = c.values[0:1:1]
+	h["X-Content-Type-Options"] = nosniff
+	h["X-Frame-Options"] = denyFrames
+	h["X-Xss-Protection"] = zero
+	h["Content-Security-Policy"] = noContent
+	h["Referrer-Policy"] = noReferrer
+	h["Cache-Control"] = noStore
+	if c.s.tls {
+		h["Strict-Transport-Security"] = httpsAlways
+	}
+}
+
+// rateHeaders tells how much of a rate is left. The zero Context tells nothing.
+func (c *call) rateHeaders(lc limiter.Context) {
+	if lc.Limit == 0 {
+		return
+	}
+	h := c.gin.Writer.Header()
+	c.values[1] = strconv.FormatInt(lc.Limit, 10)
+	c.values[2] = strconv.FormatInt(lc.Remaining, 10)
+	c.values[3] = strconv.FormatInt(lc.Reset, 10)
+	h["X-Ratelimit-Limit"] = c.values[1:2:2]
+	h["X-Ratelimit-Remaining"] = c.values[2:3:3]
+	h["X-Ratelimit-Reset"] = c.values[3:4:4]
+}
+
+const (
+	// writeGrace is how long a client may take to read a small answer;
+	// slowestRead bytes per second more for a large one.
+	writeGrace  = 30 * time.Second
+	slowestRead = 32 << 10
+)
+
+// write sends the answer. It is called once.
+func (c *call) write(status int, mediaType []string, data []byte) {
+	w := c.gin.Writer
+	if mediaType != nil {
+		w.Header()["Content-Type"] = mediaType
+	}
+	if len(data) >= 2048 {
+		// net/http counts smaller ones itself.
+		w.Header()["Content-Length"] = []string{strconv.Itoa(len(data))}
+	}
+	grace := c.s.writeGrace + time.Duration(len(data))*time.Second/slowestRead
+	_ = c.control().SetWriteDeadline(time.Now().Add(grace))
+	c.status = status
+	w.WriteHeader(status)
+	if len(data) == 0 {
+		w.WriteHeaderNow()
+		return
+	}
+	_, _ = w.Write(data) // a client that left hears nothing
+}
+
+// fail answers with a refusal.
+func (c *call) fail(err error) {
+	r := refuse(err)
+	bearer := c.rt.Access == Bearer
+	if oauthRoute(c.path) {
+		switch {
+		case bearer && r.code == "invalid_token":
+			r.oauth = "invalid_token" // RFC 6750 section 3.1
+		case r.oauth == "invalid_grant":
+			r.status = http.StatusBadRequest // RFC 6749 section 5.2
+		}
+	}
+	h := c.gin.Writer.Header()
+	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
+		h["Www-Authenticate"] = []string{challenge}
+	}
+	if r.retry > 0 {
+		h["Retry-After"] = []string{strconv.Itoa(r.retry)}
+	}
+	data, mediaType := r.body(c.path, c.id)
+	c.write(r.status, []string{mediaType}, data)
+}
+
+// finish contains a panic, counts, logs, and gives the call back.
+func (c *call) finish() {
+	p := recover()
+	if p != nil && p != http.ErrAbortHandler {
+		c.panicked(p)
+		if c.gin.Writer.Written() {
+			// Half an answer is on its way; only a cut tells the client so.
+			p = http.ErrAbortHandler
+		} else {
+			c.err = errPanic
+			c.fail(errPanic)
+			p = nil
+		}
+	}
+	r := c.gin.Request
+	status := c.status
+	if c.err != nil && r.Context().Err() != nil && errors.Is(c.err, context.Canceled) {
+		status = 499 // the client left; nobody read the status sent
+	}
+	d := time.Since(c.start)
+	c.rt.metrics.observe(r.Method, status, d)
+	c.log(status, d)
+	*c = call{}
+	calls.Put(c)
+	if p != nil {
+		panic(p)
+	}
+}
+
+var errPanic = &fault{code: "internal", detail: internalDetail}
+
+func (c *call) panicked(p any) {
+	c.s.metrics.panics.Inc()
+	c.s.log.LogAttrs(c.ctx(), slog.LevelError, "a request panicked", slog.String("request_id", c.id),
+		slog.String("route", c.rt.Path), slog.String("cause", fmt.Sprintf("%v\n%s", p, debug.Stack())))
+}
+
+// log writes what went wrong, and one line for the request. The attribute
+// "cause" holds what only the protected log may have. Paths, queries,
+// credentials and bodies are never logged.
+func (c *call) log(status int, d time.Duration) {
+	method := boundedMethod(c.gin.Request.Method)
+	if c.err != nil && status != 499 {
+		level := slog.LevelInfo
+		if status >= 500 {
+			level = slog.LevelError
+		}
+		if cause := causeOf(c.err); (cause != "" || level == slog.LevelError) && c.s.log.Enabled(c.ctx(), level) {
+			c.s.log.LogAttrs(c.ctx(), level, "request refused", slog.String("request_id", c.id), slog.String("method", method),
+				slog.String("route", c.rt.Path), slog.Int("status", status), slog.String("code", refuse(c.err).code),
+				slog.String("cause", cause))
+		}
+	}
+	if c.s.accessLog && c.s.log.Enabled(c.ctx(), slog.LevelInfo) {
+		c.s.log.LogAttrs(c.ctx(), slog.LevelInfo, "request", slog.String("request_id", c.id), slog.String("method", method),
+			slog.String("route", c.rt.Path), slog.Int("status", status), slog.Duration("duration", d),
+			slog.String("user_id", c.who.UserID))
+	}
+}
+
+// causeOf is what an error holds beyond the words that the caller got, or "".
+func causeOf(err error) string {
+	inner := errors.Unwrap(err)
+	if inner == nil && refuse(err).code != "internal" {
+		return ""
+	}
+	return err.Error()
+}
+
+// newID makes a request id: 128 random bits. A client's own X-Request-Id is
+// never taken over.
+func newID() string {
+	var raw [16]byte
+	var text [32]byte
+	a, b := rand.Uint64(), rand.Uint64()
+	for i := range 8 {
+		raw[i], raw[8+i] = byte(a>>(8*i)), byte(b>>(8*i))
+	}
+	hex.Encode(text[:], raw[:])
+	return string(text[:])
+}

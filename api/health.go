@@ -1,0 +1,149 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"html/template"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/goccy/go-yaml"
+)
+
+// root says what this is.
+func (s *Server) root(*call) (about, error) {
+	return about{Name: "modelgate", Docs: "/docs", OpenAPI: "/openapi.json"}, nil
+}
+
+func (s *Server) health(*call) (status, error) { return status{"ok"}, nil }
+
+// readiness says whether work should be sent here. It tells nothing of why
+// not.
+func (s *Server) readiness(c *call) (status, error) {
+	if s.draining.Load() {
+		return status{}, errNotReady
+	}
+	if s.ready != nil {
+		if err := s.probe.ask(s.ready); err != nil {
+			return status{}, &fault{code: errNotReady.code, detail: errNotReady.detail, cause: err}
+		}
+	}
+	return status{"ready"}, nil
+}
+
+var errNotReady = &fault{code: "unavailable", detail: "not ready to serve"}
+
+// probe keeps an answer for a moment, so that callers without credentials
+// can't make the database busy.
+type probe struct {
+	mu    sync.Mutex
+	asked time.Time // guarded by mu
+	err   error     // guarded by mu
+}
+
+const (
+	probeKept    = 500 * time.Millisecond
+	probeTimeout = 2 * time.Second
+)
+
+func (p *probe) ask(ready func(context.Context) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if time.Since(p.asked) < probeKept {
+		return p.err
+	}
+	// Not the request's context: its answer is for others as well.
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	p.err, p.asked = ready(ctx), time.Now()
+	return p.err
+}
+
+//go:embed openapi.yaml
+var openapiYAML []byte
+
+// openapiJSON is openapi.yaml as JSON, its keys in the order written.
+func openapiJSON() ([]byte, error) { return yaml.YAMLToJSON(openapiYAML) }
+
+var briefly = []string{"public, max-age=300"}
+
+func (s *Server) serveOpenAPI(c *call) error {
+	c.gin.Writer.Header()["Cache-Control"] = briefly
+	c.write(http.StatusOK, typeJSON, s.openapi)
+	return nil
+}
+
+// docsPolicy lets the page have its own style element and nothing else.
+var docsPolicy = []string{"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
+
+func (s *Server) serveDocs(c *call) error {
+	h := c.gin.Writer.Header()
+	h["Cache-Control"] = briefly
+	h["Content-Security-Policy"] = docsPolicy
+	c.write(http.StatusOK, []string{"text/html; charset=utf-8"}, s.docs)
+	return nil
+}
+
+//go:embed docs.html
+var docsHTML string
+
+// docsPage renders the documentation from the specification, once. The page
+// needs no script and nothing from elsewhere.
+func docsPage(openapi []byte) ([]byte, error) {
+	var spec struct {
+		Info struct {
+			Description string `json:"description"`
+		} `json:"info"`
+		Tags []struct {
+			Name        string `json:"name"`
+			Description string `json:"description"`
+		} `json:"tags"`
+		Paths map[string]map[string]struct {
+			Tags        []string `json:"tags"`
+			Summary     string   `json:"summary"`
+			Description string   `json:"description"`
+		} `json:"paths"`
+	}
+	if err := json.Unmarshal(openapi, &spec); err != nil {
+		return nil, err
+	}
+	type row struct{ Method, Path, Summary, Description string }
+	type section struct {
+		Name, Description string
+		Rows              []row
+	}
+	var page struct {
+		Intro    []string
+		Sections []section
+	}
+	page.Intro = strings.Split(strings.TrimSpace(spec.Info.Description), "\n\n")
+	for _, tag := range spec.Tags {
+		s := section{Name: tag.Name, Description: tag.Description}
+		for path, methods := range spec.Paths {
+			for method, op := range methods {
+				if slices.Contains(op.Tags, tag.Name) {
+					s.Rows = append(s.Rows, row{strings.ToUpper(method), path, op.Summary, op.Description})
+				}
+			}
+		}
+		slices.SortFunc(s.Rows, func(a, b row) int {
+			if by := strings.Compare(a.Path, b.Path); by != 0 {
+				return by
+			}
+			return strings.Compare(a.Method, b.Method)
+		})
+		page.Sections = append(page.Sections, s)
+	}
+	t, err := template.New("docs").Parse(docsHTML)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, page)
+	return b.Bytes(), err
+}

@@ -1,0 +1,87 @@
+package api
+
+import (
+	"errors"
+	"strings"
+
+	"modelgate/auth"
+)
+
+// maxCredential bounds what is looked at as a token: an access token is about
+// 600 bytes, a key less.
+const maxCredential = 4096
+
+var (
+	errNoCredential = &fault{code: "unauthenticated", detail: "log in with POST /login and send the access token, or an API key, as Authorization: Bearer"}
+	errBadScheme    = &fault{code: "unauthenticated", detail: "only Authorization: Bearer is taken here; POST /login gives a token"}
+)
+
+// identify turns the Authorization header into the call's principal. Together
+// with oauthClient it is the only place where credentials are read; a token in
+// the URL, a form or a cookie is never looked at (RFC 6750 section 5.3).
+func (c *call) identify() error {
+	lines := c.gin.Request.Header["Authorization"]
+	if len(lines) == 0 || lines[0] == "" {
+		return errNoCredential
+	}
+	scheme, token, _ := strings.Cut(lines[0], " ")
+	if !strings.EqualFold(scheme, "Bearer") {
+		return errBadScheme
+	}
+	token = strings.TrimLeft(token, " ")
+	if !wellFormed(token) {
+		return c.badCredential(auth.ErrToken)
+	}
+	who, err := c.s.auth.Authenticate(c.ctx(), token)
+	if errors.Is(err, auth.ErrToken) {
+		return c.badCredential(err)
+	}
+	if err != nil {
+		return err
+	}
+	who.Origin = c.origin()
+	c.who = who
+	return nil
+}
+
+// badCredential counts a token that is no good against the address it came
+// from. Good ones from there are never held up by it.
+func (c *call) badCredential(err error) error {
+	c.s.metrics.badSignIn("bearer")
+	if over := c.s.rates.chargeStranger(c.ctx(), c.address); over != nil {
+		return over
+	}
+	return err
+}
+
+// wellFormed reports whether s is a b64token of RFC 6750 section 2.1.
+func wellFormed(s string) bool {
+	if s == "" || len(s) > maxCredential {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9':
+		case strings.IndexByte("-._~+/=", c) >= 0:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// firstParty is the OAuth client that the server itself is: public, without a
+// secret.
+const firstParty = "modelgate"
+
+// oauthClient checks how the client of an OAuth route names itself (RFC 6749
+// section 2.3). There is one client, which has no secret.
+func (c *call) oauthClient(form map[string]string) error {
+	if len(c.gin.Request.Header["Authorization"]) > 0 || form["client_secret"] != "" {
+		return &fault{code: "invalid_client", detail: "there are no clients with a secret here; leave client authentication out"}
+	}
+	if id := form["client_id"]; id != "" && id != firstParty {
+		return &fault{code: "invalid_client", detail: "no such client; leave client_id out, or send " + firstParty}
+	}
+	return nil
+}

@@ -1,0 +1,288 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/ulule/limiter/v3"
+
+	"modelgate/auth"
+)
+
+// Limits are rates as limiter writes them: a number, "-", and S, M, H or D.
+// Empty fields take the defaults.
+type Limits struct {
+	Predict string // rows per user, where his roles name no rate; "6000-M"
+	Login   string // sign-ins per address, and failed ones per account; "10-M"
+	// Unauthenticated bounds, per address, requests that bring a credential
+	// which is not good, and /refresh and /revoke; "600-M".
+	Unauthenticated string
+}
+
+// rates charges what callers do. Keys of the store: the bare user id for
+// predictions; "login:", "register:", "reset:" and "stranger:" with an address;
+// "account:" with a user name; "pair:" with both; "change:" with a user id.
+type rates struct {
+	store limiter.Store
+	// local takes over for predictions and strangers while store fails, so that
+	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead.
+	local *Sliding
+
+	predict, login, stranger limiter.Rate
+
+	parsed  atomic.Pointer[map[string]limiter.Rate] // rates of roles; copied on write
+	known   knownPairs
+	metrics *metrics
+	log     *slog.Logger
+	now     func() time.Time
+	warned  atomic.Int64 // Unix second of the last warning about store
+}
+
+// maxParsed bounds the cache of parsed role rates.
+const maxParsed = 1000
+
+func newRates(l Limits, store limiter.Store, now func() time.Time, m *metrics, log *slog.Logger) (*rates, error) {
+	r := &rates{store: store, local: NewSliding(0, now), metrics: m, log: log, now: now}
+	if store == nil {
+		r.store = NewSliding(0, now)
+	}
+	if now == nil {
+		r.now = time.Now
+	}
+	for _, rate := range []struct {
+		name, text, fallback string
+		to                   *limiter.Rate
+	}{
+		{"prediction", l.Predict, "6000-M", &r.predict},
+		{"sign-in", l.Login, "10-M", &r.login},
+		{"unauthenticated", l.Unauthenticated, "600-M", &r.stranger},
+	} {
+		text := rate.text
+		if text == "" {
+			text = rate.fallback
+		}
+		parsed, err := parseRate(text)
+		if err != nil {
+			return nil, fmt.Errorf("the %s rate: %w", rate.name, err)
+		}
+		*rate.to = parsed
+	}
+	r.parsed.Store(&map[string]limiter.Rate{})
+	return r, nil
+}
+
+// parseRate reads "600-M".
+func parseRate(text string) (limiter.Rate, error) {
+	rate, err := limiter.NewRateFromFormatted(text)
+	if err != nil || rate.Limit <= 0 {
+		return limiter.Rate{}, fmt.Errorf("%q is no rate; write it as in 10-S, 600-M or 5000-H", text)
+	}
+	return rate, nil
+}
+
+// rateOf is the prediction rate of who.
+func (r *rates) rateOf(who *auth.Principal) limiter.Rate {
+	if who.Rate == "" {
+		return r.predict
+	}
+	seen := r.parsed.Load()
+	if rate, ok := (*seen)[who.Rate]; ok {
+		return rate
+	}
+	rate, err := parseRate(who.Rate)
+	if err != nil {
+		// Roles are checked when they are made, so this is an old row.
+		r.log.Warn("a role's rate can't be read; the server's is used", "rate", who.Rate)
+		rate = r.predict
+	}
+	if len(*seen) < maxParsed {
+		next := maps.Clone(*seen)
+		next[who.Rate] = rate
+		r.parsed.CompareAndSwap(seen, &next)
+	}
+	return rate
+}
+
+// chargePrediction takes n rows of who's rate, all or none.
+func (r *rates) chargePrediction(ctx context.Context, who *auth.Principal, n int64) (limiter.Context, error) {
+	rate := r.rateOf(who)
+	lc, err := r.store.Increment(ctx, who.UserID, n, rate)
+	if err != nil {
+		r.storeFailed(err)
+		if lc, err = r.local.Increment(ctx, who.UserID, n, rate); err != nil {
+			return lc, err
+		}
+	}
+	if lc.Reached {
+		r.metrics.refused("predict")
+		return lc, r.tooMany(lc, "you have used up your rate; wait for the seconds in Retry-After")
+	}
+	return lc, nil
+}
+
+// tooManyRows refuses what no waiting would let through.
+func (r *rates) tooManyRows(rows, limit int64) *fault {
+	r.metrics.refused("rows")
+	return &fault{code: "too_many_rows", detail: fmt.Sprintf(
+		"%d rows at once are more than the %d that your rate allows in its whole period; send fewer", rows, limit)}
+}
+
+// chargeAddress takes one unit of the sign-in rate of an address. class is
+// "login", "register" or "reset". It fails with unavailable when the store
+// does: passwords are not to be guessed unlimited.
+func (r *rates) chargeAddress(ctx context.Context, class, address string) (limiter.Context, error) {
+	lc, err := r.store.Increment(ctx, class+":"+addressKey(address), 1, r.login)
+	if err != nil {
+		r.storeFailed(err)
+		return lc, signInUnavailable(err)
+	}
+	if lc.Reached {
+		r.metrics.refused(class)
+		return lc, r.tooMany(lc, "too many attempts from your address; wait for the seconds in Retry-After")
+	}
+	return lc, nil
+}
+
+// chargeStranger counts something that an unknown caller did at most so often.
+func (r *rates) chargeStranger(ctx context.Context, address string) error {
+	key := "stranger:" + addressKey(address)
+	lc, err := r.store.Increment(ctx, key, 1, r.stranger)
+	if err != nil {
+		r.storeFailed(err)
+		if lc, err = r.local.Increment(ctx, key, 1, r.stranger); err != nil {
+			return err
+		}
+	}
+	if lc.Reached {
+		r.metrics.refused("stranger")
+		return r.tooMany(lc, "too many requests without a good credential from your address; wait for the seconds in Retry-After")
+	}
+	return nil
+}
+
+// attempt is one try at an account's password.
+type attempt struct {
+	rates *rates
+	key   string // "": the name can't be an account's
+	pair  string // to remember; "": none
+}
+
+// attempt reserves one failure of the account. Only failures count in the end:
+// succeeded and abandoned give the unit back. All strangers together share one
+// allowance per account, so that guesses spread over many addresses slow down;
+// an address from which the account has signed in before has its own, so that
+// strangers can't lock the owner out. Live sessions and keys are not touched
+// by any of this.
+func (r *rates) attempt(ctx context.Context, account, address string) (attempt, error) {
+	account = strings.ToLower(account)
+	if account == "" || len(account) > 64 {
+		return attempt{rates: r}, nil
+	}
+	pair := account + "|" + addressKey(address)
+	if r.known.has(pair) {
+		return r.try(ctx, "pair:"+pair, pair)
+	}
+	return r.try(ctx, "account:"+account, pair)
+}
+
+// try reserves one failure under key.
+func (r *rates) try(ctx context.Context, key, pair string) (attempt, error) {
+	a := attempt{rates: r, key: key, pair: pair}
+	lc, err := r.store.Increment(ctx, a.key, 1, r.login)
+	if err != nil {
+		r.storeFailed(err)
+		return a, signInUnavailable(err)
+	}
+	if lc.Reached {
+		r.metrics.refused("account")
+		return a, r.tooMany(lc, "too many wrong passwords for this account; wait for the seconds in Retry-After")
+	}
+	return a, nil
+}
+
+// succeeded gives the unit back and remembers the address.
+func (a attempt) succeeded(ctx context.Context) {
+	if a.pair != "" {
+		a.rates.known.add(a.pair)
+	}
+	a.abandoned(ctx)
+}
+
+// abandoned gives the unit back: the password was neither right nor wrong.
+func (a attempt) abandoned(ctx context.Context) {
+	if a.key == "" {
+		return
+	}
+	if _, err := a.rates.store.Increment(context.WithoutCancel(ctx), a.key, -1, a.rates.login); err != nil {
+		a.rates.storeFailed(err)
+	}
+}
+
+func signInUnavailable(cause error) *fault {
+	return &fault{code: "unavailable", detail: "signing in is not possible at the moment; try again in a few seconds", cause: cause, retry: 5}
+}
+
+func (r *rates) tooMany(lc limiter.Context, detail string) *fault {
+	return &fault{code: "rate_limited", detail: detail, retry: int(max(1, lc.Reset-r.now().Unix()))}
+}
+
+// storeFailed counts a failure of the shared store, and logs one a minute.
+func (r *rates) storeFailed(err error) {
+	r.metrics.limitStoreErrors.Inc()
+	now := r.now().Unix()
+	if last := r.warned.Load(); now-last >= 60 && r.warned.CompareAndSwap(last, now) {
+		r.log.Error("the store of rates fails: sign-in refuses, predictions count in this process", "error", err.Error())
+	}
+}
+
+// addressKey groups what one host can have: an IPv6 network of 64 bits, an IPv4 address.
+func addressKey(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil || !a.Is6() {
+		return address
+	}
+	p, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return address
+	}
+	return p.String()
+}
+
+// knownPairs remembers from which addresses accounts have signed in, in this
+// process. Only a proved password adds one; to forget one is harmless, so when
+// it is full any goes.
+type knownPairs struct {
+	mu    sync.Mutex
+	pairs map[string]struct{} // guarded by mu
+}
+
+const maxKnownPairs = 1 << 16
+
+func (k *knownPairs) has(pair string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, ok := k.pairs[pair]
+	return ok
+}
+
+func (k *knownPairs) add(pair string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.pairs == nil {
+		k.pairs = make(map[string]struct{})
+	}
+	for old := range k.pairs {
+		if len(k.pairs) < maxKnownPairs {
+			break
+		}
+		delete(k.pairs, old)
+	}
+	k.pairs[pair] = struct{}{}
+}

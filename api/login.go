@@ -1,0 +1,88 @@
+package api
+
+import (
+	"errors"
+
+	"modelgate/auth"
+)
+
+// register makes an account, or opens one that an administrator made.
+func (s *Server) register(c *call, in *registerRequest) (newUser, error) {
+	var u auth.User
+	var err error
+	if in.InviteToken != "" {
+		u, err = s.auth.AcceptInvitation(c.ctx(), c.origin(), in.InviteToken, in.Password)
+		if errors.Is(err, auth.ErrToken) {
+			s.metrics.badSignIn("ticket")
+			return newUser{}, badTicket(err, "invitation")
+		}
+	} else {
+		u, err = s.auth.Register(c.ctx(), c.origin(), in.Username, in.Password)
+	}
+	if err != nil {
+		return newUser{}, err
+	}
+	return newUser{ID: u.ID, Username: u.Username, Roles: u.Roles, CreatedAt: u.CreatedAt.UTC()}, nil
+}
+
+// badTicket is a one-time token that is unknown, used or expired: no bearer
+// token, so its sentence says what to do instead.
+func badTicket(cause error, kind string) *fault {
+	return &fault{code: "invalid_token", cause: errors.Unwrap(cause),
+		detail: "the " + kind + " token is wrong, used or expired; ask an administrator for a new one"}
+}
+
+func (s *Server) login(c *call, in *loginRequest) (tokens, error) {
+	return s.signIn(c, in.Username, in.Password)
+}
+
+// signIn proves a password, for /login and the password grant alike. The rate
+// of the address was charged before.
+func (s *Server) signIn(c *call, username, password string) (tokens, error) {
+	try, err := s.rates.attempt(c.ctx(), username, c.address)
+	if err != nil {
+		return tokens{}, err
+	}
+	t, err := s.auth.Login(c.ctx(), c.origin(), shorten(c.gin.Request.UserAgent(), 200), username, password)
+	switch {
+	case err == nil:
+		try.succeeded(c.ctx())
+		return tokensOf(t), nil
+	case errors.Is(err, auth.ErrCredentials):
+		s.metrics.badSignIn("password")
+	default:
+		try.abandoned(c.ctx())
+	}
+	return tokens{}, err
+}
+
+func (s *Server) refresh(c *call, in *refreshRequest) (tokens, error) {
+	return s.renew(c, in.RefreshToken)
+}
+
+// renew rotates a refresh token, for /refresh and the refresh grant alike.
+// What is too long to be one is not looked up.
+func (s *Server) renew(c *call, token string) (tokens, error) {
+	if len(token) > maxCredential {
+		return tokens{}, auth.ErrToken
+	}
+	t, err := s.auth.Refresh(c.ctx(), c.origin(), token)
+	if errors.Is(err, auth.ErrToken) || errors.Is(err, auth.ErrReused) {
+		s.metrics.badSignIn("refresh_token")
+	}
+	if err != nil {
+		return tokens{}, err
+	}
+	return tokensOf(t), nil
+}
+
+func (s *Server) logout(c *call) (none, error) { return none{}, s.auth.Logout(c.ctx(), c.who) }
+
+func (s *Server) resetPassword(c *call, in *resetRequest) (none, error) {
+	err := s.auth.ResetPassword(c.ctx(), c.origin(), in.ResetToken, in.Password)
+	if errors.Is(err, auth.ErrToken) {
+		s.metrics.badSignIn("ticket")
+		return none{}, badTicket(err, "reset")
+	}
+	return none{}, err
+}

@@ -1,0 +1,312 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/ulule/limiter/v3"
+
+	"modelgate/audit"
+	"modelgate/auth"
+	"modelgate/inference"
+	"modelgate/models"
+)
+
+// Config wires a Server. Auth, Guard, Catalog, Inference and Audit are needed;
+// zero fields of the rest take the defaults named.
+type Config struct {
+	Auth      *auth.Service
+	Guard     *auth.Guard
+	Catalog   *models.Catalog
+	Inference *inference.Service
+	Audit     *audit.Log
+
+	Metrics   *prometheus.Registry // shown under /admin/metrics; nil: a new one
+	Logger    *slog.Logger         // "cause" attributes are for a protected log only; nil: none
+	AccessLog bool                 // one line for each request
+
+	Limits         Limits
+	Store          limiter.Store // of rates; nil: NewSliding
+	TrustedProxies []string      // networks whose X-Forwarded-For is believed; none: nobody's
+	MaxBody        int64         // bytes of a body of /predict; 0: 32 MiB
+	MaxModel       int64         // bytes of an uploaded file; 0: 512 MiB
+	BodyBudget     int64         // bytes of all bodies at once; 0: 256 MiB, never below MaxBody
+	BodyGrace      time.Duration // in which a small body must have come; 0: 15 s
+	WriteGrace     time.Duration // in which a small answer must be taken; 0: 30 s
+
+	Issuer        string // of tokens; when it is a URL, also where the OAuth routes are said to be
+	PasswordGrant bool   // POST /token takes grant_type=password
+	TLS           bool   // clients come over TLS: answers carry HSTS
+
+	Ready   func(context.Context) error // what GET /readyz asks; nil: always ready
+	Version string                      // for the metrics; no route tells it
+	Now     func() time.Time            // of the rates; nil: the clock
+}
+
+// Server answers HTTP.
+type Server struct {
+	auth      *auth.Service
+	guard     *auth.Guard
+	catalog   *models.Catalog
+	inference *inference.Service
+	audit     *audit.Log
+
+	gatherer  *prometheus.Registry
+	metrics   *metrics
+	log       *slog.Logger
+	accessLog bool
+
+	rates         *rates
+	proxies       proxies
+	budget        *budget
+	maxBody       int64
+	maxModel      int64
+	bodyGrace     time.Duration
+	writeGrace    time.Duration
+	issuer        string
+	passwordGrant bool
+	tls           bool
+
+	ready    func(context.Context) error
+	probe    probe
+	draining atomic.Bool
+
+	routes  []*route
+	openapi []byte
+	docs    []byte
+	engine  *gin.Engine
+}
+
+// New builds the server. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	s := &Server{
+		auth: cfg.Auth, guard: cfg.Guard, catalog: cfg.Catalog, inference: cfg.Inference, audit: cfg.Audit,
+		gatherer: cfg.Metrics, log: cfg.Logger, accessLog: cfg.AccessLog,
+		maxBody: or(cfg.MaxBody, 32<<20), maxModel: or(cfg.MaxModel, 512<<20),
+		bodyGrace: or(cfg.BodyGrace, bodyGrace), writeGrace: or(cfg.WriteGrace, writeGrace),
+		issuer: cfg.Issuer, passwordGrant: cfg.PasswordGrant, tls: cfg.TLS, ready: cfg.Ready,
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.gatherer == nil {
+		s.gatherer = prometheus.NewRegistry()
+	}
+	s.budget = newBudget(max(or(cfg.BodyBudget, 256<<20), 2*s.maxBody))
+	var err error
+	if s.metrics, err = newMetrics(s.gatherer, cfg.Version, s.budget.held); err != nil {
+		return nil, fmt.Errorf("api: metrics: %w", err)
+	}
+	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
+		return nil, err
+	}
+	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
+		return nil, err
+	}
+	if s.openapi, err = openapiJSON(); err != nil {
+		return nil, fmt.Errorf("api: openapi.yaml: %w", err)
+	}
+	if s.docs, err = docsPage(s.openapi); err != nil {
+		return nil, fmt.Errorf("api: the documentation page: %w", err)
+	}
+	return s, s.build()
+}
+
+func or[T comparable](v, fallback T) T {
+	var unset T
+	if v == unset {
+		return fallback
+	}
+	return v
+}
+
+// build makes the router. gin routes and nothing more: no middleware, no
+// redirects, no guesses about the path, no trust in proxies.
+func (s *Server) build() error {
+	gin.SetMode(gin.ReleaseMode)
+	e := gin.New()
+	if err := e.SetTrustedProxies(nil); err != nil {
+		return err
+	}
+	e.ForwardedByClientIP = false
+	e.RedirectTrailingSlash, e.RedirectFixedPath, e.RemoveExtraSlash = false, false, false
+	e.HandleMethodNotAllowed = true
+	s.routes = s.table()
+	for _, r := range s.routes {
+		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
+		e.Handle(r.Method, ginPath(r.Path), s.serve(r))
+	}
+	unmatched := func(path string, err error) gin.HandlerFunc {
+		r := &route{Route: Route{Path: path}, handle: func(*call) error { return err }}
+		r.metrics = s.metrics.forRoute(path, "", 0)
+		return s.serve(r)
+	}
+	e.NoRoute(unmatched("unmatched", errNoRoute))
+	e.NoMethod(unmatched("wrong method", &fault{code: "method_not_allowed", detail: "this route does not take that method; see the Allow header"}))
+	s.engine = e
+	return nil
+}
+
+// Handler returns the way in. It has deadlines of its own for bodies and
+// answers; its http.Server should bound the rest, as ReadHeaderTimeout and
+// IdleTimeout do.
+func (s *Server) Handler() http.Handler { return s.engine }
+
+// Drain makes GET /readyz fail from now on, so that no new work is sent here.
+func (s *Server) Drain() { s.draining.Store(true) }
+
+// Access says who may call a route at all.
+type Access string
+
+const (
+	Public Access = "public" // no credentials are asked for or looked at
+	Bearer Access = "bearer" // an access token or API key
+)
+
+// Route is one line of the route table.
+type Route struct {
+	Method     string
+	Path       string // "/models/{name}"
+	Access     Access
+	Permission auth.Permission // needed besides a credential; 0: none, what the caller is decides further in
+	Or         auth.Permission // does as well as Permission; 0: nothing does
+}
+
+// Routes lists every route there is.
+func (s *Server) Routes() []Route {
+	list := make([]Route, len(s.routes))
+	for i, r := range s.routes {
+		list[i] = r.Route
+	}
+	return list
+}
+
+// rateClass says what is charged before a route's body is read.
+type rateClass string
+
+const (
+	noRate       rateClass = ""
+	strangerRate rateClass = "stranger" // the generous rate of unknown callers
+	loginRate    rateClass = "login"    // the sign-in rate, counted apart for each of these
+	registerRate rateClass = "register"
+	resetRate    rateClass = "reset"
+)
+
+// route is a Route with what it does.
+type route struct {
+	Route
+	status  int       // of success
+	rate    rateClass // per address
+	action  string    // what a denial is called in the audit log
+	handle  handler
+	metrics *routeMetrics
+}
+
+func open(method, path string, status int, rate rateClass, h handler) *route {
+	return &route{Route: Route{method, path, Public, 0, 0}, status: status, rate: rate, handle: h}
+}
+
+func signedIn(method, path string, status int, h handler) *route {
+	return &route{Route: Route{method, path, Bearer, 0, 0}, status: status, handle: h}
+}
+
+func allowed(method, path string, need auth.Permission, action string, status int, h handler) *route {
+	return &route{Route: Route{method, path, Bearer, need, 0}, status: status, action: action, handle: h}
+}
+
+// managed is allowed for owners, with models:write, and for who manages all
+// models. Which model is whose, the catalogue knows.
+func managed(method, path string, action string, status int, h handler) *route {
+	return &route{Route: Route{method, path, Bearer, auth.ModelsWrite, auth.ModelsManage}, status: status, action: action, handle: h}
+}
+
+// Sizes of JSON bodies.
+const (
+	smallBody  = 16 << 10 // names and passwords
+	policyBody = 64 << 10 // roles, models' policies, upload specs
+)
+
+// table is every route with its method, who may call it, what is charged to
+// its address, and the status of success. A route that is not here does not
+// exist; one without a permission here decides by what the caller owns or
+// which roles a model is open to.
+func (s *Server) table() []*route {
+	const (
+		get, head, post, put, patch, del = http.MethodGet, http.MethodHead, http.MethodPost,
+			http.MethodPut, http.MethodPatch, http.MethodDelete
+	)
+	return []*route{
+		open(get, "/", 200, noRate, plain(s.root)),
+		open(get, "/healthz", 200, noRate, plain(s.health)),
+		open(head, "/healthz", 200, noRate, plain(s.health)),
+		open(get, "/readyz", 200, noRate, plain(s.readiness)),
+		open(head, "/readyz", 200, noRate, plain(s.readiness)),
+		open(get, "/openapi.json", 200, noRate, s.serveOpenAPI),
+		open(get, "/docs", 200, noRate, s.serveDocs),
+		open(get, "/.well-known/jwks.json", 200, noRate, s.jwks),
+		open(get, "/.well-known/oauth-authorization-server", 200, noRate, plain(s.metadata)),
+
+		open(post, "/register", 201, registerRate, bound(smallBody, s.register)),
+		open(post, "/login", 200, loginRate, bound(smallBody, s.login)),
+		open(post, "/refresh", 200, strangerRate, bound(smallBody, s.refresh)),
+		open(post, "/password-reset", 204, resetRate, bound(smallBody, s.resetPassword)),
+		open(post, "/token", 200, noRate, s.token),
+		open(post, "/revoke", 200, strangerRate, s.revoke),
+		signedIn(post, "/introspect", 200, s.introspect),
+		signedIn(post, "/logout", 204, plain(s.logout)),
+
+		signedIn(get, "/users/me", 200, plain(s.me)),
+		signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword)),
+		signedIn(get, "/users/me/keys", 200, plain(s.keys)),
+		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
+		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
+		signedIn(get, "/users/me/sessions", 200, plain(s.sessions)),
+		signedIn(del, "/users/me/sessions/{id}", 204, plain(s.endSession)),
+
+		allowed(get, "/admin/users", auth.UsersManage, "user.list", 200, plain(s.users)),
+		allowed(post, "/admin/users", auth.UsersManage, "user.create", 201, bound(smallBody, s.createUser)),
+		allowed(get, "/admin/users/{id}", auth.UsersManage, "user.read", 200, plain(s.user)),
+		allowed(patch, "/admin/users/{id}", auth.UsersManage, "user.update", 200, bound(smallBody, s.updateUser)),
+		allowed(del, "/admin/users/{id}", auth.UsersManage, "user.delete", 204, plain(s.deleteUser)),
+		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, plain(s.resetUser)),
+		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
+		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
+		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),
+		allowed(get, "/admin/audit", auth.AuditRead, "audit.read", 200, plain(s.auditLog)),
+		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
+
+		signedIn(get, "/models", 200, plain(s.listModels)),
+		signedIn(get, "/models/{name}", 200, plain(s.model)),
+		managed(post, "/models/{name}/versions", "model.publish", 201, plain(s.upload)),
+		managed(patch, "/models/{name}", "model.update", 200, bound(policyBody, s.updateModel)),
+		managed(del, "/models/{name}", "model.delete", 204, plain(s.deleteModel)),
+		managed(del, "/models/{name}/versions/{version}", "version.delete", 204, plain(s.deleteVersion)),
+
+		signedIn(post, "/predict", 200, s.predict),
+	}
+}
+
+// ginPath writes "/models/{name}" as "/models/:name".
+func ginPath(path string) string {
+	return strings.NewReplacer("{", ":", "}", "").Replace(path)
+}
+
+// base is the server's address as the OAuth metadata gives it: the issuer
+// when it is a URL, else what the request was sent to.
+func (s *Server) base(r *http.Request) string {
+	if u, err := url.Parse(s.issuer); err == nil && u.Host != "" {
+		return strings.TrimRight(s.issuer, "/")
+	}
+	if s.tls || r.TLS != nil {
+		return "https://" + r.Host
+	}
+	return "http://" + r.Host
+}

@@ -1,0 +1,69 @@
+package api
+
+import (
+	"errors"
+
+	"modelgate/auth"
+)
+
+func (s *Server) me(c *call) (me, error) {
+	u, err := s.auth.Me(c.ctx(), c.who)
+	if err != nil {
+		return me{}, err
+	}
+	return me{ID: u.ID, Username: u.Username, Roles: u.Roles,
+		Permissions: c.who.Permissions.Names(), CreatedAt: u.CreatedAt.UTC()}, nil
+}
+
+func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {
+	// The current password can be guessed here too, by who found a token. What
+	// strangers do at /login does not count here.
+	try, err := s.rates.try(c.ctx(), "change:"+c.who.UserID, "")
+	if err != nil {
+		return none{}, err
+	}
+	err = s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
+	if errors.Is(err, auth.ErrCredentials) {
+		s.metrics.badSignIn("password")
+		// Not 401: the token that was sent is good.
+		return none{}, &fault{code: "wrong_password", detail: "the current password is wrong"}
+	}
+	try.abandoned(c.ctx())
+	return none{}, err
+}
+
+func (s *Server) keys(c *call) (page[key], error) {
+	all, err := s.auth.Keys(c.ctx(), c.who)
+	if err != nil {
+		return page[key]{}, err
+	}
+	return pageOf(all, "", keyOf), nil
+}
+
+func (s *Server) createKey(c *call, in *keyRequest) (newKey, error) {
+	var models []string
+	if in.Models != nil {
+		models = *in.Models
+	}
+	k, secret, err := s.auth.CreateKey(c.ctx(), c.who, auth.KeyRequest{Name: in.Name, ExpiresIn: in.lifetime(), Models: models})
+	if err != nil {
+		return newKey{}, err
+	}
+	return newKey{ID: k.ID, Name: k.Name, Key: secret, Models: k.Models, CreatedAt: k.CreatedAt.UTC(), ExpiresAt: instant(k.ExpiresAt)}, nil
+}
+
+func (s *Server) deleteKey(c *call) (none, error) {
+	return none{}, s.auth.DeleteKey(c.ctx(), c.who, c.param("id"))
+}
+
+func (s *Server) sessions(c *call) (page[session], error) {
+	all, err := s.auth.Sessions(c.ctx(), c.who)
+	if err != nil {
+		return page[session]{}, err
+	}
+	return pageOf(all, "", func(x auth.Session) session { return sessionOf(x, c.who.SessionID) }), nil
+}
+
+func (s *Server) endSession(c *call) (none, error) {
+	return none{}, s.auth.EndSession(c.ctx(), c.who, c.param("id"))
+}

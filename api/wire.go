@@ -1,0 +1,340 @@
+package api
+
+import (
+	"strconv"
+	"time"
+
+	"modelgate/audit"
+	"modelgate/auth"
+)
+
+// Requests. Each has exactly the fields of the contract; anything else in a
+// body is refused.
+
+type registerRequest struct {
+	Username    string `json:"username"`
+	InviteToken string `json:"invite_token"`
+	Password    string `json:"password"`
+}
+
+func (r *registerRequest) check() error {
+	if r.InviteToken != "" && r.Username != "" {
+		return invalid("send either username or invite_token: an invitation has its name already")
+	}
+	if r.InviteToken == "" && r.Username == "" {
+		return required("username")
+	}
+	return requireText("password", r.Password)
+}
+
+type loginRequest struct {
+	Username string `json:"username"`
+	Password string `json:"password"`
+	OTP      string `json:"otp"` // for accounts with a second factor, of which there are none yet
+}
+
+func (r *loginRequest) check() error {
+	if err := requireText("username", r.Username); err != nil {
+		return err
+	}
+	return requireText("password", r.Password)
+}
+
+type refreshRequest struct {
+	RefreshToken string `json:"refresh_token"`
+}
+
+func (r *refreshRequest) check() error { return requireText("refresh_token", r.RefreshToken) }
+
+type resetRequest struct {
+	ResetToken string `json:"reset_token"`
+	Password   string `json:"password"`
+}
+
+func (r *resetRequest) check() error {
+	if err := requireText("reset_token", r.ResetToken); err != nil {
+		return err
+	}
+	return requireText("password", r.Password)
+}
+
+type passwordRequest struct {
+	CurrentPassword string `json:"current_password"`
+	NewPassword     string `json:"new_password"`
+}
+
+func (r *passwordRequest) check() error {
+	if err := requireText("current_password", r.CurrentPassword); err != nil {
+		return err
+	}
+	return requireText("new_password", r.NewPassword)
+}
+
+type keyRequest struct {
+	Name      string    `json:"name"`
+	ExpiresIn *int64    `json:"expires_in"` // seconds
+	Models    *[]string `json:"models"`
+}
+
+// longestKey is ten years, in seconds.
+const longestKey = 10 * 365 * 24 * 3600
+
+func (r *keyRequest) check() error {
+	if r.ExpiresIn != nil && (*r.ExpiresIn < 1 || *r.ExpiresIn > longestKey) {
+		return invalid("expires_in must be from 1 to " + strconv.Itoa(longestKey) + " seconds; leave it out for a key that does not expire")
+	}
+	return requireText("name", r.Name)
+}
+
+// lifetime is 0 for a key that does not expire.
+func (r *keyRequest) lifetime() time.Duration {
+	if r.ExpiresIn == nil {
+		return 0
+	}
+	return time.Duration(*r.ExpiresIn) * time.Second
+}
+
+type userRequest struct {
+	Username string   `json:"username"`
+	Roles    []string `json:"roles"`
+}
+
+func (r *userRequest) check() error { return requireText("username", r.Username) }
+
+type userPatch struct {
+	Roles    *[]string `json:"roles"`
+	Disabled *bool     `json:"disabled"`
+}
+
+func (*userPatch) patch() {}
+
+type roleRequest struct {
+	Permissions []string `json:"permissions"`
+	RateLimit   string   `json:"rate_limit"`
+}
+
+func (r *roleRequest) check() error {
+	if r.RateLimit == "" {
+		return nil
+	}
+	if _, err := parseRate(r.RateLimit); err != nil {
+		return invalid("rate_limit: " + err.Error())
+	}
+	return nil
+}
+
+func required(field string) error { return invalid("the field \"" + field + "\" is required") }
+
+func requireText(field, value string) error {
+	if value == "" {
+		return required(field)
+	}
+	return nil
+}
+
+// Answers. What is not listed here never leaves.
+
+// page is one page of a list. Next is empty at the end.
+type page[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next"`
+}
+
+func pageOf[S, T any](items []S, next string, view func(S) T) page[T] {
+	p := page[T]{Items: make([]T, len(items)), Next: next}
+	for i, x := range items {
+		p.Items[i] = view(x)
+	}
+	return p
+}
+
+// instant is nil for the zero time.
+func instant(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+type about struct {
+	Name    string `json:"name"`
+	Docs    string `json:"docs"`
+	OpenAPI string `json:"openapi"`
+}
+
+type status struct {
+	Status string `json:"status"`
+}
+
+type newUser struct {
+	ID        string    `json:"id"`
+	Username  string    `json:"username"`
+	Roles     []string  `json:"roles"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+type tokens struct {
+	AccessToken      string `json:"access_token"`
+	TokenType        string `json:"token_type"`
+	ExpiresIn        int64  `json:"expires_in"` // seconds
+	RefreshToken     string `json:"refresh_token"`
+	RefreshExpiresIn int64  `json:"refresh_expires_in"` // seconds
+}
+
+func tokensOf(t auth.Tokens) tokens {
+	return tokens{t.Access, "Bearer", int64(t.AccessTTL / time.Second), t.Refresh, int64(t.RefreshTTL / time.Second)}
+}
+
+type introspection struct {
+	Active    bool     `json:"active"`
+	Username  string   `json:"username,omitzero"`
+	Subject   string   `json:"sub,omitzero"`
+	ClientID  string   `json:"client_id,omitzero"`
+	TokenType string   `json:"token_type,omitzero"`
+	Kind      string   `json:"kind,omitzero"` // access_token, refresh_token, api_key
+	Roles     []string `json:"roles,omitzero"`
+	SessionID string   `json:"sid,omitzero"`
+	Issuer    string   `json:"iss,omitzero"`
+	IssuedAt  int64    `json:"iat,omitzero"`
+	ExpiresAt int64    `json:"exp,omitzero"`
+}
+
+func introspectionOf(i auth.Introspection, issuer string) introspection {
+	v := introspection{Active: true, Username: i.Username, Subject: i.Subject, ClientID: i.ClientID, Kind: i.Kind,
+		Roles: i.Roles, SessionID: i.SessionID, Issuer: issuer}
+	if i.Kind != "refresh_token" {
+		v.TokenType = "Bearer"
+	}
+	if !i.IssuedAt.IsZero() {
+		v.IssuedAt = i.IssuedAt.Unix()
+	}
+	if !i.ExpiresAt.IsZero() {
+		v.ExpiresAt = i.ExpiresAt.Unix()
+	}
+	return v
+}
+
+// metadata is RFC 8414 section 2.
+type metadata struct {
+	Issuer                   string   `json:"issuer"`
+	TokenEndpoint            string   `json:"token_endpoint"`
+	JWKS                     string   `json:"jwks_uri,omitzero"`
+	ResponseTypes            []string `json:"response_types_supported"` // none: there is no authorisation endpoint
+	GrantTypes               []string `json:"grant_types_supported"`
+	TokenAuthMethods         []string `json:"token_endpoint_auth_methods_supported"`
+	RevocationEndpoint       string   `json:"revocation_endpoint"`
+	RevocationAuthMethods    []string `json:"revocation_endpoint_auth_methods_supported"`
+	IntrospectionEndpoint    string   `json:"introspection_endpoint"`
+	IntrospectionAuthMethods []string `json:"introspection_endpoint_auth_methods_supported"`
+	ServiceDocumentation     string   `json:"service_documentation"`
+}
+
+type me struct {
+	ID          string    `json:"id"`
+	Username    string    `json:"username"`
+	Roles       []string  `json:"roles"`
+	Permissions []string  `json:"permissions"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+type key struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	Models    []string   `json:"models,omitzero"` // absent: every model of the user
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at"` // null: never
+	LastUsed  *time.Time `json:"last_used"`  // null: not yet
+}
+
+func keyOf(k auth.Key) key {
+	return key{ID: k.ID, Name: k.Name, Models: k.Models, CreatedAt: k.CreatedAt.UTC(),
+		ExpiresAt: instant(k.ExpiresAt), LastUsed: instant(k.LastUsed)}
+}
+
+type newKey struct {
+	ID        string     `json:"id"`
+	Name      string     `json:"name"`
+	Key       string     `json:"key"`
+	Models    []string   `json:"models,omitzero"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at"`
+}
+
+type session struct {
+	ID        string    `json:"id"`
+	ClientID  string    `json:"client_id"`
+	Address   string    `json:"address"`
+	UserAgent string    `json:"user_agent"`
+	CreatedAt time.Time `json:"created_at"`
+	LastUsed  time.Time `json:"last_used"`
+	ExpiresAt time.Time `json:"expires_at"`
+	Current   bool      `json:"current"`
+}
+
+func sessionOf(x auth.Session, current string) session {
+	return session{ID: x.ID, ClientID: x.ClientID, Address: x.Address, UserAgent: x.UserAgent, CreatedAt: x.CreatedAt.UTC(),
+		LastUsed: x.LastUsed.UTC(), ExpiresAt: x.ExpiresAt.UTC(), Current: x.ID == current}
+}
+
+type user struct {
+	ID        string    `json:"id"`
+	Username  string    `json:"username"`
+	Roles     []string  `json:"roles"`
+	Disabled  bool      `json:"disabled"`
+	Invited   bool      `json:"invited"` // the invitation has not been taken yet
+	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"`
+}
+
+func userOf(u auth.User) user {
+	return user{ID: u.ID, Username: u.Username, Roles: u.Roles, Disabled: u.Disabled, Invited: u.PasswordHash == "",
+		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC()}
+}
+
+type invitedUser struct {
+	user
+	InviteToken string `json:"invite_token"`
+}
+
+type ticket struct {
+	ResetToken string    `json:"reset_token"`
+	ExpiresAt  time.Time `json:"expires_at"`
+}
+
+type role struct {
+	Name        string    `json:"name"`
+	Permissions []string  `json:"permissions"`
+	RateLimit   string    `json:"rate_limit,omitzero"`
+	Builtin     bool      `json:"builtin"`
+	CreatedAt   time.Time `json:"created_at"`
+}
+
+func roleOf(r auth.Role) role {
+	return role{Name: r.Name, Permissions: r.Permissions.Names(), RateLimit: r.Rate, Builtin: r.Builtin, CreatedAt: r.CreatedAt.UTC()}
+}
+
+// auditEntry is a record as it stands in the log, with what is needed to check
+// the chain.
+type auditEntry struct {
+	Seq       uint64            `json:"seq"`
+	Time      time.Time         `json:"time"`
+	Actor     string            `json:"actor"`
+	ActorID   string            `json:"actor_id,omitzero"`
+	Action    string            `json:"action"`
+	Target    string            `json:"target,omitzero"`
+	Outcome   audit.Outcome     `json:"outcome"`
+	Reason    string            `json:"reason,omitzero"`
+	Address   string            `json:"address,omitzero"`
+	RequestID string            `json:"request_id,omitzero"`
+	Count     int64             `json:"count"`
+	Detail    map[string]string `json:"detail,omitzero"`
+	Prev      string            `json:"prev"`
+	Hash      string            `json:"hash"`
+}
+
+func auditEntryOf(e audit.Entry) auditEntry {
+	return auditEntry{Seq: e.Seq, Time: e.Time.UTC(), Actor: e.Actor, ActorID: e.ActorID, Action: e.Action, Target: e.Target,
+		Outcome: e.Outcome, Reason: e.Reason, Address: e.Address, RequestID: e.Request, Count: e.Count, Detail: e.Detail,
+		Prev: e.Prev, Hash: e.Hash}
+}
