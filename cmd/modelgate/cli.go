@@ -59,7 +59,7 @@ func fail(s std, err error, code int) int {
 // hintFor says what the command line can do about a server's refusal.
 func hintFor(e *client.Error) string {
 	switch e.Code {
-	case "invalid_token", "unauthorized":
+	case "invalid_token", "unauthenticated":
 		return "Run 'modelgate login URL' and repeat the command."
 	case "reauthentication_required":
 		return "Run 'modelgate login URL' again and repeat the command within 10 minutes."
