@@ -237,9 +237,12 @@ func appendUnsigned[T uint8 | uint16 | uint32 | uint64](b []byte, v T) []byte {
 // appendFloat writes a float of that many bits as encoding/json does: without
 // an exponent between 1e-6 and 1e21. What is no number becomes null.
 func appendFloat(b []byte, f float64, bits int) []byte {
-	size := math.Abs(f)
+	size, whole := math.Abs(f), 1<<53 // up to here, all digits of a whole number are needed
+	if bits == 32 {
+		whole = 1 << 24
+	}
 	switch {
-	case size < 1<<53 && f == math.Trunc(f) && (f != 0 || !math.Signbit(f)):
+	case size < float64(whole) && f == math.Trunc(f) && (f != 0 || !math.Signbit(f)):
 		return strconv.AppendInt(b, int64(f), 10)
 	case !(size <= math.MaxFloat64):
 		return append(b, "null"...)

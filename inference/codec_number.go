@@ -292,7 +292,7 @@ func parseUnsigned[T uint8 | uint16 | uint32 | uint64](b []byte, i int) (T, int)
 	switch {
 	case end < 0:
 		return 0, end
-	case negative || m > uint64(^T(0)):
+	case negative && m > 0 || m > uint64(^T(0)):
 		return 0, outOfRange
 	}
 	return T(m), end

@@ -7,17 +7,18 @@ import (
 
 // halfFormat is a binary floating-point format of 16 bits.
 type halfFormat struct {
-	mantissa int    // explicit bits
-	emin     int    // exponent of the smallest normal value
-	infinity uint16 // bits of +Inf
-	digits   int    // decimal digits that tell all values apart
+	mantissa int     // explicit bits
+	emin     int     // exponent of the smallest normal value
+	least    float64 // the smallest normal value
+	infinity uint16  // bits of +Inf
+	digits   int     // decimal digits that tell all values apart
 }
 
 var (
 	// float16 is binary16 of IEEE 754-2008.
-	float16 = &halfFormat{mantissa: 10, emin: -14, infinity: 0x7C00, digits: 5}
+	float16 = &halfFormat{mantissa: 10, emin: -14, least: 0x1p-14, infinity: 0x7C00, digits: 5}
 	// bfloat16 is a float32 cut to its upper half.
-	bfloat16 = &halfFormat{mantissa: 7, emin: -126, infinity: 0x7F80, digits: 4}
+	bfloat16 = &halfFormat{mantissa: 7, emin: -126, least: 0x1p-126, infinity: 0x7F80, digits: 4}
 )
 
 // round returns the bits of the value nearest to f >= 0, of two equally near
@@ -30,16 +31,20 @@ func (h *halfFormat) round(f float64) (v uint16, tie bool) {
 	case !(f <= math.MaxFloat64):
 		return h.infinity, false
 	}
-	_, e := math.Frexp(f) // f = [0.5, 1) * 2^e
-	// One unit in the last place at f's magnitude.
-	unit := max(e-1, h.emin) - h.mantissa
-	scaled := math.Ldexp(f, -unit) // exact: a shift; < 2^(mantissa+1)
-	n := math.RoundToEven(scaled)
-	tie = math.Abs(scaled-math.Trunc(scaled)) == 0.5
-	// Consecutive values have consecutive bits, so a carry into the exponent
-	// comes out right, infinity included.
-	bits := int64(n) + int64(unit+h.mantissa-h.emin)<<h.mantissa
-	return uint16(min(bits, int64(h.infinity))), tie
+	if f >= h.least {
+		// Consecutive values have consecutive bits in both formats, so a carry
+		// into the exponent comes out right, infinity included.
+		wide, cut := math.Float64bits(f), 52-h.mantissa
+		rest, half := wide&(1<<cut-1), uint64(1)<<(cut-1)
+		n := wide>>cut - uint64(1022+h.emin)<<h.mantissa
+		if rest > half || rest == half && n&1 == 1 {
+			n++
+		}
+		return uint16(min(n, uint64(h.infinity))), rest == half
+	}
+	// Below the normal values lie multiples of the smallest one.
+	scaled := math.Ldexp(f, h.mantissa-h.emin) // exact
+	return uint16(math.RoundToEven(scaled)), scaled-math.Trunc(scaled) == 0.5
 }
 
 // breakTie rounds a tie f by how the exact value compares with it.
@@ -92,13 +97,19 @@ func (h *halfFormat) shortest(bits uint16) float64 {
 	if f == math.Trunc(f) && math.Abs(f) < float64(int(1)<<h.mantissa) || math.IsNaN(f) || math.IsInf(f, 0) {
 		return f
 	}
-	var room [24]byte
+	// Not a bisection: at a power of two the interval is lopsided, so that n
+	// digits may do where n+1 don't.
 	for n := 1; n <= h.digits; n++ {
-		text := strconv.AppendFloat(room[:0], f, 'e', n-1, 64)
-		short, err := strconv.ParseFloat(string(text), 64)
-		if err == nil && h.bits(short) == bits {
+		if short, ok := h.digitsOf(f, bits, n); ok {
 			return short
 		}
 	}
 	return f
+}
+
+// digitsOf is f to n decimal digits, and whether that reads back to the bits.
+func (h *halfFormat) digitsOf(f float64, bits uint16, n int) (float64, bool) {
+	var room [24]byte
+	short, end := parseFloat64(strconv.AppendFloat(room[:0], f, 'e', n-1, 64), 0)
+	return short, end > 0 && h.bits(short) == bits
 }
