@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/url"
+	"os"
 	"runtime"
 
 	"github.com/pressly/goose/v3"
@@ -23,8 +24,6 @@ type dialect struct {
 	migrations fs.FS
 	// rebind writes the placeholders the database's way.
 	rebind func(query string) string
-	// admit refuses a database that can't be ours before anything is written to it.
-	admit func(ctx context.Context, db *sql.DB) error
 	// violated tells which constraint an error is about.
 	violated func(error) violation
 	// backup writes a consistent copy into the empty file at path.
@@ -47,7 +46,6 @@ var sqlite = dialect{
 	goose:      goose.DialectSQLite3,
 	migrations: sub(migrations, "migrations/sqlite"),
 	rebind:     func(query string) string { return query },
-	admit:      admitSQLite,
 	violated:   violatedSQLite,
 	backup: func(ctx context.Context, db *sql.DB, path string) error {
 		_, err := db.ExecContext(ctx, "VACUUM INTO ?", path)
@@ -63,60 +61,112 @@ func sub(from fs.FS, folder string) fs.FS {
 	return below
 }
 
-// applicationID marks a SQLite file as ours; migrations/sqlite/00001_initial.sql writes it.
+// applicationID marks a SQLite file as ours.
 const applicationID = 0x6d676174 // "mgat"
 
 // busyMilliseconds is how long a statement waits for a lock of another process, when its context allows it.
 const busyMilliseconds = "5000"
 
-// openSQLite opens nothing yet: database/sql connects when it is first asked.
+// openSQLite opens the database file at path, which must exist and may be empty.
 //
 // Durability: WAL with synchronous=FULL syncs the log at each commit, so that what was acknowledged survives a power cut.
 // Writers begin with BEGIN IMMEDIATE (txlock), so that no transaction finds at its first write that what it has read is
 // out of date. Nothing goes to temporary files, and what is deleted is overwritten.
-func openSQLite(path string) (writer, readers *sql.DB, err error) {
-	query := url.Values{
-		"_busy_timeout": {busyMilliseconds}, "_journal_mode": {"WAL"}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"},
-		"_txlock": {"immediate"}, "_defensive": {"1"}, "_dqs": {"0"},
-		"_pragma": {"secure_delete(FAST)", "temp_store(MEMORY)", "trusted_schema(OFF)", "journal_size_limit(67108864)"},
-	}
-	file := url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()}
-	if writer, err = sql.Open("sqlite", file.String()); err != nil {
+func openSQLite(ctx context.Context, path string) (writer, readers *sql.DB, err error) {
+	if err := admitSQLite(ctx, path); err != nil {
 		return nil, nil, err
 	}
-	writer.SetMaxOpenConns(1)
-
+	// A new connection must not wait for a lock, since nothing there would heed the caller's context: none of these needs
+	// the file.
+	query := url.Values{
+		"_busy_timeout": {busyMilliseconds}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}, "_txlock": {"immediate"},
+		"_defensive": {"1"}, "_dqs": {"0"},
+		"_pragma": {"secure_delete(FAST)", "temp_store(MEMORY)", "trusted_schema(OFF)", "journal_size_limit(67108864)"},
+	}
+	if writer, err = connectSQLite(path, query, 1); err != nil {
+		return nil, nil, err
+	}
 	query.Set("_query_only", "on")
-	file.RawQuery = query.Encode()
-	if readers, err = sql.Open("sqlite", file.String()); err != nil {
+	if readers, err = connectSQLite(path, query, max(4, runtime.GOMAXPROCS(0))); err != nil {
 		return nil, nil, errors.Join(err, writer.Close())
 	}
-	size := max(4, runtime.GOMAXPROCS(0))
-	readers.SetMaxOpenConns(size)
-	readers.SetMaxIdleConns(size)
 	return writer, readers, nil
 }
 
-func admitSQLite(ctx context.Context, db *sql.DB) error {
-	var id, tables int
-	var journal string
-	err := db.QueryRowContext(ctx, "SELECT application_id, (SELECT count(*) FROM sqlite_schema), journal_mode FROM"+
-		" pragma_application_id, pragma_journal_mode").Scan(&id, &tables, &journal)
-	var refused *driver.Error
-	switch {
-	case errors.As(err, &refused) && refused.Code()&0xff == codes.SQLITE_NOTADB:
-		return fmt.Errorf("the file is no SQLite database; name another, or restore a backup: %w", err)
-	case errors.As(err, &refused) && refused.Code()&0xff == codes.SQLITE_BUSY:
-		return fmt.Errorf("another program keeps the file locked; stop it and start again: %w", err)
-	case err != nil:
+// connectSQLite returns a pool that keeps its connections.
+func connectSQLite(path string, query url.Values, size int) (*sql.DB, error) {
+	file := url.URL{Scheme: "file", Path: path, RawQuery: query.Encode()} // escapes what SQLite would take for parameters
+	pool, err := sql.Open("sqlite", file.String())
+	if err != nil {
+		return nil, err
+	}
+	pool.SetMaxOpenConns(size)
+	pool.SetMaxIdleConns(size)
+	return pool, nil
+}
+
+// admitSQLite refuses a file that is not ours, without a change to it, marks an empty one as ours and switches to WAL.
+func admitSQLite(ctx context.Context, path string) (err error) {
+	probe, err := connectSQLite(path, url.Values{"_busy_timeout": {busyMilliseconds}, "_txlock": {"immediate"}}, 1)
+	if err != nil {
 		return err
-	case tables > 0 && id != applicationID:
-		return errors.New("the file is the database of another program; name another file")
-	case journal != "wal":
+	}
+	defer func() { err = errors.Join(advice(err), probe.Close()) }()
+	if err := claimSQLite(ctx, probe); err != nil {
+		return err
+	}
+	if err := os.Chmod(path, 0o600); err != nil { // before the files beside it take their mode from it
+		return err
+	}
+	var journal string
+	if err := probe.QueryRowContext(ctx, `PRAGMA journal_mode = WAL`).Scan(&journal); err != nil {
+		return err
+	}
+	if journal != "wal" {
 		return fmt.Errorf("the file system does not support write-ahead logging (the journal is %q);"+
 			" put the data folder on a local disk", journal)
 	}
 	return nil
+}
+
+// claimSQLite works in one transaction that keeps others out: of several processes that find the file empty one marks it,
+// and the mark stands before any table, so that a crash can't make the file a stranger.
+func claimSQLite(ctx context.Context, probe *sql.DB) error {
+	tx, err := probe.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	var id, tables int
+	err = tx.QueryRowContext(ctx, `SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id`).
+		Scan(&id, &tables)
+	switch {
+	case err != nil:
+		return err
+	case id == applicationID:
+		return nil
+	case id != 0 || tables > 0:
+		return errors.New("the file is the database of another program; name another file")
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf(`PRAGMA application_id = %d`, applicationID)); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// advice adds what the operator can do about an error at start.
+func advice(err error) error {
+	var refused *driver.Error
+	if !errors.As(err, &refused) {
+		return err
+	}
+	switch refused.Code() & 0xff {
+	case codes.SQLITE_NOTADB:
+		return fmt.Errorf("the file is no SQLite database; name another, or restore a backup: %w", err)
+	case codes.SQLITE_BUSY:
+		return fmt.Errorf("another program keeps the file locked; stop it and start again: %w", err)
+	}
+	return err
 }
 
 func violatedSQLite(err error) violation {

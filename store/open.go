@@ -64,23 +64,13 @@ func Open(ctx context.Context, url string, log *slog.Logger) (*DB, error) {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
 	db := &DB{dialect: &sqlite, log: log, patience: patience}
-	if db.writer, db.readers, err = openSQLite(path); err != nil {
+	if db.writer, db.readers, err = openSQLite(ctx, path); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
-	if err := db.start(ctx); err != nil {
+	if err := db.migrate(ctx); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, errors.Join(err, db.Close()))
 	}
 	return db, nil
-}
-
-func (db *DB) start(ctx context.Context) error {
-	if err := db.dialect.admit(ctx, db.writer); err != nil {
-		return err
-	}
-	if err := db.migrate(ctx); err != nil {
-		return err
-	}
-	return db.Ping(ctx)
 }
 
 // Close waits for running operations and closes the database. Later operations fail as unavailable.
@@ -106,8 +96,7 @@ func parseURL(url string) (string, error) {
 	return filepath.Abs(path)
 }
 
-// prepareFile makes the file before SQLite can with a wider mode, and narrows the mode of an existing one. The files that
-// SQLite puts beside it take their mode from it.
+// prepareFile makes the file, before the driver can with a wider mode.
 func prepareFile(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
@@ -121,8 +110,6 @@ func prepareFile(path string) error {
 	case err != nil:
 	case !info.Mode().IsRegular():
 		err = errors.New("is not a regular file")
-	case info.Mode().Perm()&0o077 != 0:
-		err = f.Chmod(0o600)
 	}
 	return errors.Join(err, f.Close())
 }

@@ -1,8 +1,5 @@
 -- +goose Up
 
--- Marks the file as one of modelgate: "mgat" in ASCII.
-PRAGMA application_id = 1835491700;
-
 -- Times are microseconds since 1970 in UTC. Hashes are SHA-256: what they stand for is never stored.
 
 CREATE TABLE roles (

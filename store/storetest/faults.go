@@ -1,0 +1,235 @@
+package storetest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"modelgate/audit"
+	"modelgate/auth"
+	"modelgate/models"
+)
+
+var faultTests = []test{
+	{"Canceled", testCanceled},
+	{"Deadline", testDeadline},
+	{"Closed", testClosed},
+	{"Panic", testPanic},
+	{"ReadInCallback", testReadInCallback},
+	{"Ping", func(t *testing.T, s Store) { ok(t, s.Ping(t.Context())) }},
+}
+
+// calls is every method, on what prepareCalls has made. None of them may take effect when it fails.
+func calls(s Store) map[string]func(context.Context) error {
+	session, first := newSession("new", "ada")
+	m, v := newModel("new", "")
+	change := func(u auth.User, _ int) (auth.User, error) {
+		u.PasswordHash = "changed"
+		return u, nil
+	}
+	rename := func(m *models.Model) (*models.Model, error) {
+		m.Description = "changed"
+		return m, nil
+	}
+	return map[string]func(context.Context) error{
+		"CreateUser": func(ctx context.Context) error { return s.CreateUser(ctx, newUser("new"), nil) },
+		"User":       func(ctx context.Context) error { _, err := s.User(ctx, "id-ada"); return err },
+		"UserByName": func(ctx context.Context) error { _, err := s.UserByName(ctx, "ada"); return err },
+		"Users":      func(ctx context.Context) error { _, err := s.Users(ctx, "", 10); return err },
+		"UpdateUser": func(ctx context.Context) error { _, err := s.UpdateUser(ctx, "id-ada", change); return err },
+		"DeleteUser": func(ctx context.Context) error {
+			return s.DeleteUser(ctx, "id-ada", func(auth.User, int) error { return nil })
+		},
+		"Roles":         func(ctx context.Context) error { _, err := s.Roles(ctx); return err },
+		"PutRole":       func(ctx context.Context) error { return s.PutRole(ctx, auth.Role{Name: "new"}) },
+		"DeleteRole":    func(ctx context.Context) error { return s.DeleteRole(ctx, "analyst") },
+		"CreateSession": func(ctx context.Context) error { return s.CreateSession(ctx, session, first) },
+		"Session":       func(ctx context.Context) error { _, err := s.Session(ctx, "s"); return err },
+		"SessionsOf":    func(ctx context.Context) error { _, err := s.SessionsOf(ctx, "id-ada", noon); return err },
+		"Rotate": func(ctx context.Context) error {
+			_, err := s.Rotate(ctx, hash("s"), token("next", time.Hour), noon)
+			return err
+		},
+		"SessionOfRefresh": func(ctx context.Context) error { _, err := s.SessionOfRefresh(ctx, hash("s"), noon); return err },
+		"EndSession":       func(ctx context.Context) error { return s.EndSession(ctx, "s") },
+		"EndSessions":      func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
+		"CreateKey":        func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
+		"KeyByHash":        func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
+		"KeysOf":           func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
+		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
+		"TouchKey":         func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+		"PutTicket": func(ctx context.Context) error {
+			return s.PutTicket(ctx, newTicket("new", "ada", auth.PasswordReset))
+		},
+		"Redeem": func(ctx context.Context) error {
+			_, err := s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
+			return err
+		},
+		"Sweep":  func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
+		"Ping":   func(ctx context.Context) error { return s.Ping(ctx) },
+		"Models": func(ctx context.Context) error { _, err := s.Models(ctx); return err },
+		"AddVersion": func(ctx context.Context) error {
+			_, err := s.AddVersion(ctx, m, v, asItIs)
+			return err
+		},
+		"UpdateModel":   func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
+		"SetState":      func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
+		"DeleteModel":   func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
+		"DeleteVersion": func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
+		"AuditHead":     func(ctx context.Context) error { _, err := s.AuditHead(ctx); return err },
+		"SetAuditHead":  func(ctx context.Context) error { return s.SetAuditHead(ctx, audit.Head{Seq: 9}) },
+	}
+}
+
+func prepareCalls(t *testing.T, s Store) {
+	t.Helper()
+	addUser(t, s, "ada", "user")
+	addRole(t, s, "analyst")
+	addSession(t, s, "s", "ada")
+	ok(t, s.CreateKey(t.Context(), newKey("k", "ada")))
+	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
+	addModel(t, s, "iris")
+}
+
+// checkUntouched finds out whether any of the calls took effect.
+func checkUntouched(t *testing.T, s Store) {
+	t.Helper()
+	ctx := t.Context()
+	u, err := s.User(ctx, "id-ada")
+	ok(t, err)
+	checkUser(t, u, newUser("ada", "user"))
+	list, err := s.Users(ctx, "", 10)
+	ok(t, err)
+	equal(t, "users", len(list), 1)
+	roles, err := s.Roles(ctx)
+	ok(t, err)
+	equal(t, "roles", len(roles), 4)
+	sessions, err := s.SessionsOf(ctx, "id-ada", noon)
+	ok(t, err)
+	equal(t, "sessions", len(sessions), 1)
+	keys, err := s.KeysOf(ctx, "id-ada")
+	ok(t, err)
+	equal(t, "keys", len(keys), 1)
+	checkKey(t, keys[0], newKey("k", "ada"))
+	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
+	ok(t, err)
+	_, err = s.Rotate(ctx, hash("s"), token("other", time.Hour), noon)
+	ok(t, err)
+	m, v := newModel("iris", "")
+	v.Number = 1
+	all, err := s.Models(ctx)
+	ok(t, err)
+	equal(t, "models", len(all), 1)
+	sameModel(t, all[0], expect(m, 1, 2, v))
+	head, err := s.AuditHead(ctx)
+	ok(t, err)
+	equal(t, "head", head, audit.Head{})
+}
+
+// checkUnavailable wants a room's word for a database that can't answer, with the cause.
+func checkUnavailable(t *testing.T, method string, err, cause error) {
+	t.Helper()
+	switch method {
+	case "AuditHead", "SetAuditHead":
+		if err == nil {
+			t.Errorf("%s: no error", method)
+		}
+	case "Models", "AddVersion", "UpdateModel", "SetState", "DeleteModel", "DeleteVersion":
+		if !errors.Is(err, models.ErrUnavailable) {
+			t.Errorf("%s: %v; want %v", method, err, models.ErrUnavailable)
+		}
+	default:
+		if !errors.Is(err, auth.ErrUnavailable) {
+			t.Errorf("%s: %v; want %v", method, err, auth.ErrUnavailable)
+		}
+	}
+	if cause != nil && !errors.Is(err, cause) {
+		t.Errorf("%s: %v; want the cause %v in it", method, err, cause)
+	}
+	if err != nil && errors.Unwrap(err) == nil {
+		t.Errorf("%s: %v has no cause", method, err)
+	}
+}
+
+func testCanceled(t *testing.T, s Store) {
+	prepareCalls(t, s)
+	for method, call := range calls(s) {
+		checkUnavailable(t, method, call(canceled()), context.Canceled)
+	}
+	checkUntouched(t, s)
+}
+
+// A context that ends in the middle of a change undoes it.
+func testDeadline(t *testing.T, s Store) {
+	prepareCalls(t, s)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := s.UpdateUser(ctx, "id-ada", func(u auth.User, _ int) (auth.User, error) {
+		cancel()
+		u.PasswordHash = "changed"
+		return u, nil
+	})
+	checkUnavailable(t, "UpdateUser", err, context.Canceled)
+	ctx, cancel = context.WithCancel(t.Context())
+	_, err = s.UpdateModel(ctx, "iris", func(m *models.Model) (*models.Model, error) {
+		cancel()
+		m.Description = "changed"
+		return m, nil
+	})
+	checkUnavailable(t, "UpdateModel", err, context.Canceled)
+	checkUntouched(t, s)
+}
+
+func testClosed(t *testing.T, s Store) {
+	prepareCalls(t, s)
+	ok(t, s.Close())
+	for method, call := range calls(s) {
+		checkUnavailable(t, method, call(t.Context()), nil)
+	}
+}
+
+// A function that panics changes nothing and leaves nothing locked.
+func testPanic(t *testing.T, s Store) {
+	prepareCalls(t, s)
+	for _, call := range []func(){
+		func() {
+			s.UpdateUser(t.Context(), "id-ada", func(auth.User, int) (auth.User, error) { panic("boom") })
+		},
+		func() { s.DeleteUser(t.Context(), "id-ada", func(auth.User, int) error { panic("boom") }) },
+		func() {
+			s.Redeem(t.Context(), hash("t"), auth.PasswordReset, noon, func(auth.User) (auth.User, error) { panic("boom") })
+		},
+		func() {
+			s.UpdateModel(t.Context(), "iris", func(*models.Model) (*models.Model, error) { panic("boom") })
+		},
+		func() {
+			s.DeleteVersion(t.Context(), "iris", 1, func(*models.Model) (*models.Model, error) { panic("boom") })
+		},
+	} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Error("the panic got lost")
+				}
+			}()
+			call()
+		}()
+	}
+	checkUntouched(t, s)
+}
+
+// A function may read from the store, and sees what was before.
+func testReadInCallback(t *testing.T, s Store) {
+	ctx := t.Context()
+	ada := addUser(t, s, "ada", "user")
+	_, err := s.UpdateUser(ctx, ada.ID, func(u auth.User, _ int) (auth.User, error) {
+		seen, err := s.User(ctx, ada.ID)
+		if err != nil {
+			return u, err
+		}
+		checkUser(t, seen, ada)
+		u.PasswordHash = "changed"
+		return u, nil
+	})
+	ok(t, err)
+}

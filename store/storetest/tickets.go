@@ -1,0 +1,166 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"modelgate/auth"
+)
+
+var ticketTests = []test{
+	{"PutTicket", testPutTicket},
+	{"Redeem", testRedeem},
+	{"RedeemRefused", testRedeemRefused},
+	{"RedeemRace", testRedeemRace},
+	{"SweepTickets", testSweepTickets},
+	{"SweepMany", testSweepMany},
+}
+
+func newTicket(secret, user string, kind auth.TicketKind) auth.Ticket {
+	return auth.Ticket{Hash: hash(secret), Kind: kind, UserID: "id-" + user, ExpiresAt: noon.Add(time.Hour)}
+}
+
+func same(u auth.User) (auth.User, error) { return u, nil }
+
+func testPutTicket(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	addUser(t, s, "bob")
+	ok(t, s.PutTicket(ctx, newTicket("bob", "bob", auth.PasswordReset)))
+	ok(t, s.PutTicket(ctx, newTicket("invitation", "ada", auth.Invitation)))
+	ok(t, s.PutTicket(ctx, newTicket("old", "ada", auth.PasswordReset)))
+	ok(t, s.PutTicket(ctx, newTicket("new", "ada", auth.PasswordReset)))
+	_, err := s.Redeem(ctx, hash("old"), auth.PasswordReset, noon, same)
+	want(t, err, auth.ErrToken)
+	for secret, kind := range map[string]auth.TicketKind{
+		"new": auth.PasswordReset, "bob": auth.PasswordReset, "invitation": auth.Invitation} {
+		_, err := s.Redeem(ctx, hash(secret), kind, noon, same)
+		ok(t, err)
+	}
+	want(t, s.PutTicket(ctx, newTicket("x", "nobody", auth.Invitation)), auth.ErrNotFound)
+
+	// Of many at once the last one stays.
+	errs := race(10, func(i int) error { return s.PutTicket(ctx, newTicket(fmt.Sprint(i), "ada", auth.PasswordReset)) })
+	equal(t, "tickets put", count(errs, nil), 10)
+	errs = race(10, func(i int) error {
+		_, err := s.Redeem(ctx, hash(fmt.Sprint(i)), auth.PasswordReset, noon, same)
+		return err
+	})
+	equal(t, "tickets left", count(errs, nil), 1)
+}
+
+func testRedeem(t *testing.T, s Store) {
+	ctx := t.Context()
+	ada := newUser("ada", "user")
+	ada.PasswordHash = ""
+	ticket := newTicket("t", "ada", auth.Invitation)
+	ok(t, s.CreateUser(ctx, ada, &ticket))
+	after := ada
+	after.PasswordHash, after.UpdatedAt, after.Disabled = "new", noon.Add(time.Minute), true
+	after.Roles = []string{"data-scientist", "user"}
+	got, err := s.Redeem(ctx, ticket.Hash, ticket.Kind, noon.Add(time.Hour-time.Microsecond), func(old auth.User) (auth.User, error) {
+		checkUser(t, old, ada)
+		changed := after
+		changed.ID, changed.Username = "x", "x" // can't change
+		return changed, nil
+	})
+	ok(t, err)
+	checkUser(t, got, after)
+	got, err = s.User(ctx, ada.ID)
+	ok(t, err)
+	checkUser(t, got, after)
+	_, err = s.Redeem(ctx, ticket.Hash, ticket.Kind, noon, same)
+	want(t, err, auth.ErrToken)
+}
+
+func testRedeemRefused(t *testing.T, s Store) {
+	ctx := t.Context()
+	ada := addUser(t, s, "ada", "user")
+	ok(t, s.PutTicket(ctx, newTicket("t", "ada", auth.PasswordReset)))
+	never := func(u auth.User) (auth.User, error) {
+		t.Error("called without a valid ticket")
+		return u, nil
+	}
+	_, err := s.Redeem(ctx, hash("unknown"), auth.PasswordReset, noon, never)
+	want(t, err, auth.ErrToken)
+	_, err = s.Redeem(ctx, hash("t"), auth.Invitation, noon, never) // of the other kind
+	want(t, err, auth.ErrToken)
+	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon.Add(time.Hour), never)
+	want(t, err, auth.ErrToken)
+
+	refusal := errors.New("too weak")
+	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, func(u auth.User) (auth.User, error) {
+		u.PasswordHash = "x"
+		return u, refusal
+	})
+	if err != refusal {
+		t.Fatalf("error: %v; want the function's own", err)
+	}
+	got, err := s.User(ctx, ada.ID)
+	ok(t, err)
+	checkUser(t, got, ada)
+	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same) // the ticket is still there
+	ok(t, err)
+}
+
+func testRedeemRace(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	ok(t, s.PutTicket(ctx, newTicket("t", "ada", auth.PasswordReset)))
+	errs := race(20, func(i int) error {
+		_, err := s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, func(u auth.User) (auth.User, error) {
+			u.PasswordHash = fmt.Sprint(i)
+			return u, nil
+		})
+		return err
+	})
+	equal(t, "winners", count(errs, nil), 1)
+	equal(t, "refused", count(errs, auth.ErrToken), 19)
+	got, err := s.User(ctx, "id-ada")
+	ok(t, err)
+	for i, err := range errs {
+		if err == nil {
+			equal(t, "password of the winner", got.PasswordHash, fmt.Sprint(i))
+		}
+	}
+}
+
+func testSweepTickets(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	ok(t, s.PutTicket(ctx, newTicket("t", "ada", auth.Invitation)))
+	ok(t, s.Sweep(ctx, noon.Add(time.Hour-time.Microsecond)))
+	_, err := s.Redeem(ctx, hash("t"), auth.Invitation, noon, func(u auth.User) (auth.User, error) { return u, errors.New("keep") })
+	if errors.Is(err, auth.ErrToken) {
+		t.Fatal("swept too early")
+	}
+	ok(t, s.Sweep(ctx, noon.Add(time.Hour)))
+	_, err = s.Redeem(ctx, hash("t"), auth.Invitation, noon, same)
+	want(t, err, auth.ErrToken)
+}
+
+// Sweep removes all there is, however much, while others go on.
+func testSweepMany(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	addSession(t, s, "s", "ada")
+	const many = 1300
+	for i := range many {
+		k := newKey(fmt.Sprint(i), "ada")
+		k.ExpiresAt = noon
+		ok(t, s.CreateKey(ctx, k))
+	}
+	errs := race(2, func(i int) error {
+		if i == 0 {
+			return s.Sweep(ctx, noon)
+		}
+		_, err := s.Rotate(ctx, hash("s"), token("s1", time.Hour), noon)
+		return err
+	})
+	equal(t, "done", count(errs, nil), 2)
+	list, err := s.KeysOf(ctx, "id-ada")
+	ok(t, err)
+	equal(t, "expired keys left", len(list), 0)
+}
