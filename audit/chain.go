@@ -33,8 +33,6 @@ const actionBegin = "audit.begin"
 // actionRepair follows a half-written record that was cut off after a crash.
 const actionRepair = "audit.repair"
 
-const emptyHash = `"hash":""}`
-
 // seal sets e.Hash and returns the record's line with its newline.
 func seal(e *Entry) ([]byte, error) {
 	e.Hash = ""

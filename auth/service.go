@@ -2,163 +2,274 @@ package auth
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"modelgate/audit"
 )
 
-// Registration says who may make an account for himself.
+// Registration says who may make an account.
 type Registration string
 
 const (
 	Open       Registration = "open"   // anyone
-	InviteOnly Registration = "invite" // with an invitation of an administrator
-	Closed     Registration = "closed" // nobody; accounts are still made by invitation tokens of administrators
+	InviteOnly Registration = "invite" // whom an administrator made a user and gave the invitation
+	Closed     Registration = "closed" // nobody: the users there are is all
 )
 
-// Hashing sets the cost of password hashing. Zero fields take the defaults.
-type Hashing struct {
-	Memory   uint32 // KiB; 0: 46 MiB
-	Time     uint32 // passes; 0: 1
-	Parallel uint8  // lanes; 0: 1
-	Gate     int    // hashes computed at once; 0: half the cores, at least 1
-	Queue    int    // callers that may wait for the gate; 0: 128
-}
-
+// Config is what New needs. Durations that are zero take the defaults named.
 type Config struct {
-	Store            Store
-	Guard            *Guard
-	Audit            *audit.Log
-	Keys             *Keyring
-	Issuer, Audience string
-	AccessTTL        time.Duration // 0: 15 minutes
-	RefreshTTL       time.Duration // 0: 7 days
-	SessionTTL       time.Duration // 0: 30 days
-	InviteTTL        time.Duration // 0: 72 hours
-	ResetTTL         time.Duration // 0: 1 hour
-	Registration     Registration  // empty: open
-	Hashing          Hashing
-	PasswordGrant    bool
-	Now              func() time.Time
-	Logger           *slog.Logger
+	Store        Store
+	Guard        *Guard
+	Audit        *audit.Log
+	Keys         *Keyring
+	Issuer       string        // iss of access tokens: this server's URL
+	Audience     string        // aud of access tokens; empty: "modelgate"
+	AccessTTL    time.Duration // of access tokens; 15 minutes
+	RefreshTTL   time.Duration // of a refresh token that is not used; 7 days
+	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
+	InviteTTL    time.Duration // 72 hours
+	ResetTTL     time.Duration // 1 hour
+	Registration Registration  // empty: open
+	Hashing      Hashing
+	// PasswordGrant lets OAuth2 clients sign in by grant_type=password; the
+	// token endpoint asks PasswordGrant().
+	PasswordGrant bool
+	Now           func() time.Time // nil: time.Now
+	Logger        *slog.Logger     // nil: slog.Default
 }
 
-type Service struct{ cfg Config }
-
-type Tokens struct {
-	Access     string
-	AccessTTL  time.Duration
-	Refresh    string
-	RefreshTTL time.Duration
-	Session    Session
+// Service is the room's door: it proves identities and manages users, sessions,
+// keys and roles. All methods are safe for concurrent use. A method that takes
+// a Principal decides by itself whether he may, and records it.
+type Service struct {
+	cfg      Config
+	hasher   *hasher
+	verifier *verifier
+	cache    *cache
+	uses     *keyUses
+	metrics  *metrics
+	// admin is held (one element sent) while users' roles or the roles change,
+	// so that nobody is judged by a role that becomes another meanwhile.
+	admin chan struct{}
 }
 
-type Introspection struct {
-	Active                                 bool
-	Username, Subject, SessionID, ClientID string
-	Roles                                  []string
-	Kind                                   string // "access_token", "refresh_token", "api_key"
-	IssuedAt, ExpiresAt                    time.Time
+// New makes a Service. Call EnsureAdmin before serving.
+func New(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Issuer == "" {
+		return nil, errors.New("auth: Store, Guard, Audit, Keys and Issuer are needed")
+	}
+	if cfg.Audience == "" {
+		cfg.Audience = firstParty
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	switch cfg.Registration {
+	case "":
+		cfg.Registration = Open
+	case Open, InviteOnly, Closed:
+	default:
+		return nil, fmt.Errorf("registration is %q; it can be %s, %s or %s", cfg.Registration, Open, InviteOnly, Closed)
+	}
+	for _, d := range []struct {
+		ttl *time.Duration
+		def time.Duration
+	}{
+		{&cfg.AccessTTL, 15 * time.Minute}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.InviteTTL, 72 * time.Hour}, {&cfg.ResetTTL, time.Hour},
+	} {
+		if *d.ttl == 0 {
+			*d.ttl = d.def
+		}
+		if *d.ttl < time.Second {
+			return nil, fmt.Errorf("a lifetime of %s is too short", *d.ttl)
+		}
+	}
+	m := newMetrics()
+	return &Service{
+		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
+		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
+	}, nil
 }
 
-type KeyRequest struct {
-	Name      string
-	ExpiresIn time.Duration // 0: never
-	Models    []string      // nil: every model of the user
+// PasswordGrant says whether OAuth2 clients may sign in by password.
+func (s *Service) PasswordGrant() bool { return s.cfg.PasswordGrant }
+
+// now is the time as the store keeps it.
+func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
+
+func (s *Service) lockAdmin(ctx context.Context) (unlock func(), err error) {
+	select {
+	case s.admin <- struct{}{}:
+		return func() { <-s.admin }, nil
+	case <-ctx.Done():
+		return nil, ErrUnavailable.Because(ctx.Err())
+	}
 }
 
-type UserPatch struct {
-	Roles    *[]string
-	Disabled *bool
+const (
+	flushEvery = time.Minute
+	sweepEvery = time.Hour
+	lastFlush  = 5 * time.Second
+)
+
+// Run does the background work until ctx ends: the last use of API keys is
+// stored every minute, what has expired is removed every hour.
+func (s *Service) Run(ctx context.Context) error {
+	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer flush.Stop()
+	defer sweep.Stop()
+	for {
+		select {
+		case <-flush.C:
+			s.flushUses(ctx)
+		case <-sweep.C:
+			s.sweep(ctx)
+		case <-ctx.Done():
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
+			defer cancel()
+			s.flushUses(last)
+			return nil
+		}
+	}
 }
 
-func New(cfg Config) (*Service, error) { return &Service{cfg: cfg}, nil }
+func (s *Service) sweep(ctx context.Context) {
+	now := s.now()
+	s.cache.sweep(now)
+	if err := s.cfg.Store.Sweep(ctx, now); err != nil && ctx.Err() == nil {
+		s.cfg.Logger.Error("expired sessions, keys and tickets could not be removed; it is tried again in an hour", "error", err)
+	}
+}
 
-func (s *Service) Run(ctx context.Context) error      { <-ctx.Done(); return nil }
-func (s *Service) Collectors() []prometheus.Collector { return nil }
+// errPeek ends an Update that only wants to look.
+var errPeek = errors.New("nothing to change")
+
+// EnsureAdmin makes the built-in roles what they are and, when nobody is an
+// administrator, the user admin with that role. An empty password means a
+// random one, which is returned; a given one must be good enough, and is never
+// returned. created is false when there is an administrator already.
 func (s *Service) EnsureAdmin(ctx context.Context, password string) (generated string, created bool, err error) {
-	return "", false, ErrUnavailable
+	if err := s.ensureRoles(ctx); err != nil {
+		return "", false, err
+	}
+	exists, err := s.adminExists(ctx)
+	if err != nil || exists {
+		return "", false, err
+	}
+	if password == "" {
+		generated = newID("") // 130 bits
+		password = generated
+	} else if err := checkPassword(adminRole, password); err != nil {
+		return "", false, err
+	}
+	hash, err := s.hasher.hash(ctx, password)
+	if err != nil {
+		return "", false, err
+	}
+	now := s.now()
+	u := User{ID: newID("u_"), Username: adminRole, PasswordHash: hash, Roles: []string{adminRole}, CreatedAt: now, UpdatedAt: now}
+	err = s.cfg.Audit.Append(ctx, audit.Entry{Actor: "start", Action: "user.create", Target: u.Username, Outcome: audit.Allowed, Reason: "first_administrator"})
+	if err != nil {
+		return "", false, ErrUnavailable.Because(err)
+	}
+	if err := s.cfg.Store.CreateUser(ctx, u, nil); err != nil {
+		if errors.Is(err, ErrTaken) {
+			err = errors.New("nobody is an administrator, and the name admin is taken by a user who is none; stop the server and give him the role in the database")
+		}
+		return "", false, err
+	}
+	return generated, true, nil
 }
-func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
-	return Principal{}, ErrToken
-}
-func (s *Service) Register(ctx context.Context, o Origin, username, password string) (User, error) {
-	return User{}, ErrUnavailable
-}
-func (s *Service) AcceptInvitation(ctx context.Context, o Origin, token, password string) (User, error) {
-	return User{}, ErrUnavailable
-}
-func (s *Service) ResetPassword(ctx context.Context, o Origin, token, password string) error {
-	return ErrUnavailable
-}
-func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password string) (Tokens, error) {
-	return Tokens{}, ErrUnavailable
-}
-func (s *Service) Refresh(ctx context.Context, o Origin, refresh string) (Tokens, error) {
-	return Tokens{}, ErrUnavailable
-}
-func (s *Service) Logout(ctx context.Context, who Principal) error { return ErrUnavailable }
-func (s *Service) Revoke(ctx context.Context, o Origin, token string) error {
-	return ErrUnavailable
-}
-func (s *Service) Introspect(ctx context.Context, token string) (Introspection, error) {
-	return Introspection{}, ErrUnavailable
-}
-func (s *Service) Me(ctx context.Context, who Principal) (User, error) {
-	return User{}, ErrUnavailable
-}
-func (s *Service) ChangePassword(ctx context.Context, who Principal, current, next string) error {
-	return ErrUnavailable
-}
-func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error) {
-	return nil, ErrUnavailable
-}
-func (s *Service) EndSession(ctx context.Context, who Principal, id string) error {
-	return ErrUnavailable
-}
-func (s *Service) Keys(ctx context.Context, who Principal) ([]Key, error) {
-	return nil, ErrUnavailable
-}
-func (s *Service) CreateKey(ctx context.Context, who Principal, r KeyRequest) (Key, string, error) {
-	return Key{}, "", ErrUnavailable
-}
-func (s *Service) DeleteKey(ctx context.Context, who Principal, id string) error {
-	return ErrUnavailable
-}
-func (s *Service) Users(ctx context.Context, who Principal, after string, limit int) (items []User, next string, err error) {
-	return nil, "", ErrUnavailable
-}
-func (s *Service) User(ctx context.Context, who Principal, id string) (User, error) {
-	return User{}, ErrUnavailable
-}
-func (s *Service) CreateUser(ctx context.Context, who Principal, username string, roles []string) (User, string, error) {
-	return User{}, "", ErrUnavailable
-}
-func (s *Service) UpdateUser(ctx context.Context, who Principal, id string, p UserPatch) (User, error) {
-	return User{}, ErrUnavailable
-}
-func (s *Service) DeleteUser(ctx context.Context, who Principal, id string) error {
-	return ErrUnavailable
-}
-func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (token string, expires time.Time, err error) {
-	return "", time.Time{}, ErrUnavailable
-}
-func (s *Service) Roles(ctx context.Context, who Principal) ([]Role, error) {
-	return nil, ErrUnavailable
-}
-func (s *Service) PutRole(ctx context.Context, who Principal, name string, permissions []string, rate string) (Role, error) {
-	return Role{}, ErrUnavailable
-}
-func (s *Service) DeleteRole(ctx context.Context, who Principal, name string) error {
-	return ErrUnavailable
-}
-func (s *Service) RolesExist(ctx context.Context, names []string) error { return ErrUnavailable }
-func (s *Service) JWKS() []byte                                         { return nil }
 
-// ResetOffline sets a user's password on a store no server has open.
+// adminExists finds out without reading every user: any one user knows how many
+// others are administrators.
+func (s *Service) adminExists(ctx context.Context) (bool, error) {
+	first, err := s.cfg.Store.Users(ctx, "", 1)
+	if err != nil || len(first) == 0 {
+		return false, err
+	}
+	admins := 0
+	_, err = s.cfg.Store.UpdateUser(ctx, first[0].ID, func(old User, others int) (User, error) {
+		if admins = others; isAdmin(old) {
+			admins++
+		}
+		return User{}, errPeek
+	})
+	if !errors.Is(err, errPeek) {
+		return false, err
+	}
+	return admins > 0, nil
+}
+
+// signIn is an attempt to prove an identity, for the log.
+type signIn struct {
+	origin   Origin
+	action   string
+	username string // as claimed
+	user     User   // zero when unknown
+}
+
+func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
+	return audit.Entry{
+		Actor: a.username, ActorID: a.user.ID, Action: a.action, Outcome: outcome, Reason: reason,
+		Address: a.origin.Address, Request: a.origin.RequestID,
+	}
+}
+
+// failed records a failed attempt and returns answer, which is all the caller
+// learns.
+func (s *Service) failed(ctx context.Context, a signIn, reason string, answer error) error {
+	s.metrics.failures.WithLabelValues(a.action, reason).Inc()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), denialTimeout)
+	defer cancel()
+	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Failed, reason)); err != nil {
+		return ErrUnavailable.Because(err)
+	}
+	return answer
+}
+
+// succeeded records a proved identity; without the record it does not count.
+func (s *Service) succeeded(ctx context.Context, a signIn) error {
+	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Allowed, "")); err != nil {
+		return ErrUnavailable.Because(err)
+	}
+	return nil
+}
+
+// ResetOffline sets the password of a user in a store that no server has open,
+// and ends his sessions. It is for an administrator who locked himself out; the
+// data folder is his proof. A disabled user stays disabled.
 func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, password string) error {
-	return ErrUnavailable
+	name := lower(username)
+	user, err := store.UserByName(ctx, name)
+	if errors.Is(err, ErrNotFound) {
+		return ErrNotFound.With(fmt.Sprintf("there is no user %q", name))
+	}
+	if err != nil {
+		return err
+	}
+	if err := checkPassword(name, password); err != nil {
+		return err
+	}
+	hash, err := newHasher(hashing, newMetrics()).hash(ctx, password)
+	if err != nil {
+		return err
+	}
+	_, err = store.UpdateUser(ctx, user.ID, func(old User, _ int) (User, error) {
+		old.PasswordHash = hash
+		old.UpdatedAt = time.Now().UTC()
+		return old, nil
+	})
+	if err != nil {
+		return err
+	}
+	_, err = store.EndSessions(ctx, user.ID, "")
+	return err
 }

@@ -1,0 +1,147 @@
+package auth
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Authenticate tells who an access token or an API key proves to be, with the
+// rights he has now: roles are read from the database, not from the token.
+// What this process changes (logout, disabling, roles, passwords) is seen by the
+// next call; what another process changes in the same database, within 30
+// seconds.
+//
+// A credential seen lately costs a hash and a lookup, and no question to the
+// database. Everything that proves nothing is ErrToken; ErrUnavailable means
+// that the database could not be asked.
+func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
+	if len(credential) == 0 || len(credential) > maxToken {
+		return Principal{}, ErrToken
+	}
+	sum := sha256.Sum256([]byte(credential))
+	now := s.cfg.Now()
+	if e := s.cache.get(&sum, now.UnixNano()); e != nil {
+		s.metrics.hits.Inc()
+		if e.use != nil {
+			e.use.mark(now)
+		}
+		return e.who, nil
+	}
+	s.metrics.misses.Inc()
+	if strings.HasPrefix(credential, keyPrefix) {
+		return s.authenticateKey(ctx, &sum, credential, now)
+	}
+	return s.authenticateToken(ctx, &sum, credential, now)
+}
+
+func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token string, now time.Time) (Principal, error) {
+	c, err := s.verifier.verify(token)
+	if err != nil {
+		return Principal{}, ErrToken.Because(err)
+	}
+	epoch := s.cache.begin()
+	session, err := s.cfg.Store.Session(ctx, c.SessionID)
+	if err != nil {
+		return Principal{}, deadIfMissing(err)
+	}
+	if session.UserID != c.Subject || session.ClientID != c.ClientID || !now.Before(session.ExpiresAt) {
+		return Principal{}, ErrToken.Because(errors.New("its session has ended"))
+	}
+	who, err := s.principal(ctx, session.UserID)
+	if err != nil {
+		return Principal{}, err
+	}
+	who.SessionID = session.ID
+	who.AuthTime = session.AuthTime
+	until := time.Unix(c.Expires, 0)
+	if session.ExpiresAt.Before(until) {
+		until = session.ExpiresAt
+	}
+	s.cache.put(sum, epoch, who, until, now, nil)
+	return who, nil
+}
+
+// scopedPermissions are all that a key limited to some models keeps of its
+// user's: it is made to be handed to a program that needs no more.
+const scopedPermissions = ModelsWrite | ModelsManage
+
+func (s *Service) authenticateKey(ctx context.Context, sum *[32]byte, secret string, now time.Time) (Principal, error) {
+	hash, ok := secretHash(keyPrefix, secret)
+	if !ok {
+		return Principal{}, ErrToken
+	}
+	epoch := s.cache.begin()
+	key, err := s.cfg.Store.KeyByHash(ctx, hash)
+	if err != nil {
+		return Principal{}, deadIfMissing(err)
+	}
+	until := now.Add(cacheAge)
+	if !key.ExpiresAt.IsZero() {
+		if !now.Before(key.ExpiresAt) {
+			return Principal{}, ErrToken.Because(errors.New("the key has expired"))
+		}
+		if key.ExpiresAt.Before(until) {
+			until = key.ExpiresAt
+		}
+	}
+	who, err := s.principal(ctx, key.UserID)
+	if err != nil {
+		return Principal{}, err
+	}
+	who.KeyID = key.ID
+	if key.Models != nil {
+		who.Models = key.Models
+		who.Permissions &= scopedPermissions
+	}
+	use := s.uses.of(key.ID)
+	use.mark(now)
+	s.cache.put(sum, epoch, who, until, now, use)
+	return who, nil
+}
+
+func deadIfMissing(err error) error {
+	if errors.Is(err, ErrNotFound) {
+		return ErrToken.Because(err)
+	}
+	return err
+}
+
+// principal makes the rights of an enabled user as of now; a missing or
+// disabled one is ErrToken.
+func (s *Service) principal(ctx context.Context, userID string) (Principal, error) {
+	user, err := s.cfg.Store.User(ctx, userID)
+	if err != nil {
+		return Principal{}, deadIfMissing(err)
+	}
+	if user.Disabled {
+		return Principal{}, ErrToken.Because(errors.New("the user is disabled"))
+	}
+	roles, err := s.roleTable(ctx)
+	if err != nil {
+		return Principal{}, err
+	}
+	who := Principal{UserID: user.ID, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
+	for _, name := range who.Roles {
+		r := roles[name]
+		who.Permissions |= r.Permissions
+		who.Rate = moreGenerous(who.Rate, r.Rate)
+	}
+	return who, nil
+}
+
+// roleTable reads the definitions of all roles.
+func (s *Service) roleTable(ctx context.Context) (map[string]Role, error) {
+	list, err := s.cfg.Store.Roles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	m := make(map[string]Role, len(list))
+	for _, r := range list {
+		m[r.Name] = r
+	}
+	return m, nil
+}

@@ -1,0 +1,39 @@
+package auth
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the counters of the room. Labels take few values, none of them
+// chosen by a caller.
+type metrics struct {
+	failures    *prometheus.CounterVec // by action and reason
+	hits        prometheus.Counter
+	misses      prometheus.Counter
+	hashWait    prometheus.Histogram
+	hashRefused prometheus.Counter
+}
+
+func newMetrics() *metrics {
+	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "modelgate_token_lookups_total", Help: "Access tokens and API keys shown, by whether they were found in the memory of verified ones.",
+	}, []string{"result"})
+	return &metrics{
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "modelgate_signin_failures_total", Help: "Failed sign-ins, refreshes and redemptions, by action and reason.",
+		}, []string{"action", "reason"}),
+		hits:   lookups.WithLabelValues("hit"),
+		misses: lookups.WithLabelValues("miss"),
+		hashWait: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "modelgate_password_hash_wait_seconds", Help: "How long callers waited for their turn to have a password hashed.",
+			Buckets: []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+		}),
+		hashRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "modelgate_password_hash_refused_total", Help: "Callers turned away because too many waited to have a password hashed.",
+		}),
+	}
+}
+
+// Collectors are the room's metrics, for the server to register.
+func (s *Service) Collectors() []prometheus.Collector {
+	m := s.metrics
+	return []prometheus.Collector{m.failures, m.hits, m.misses, m.hashWait, m.hashRefused}
+}
