@@ -26,11 +26,14 @@ type Options struct {
 // worker (a sandboxed process each), inferencetest (fake). All pass
 // inferencetest.RunTests.
 type Engine interface {
-	// Load builds a session from the bytes of a checked file. It does not keep
-	// model. Errors are *Error with code "load_failed" or "load_timeout"; their
-	// Cause holds the runtime's words.
+	// Load builds a session from the bytes of a checked file. Errors are *Error
+	// with code "load_failed", "load_timeout" (the time is up, or ctx ended; the
+	// Cause is ctx's error) or "unavailable" (closed, or too much is being
+	// loaded); their Cause holds the runtime's words. A load that ran out of
+	// time may read model for a while yet, so its bytes must never change.
 	Load(ctx context.Context, model []byte, opts Options) (Session, error)
-	// Close frees the engine after its last session was closed.
+	// Close frees the engine. It is idempotent, and fails while sessions are
+	// open.
 	Close() error
 }
 
@@ -40,13 +43,17 @@ type Session interface {
 	// Graph is what the runtime says of inputs and outputs, in its order.
 	Graph() models.Graph
 	// Run computes the outputs whose indices (into Graph().Outputs) are in
-	// want, in that order. in has one tensor for each of Graph().Inputs; the
-	// session neither keeps nor frees them. It returns soon after ctx ends,
-	// with its error. Other errors are *Error with code "run_failed" or
-	// "unavailable". The caller releases every value.
+	// want, in that order, each at most once. in has one tensor for each of
+	// Graph().Inputs; the session neither keeps nor frees them. It returns soon
+	// after ctx ends, with its error, and computes nothing when ctx has ended
+	// already. Other errors are *Error with code "run_failed", "unavailable" (the
+	// session is closed, no memory is left) or "too_large" (outputs that exceed
+	// the whole memory). The caller releases every value.
 	Run(ctx context.Context, in []Tensor, want []int) ([]Value, error)
 	// Memory estimates resident bytes, weights included.
 	Memory() int64
-	// Close frees the session. It is idempotent.
+	// Close frees the session. It is idempotent. While runs go on, against the
+	// contract, it fails and leaves the freeing to the last of them; later runs
+	// are "unavailable".
 	Close() error
 }

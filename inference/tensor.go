@@ -104,6 +104,10 @@ func (t *Tensor) Release() {
 	*t = Tensor{}
 }
 
+// OffHeap reports whether Data belongs to a Buffer, so that C may keep its
+// address while it computes.
+func (t *Tensor) OffHeap() bool { return t.buf != nil }
+
 // Len is the number of elements.
 func (t *Tensor) Len() int {
 	if t.Type == models.String {
