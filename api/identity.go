@@ -47,7 +47,7 @@ func (c *call) identify() error {
 // badCredential counts a token that is no good against the address it came
 // from. Good ones from there are never held up by it.
 func (c *call) badCredential(err error) error {
-	c.s.metrics.badSignIn("bearer")
+	c.s.metrics.badCredentials.Inc()
 	if over := c.s.rates.chargeStranger(c.ctx(), c.address); over != nil {
 		return over
 	}

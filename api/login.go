@@ -12,10 +12,6 @@ func (s *Server) register(c *call, in *registerRequest) (newUser, error) {
 	var err error
 	if in.InviteToken != "" {
 		u, err = s.auth.AcceptInvitation(c.ctx(), c.origin(), in.InviteToken, in.Password)
-		if errors.Is(err, auth.ErrToken) {
-			s.metrics.badSignIn("ticket")
-			return newUser{}, badTicket(err, "invitation")
-		}
 	} else {
 		u, err = s.auth.Register(c.ctx(), c.origin(), in.Username, in.Password)
 	}
@@ -23,13 +19,6 @@ func (s *Server) register(c *call, in *registerRequest) (newUser, error) {
 		return newUser{}, err
 	}
 	return newUser{ID: u.ID, Username: u.Username, Roles: u.Roles, CreatedAt: u.CreatedAt.UTC()}, nil
-}
-
-// badTicket is a one-time token that is unknown, used or expired: no bearer
-// token, so its sentence says what to do instead.
-func badTicket(cause error, kind string) *fault {
-	return &fault{code: "invalid_token", cause: errors.Unwrap(cause),
-		detail: "the " + kind + " token is wrong, used or expired; ask an administrator for a new one"}
 }
 
 func (s *Server) login(c *call, in *loginRequest) (tokens, error) {
@@ -48,9 +37,7 @@ func (s *Server) signIn(c *call, username, password string) (tokens, error) {
 	case err == nil:
 		try.succeeded(c.ctx())
 		return tokensOf(t), nil
-	case errors.Is(err, auth.ErrCredentials):
-		s.metrics.badSignIn("password")
-	default:
+	case !errors.Is(err, auth.ErrCredentials):
 		try.abandoned(c.ctx())
 	}
 	return tokens{}, err
@@ -67,9 +54,6 @@ func (s *Server) renew(c *call, token string) (tokens, error) {
 		return tokens{}, auth.ErrToken
 	}
 	t, err := s.auth.Refresh(c.ctx(), c.origin(), token)
-	if errors.Is(err, auth.ErrToken) || errors.Is(err, auth.ErrReused) {
-		s.metrics.badSignIn("refresh_token")
-	}
 	if err != nil {
 		return tokens{}, err
 	}
@@ -79,10 +63,5 @@ func (s *Server) renew(c *call, token string) (tokens, error) {
 func (s *Server) logout(c *call) (none, error) { return none{}, s.auth.Logout(c.ctx(), c.who) }
 
 func (s *Server) resetPassword(c *call, in *resetRequest) (none, error) {
-	err := s.auth.ResetPassword(c.ctx(), c.origin(), in.ResetToken, in.Password)
-	if errors.Is(err, auth.ErrToken) {
-		s.metrics.badSignIn("ticket")
-		return none{}, badTicket(err, "reset")
-	}
-	return none{}, err
+	return none{}, s.auth.ResetPassword(c.ctx(), c.origin(), in.ResetToken, in.Password)
 }

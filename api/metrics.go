@@ -15,7 +15,7 @@ type metrics struct {
 	requests         *prometheus.CounterVec   // route, method, status
 	seconds          *prometheus.HistogramVec // route, method
 	refusals         *prometheus.CounterVec   // limit
-	signInFailures   *prometheus.CounterVec   // kind
+	badCredentials   prometheus.Counter
 	limitStoreErrors prometheus.Counter
 	panics           prometheus.Counter
 }
@@ -32,9 +32,8 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "modelgate_limit_refusals_total", Help: "Requests refused by a rate: predict, rows, login, register, reset, account, stranger."},
 			[]string{"limit"}),
-		signInFailures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "modelgate_signin_failures_total", Help: "Credentials that were no good: password, refresh_token, ticket (invitation or reset), bearer."},
-			[]string{"kind"}),
+		badCredentials: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "modelgate_http_bad_credentials_total", Help: "Requests with an access token or API key that is no good."}),
 		limitStoreErrors: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_limit_store_errors_total", Help: "Failures of the store of rates."}),
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
@@ -45,7 +44,7 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 	build.Set(1)
 	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "modelgate_http_body_bytes", Help: "Memory held for request bodies."}, bodyBytes)
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refusals, m.signInFailures, m.limitStoreErrors, m.panics, build, held} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refusals, m.badCredentials, m.limitStoreErrors, m.panics, build, held} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -53,8 +52,7 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 	return m, nil
 }
 
-func (m *metrics) refused(limit string)  { m.refusals.WithLabelValues(limit).Inc() }
-func (m *metrics) badSignIn(kind string) { m.signInFailures.WithLabelValues(kind).Inc() }
+func (m *metrics) refused(limit string) { m.refusals.WithLabelValues(limit).Inc() }
 
 // routeMetrics are one route's, looked up once.
 type routeMetrics struct {

@@ -24,7 +24,6 @@ func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {
 	}
 	err = s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
 	if errors.Is(err, auth.ErrCredentials) {
-		s.metrics.badSignIn("password")
 		// Not 401: the token that was sent is good.
 		return none{}, &fault{code: "wrong_password", detail: "the current password is wrong"}
 	}

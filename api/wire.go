@@ -113,16 +113,6 @@ type roleRequest struct {
 	RateLimit   string   `json:"rate_limit"`
 }
 
-func (r *roleRequest) check() error {
-	if r.RateLimit == "" {
-		return nil
-	}
-	if _, err := parseRate(r.RateLimit); err != nil {
-		return invalid("rate_limit: " + err.Error())
-	}
-	return nil
-}
-
 func required(field string) error { return invalid("the field \"" + field + "\" is required") }
 
 func requireText(field, value string) error {
@@ -282,13 +272,12 @@ type user struct {
 	Username  string    `json:"username"`
 	Roles     []string  `json:"roles"`
 	Disabled  bool      `json:"disabled"`
-	Invited   bool      `json:"invited"` // the invitation has not been taken yet
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
 func userOf(u auth.User) user {
-	return user{ID: u.ID, Username: u.Username, Roles: u.Roles, Disabled: u.Disabled, Invited: u.PasswordHash == "",
+	return user{ID: u.ID, Username: u.Username, Roles: u.Roles, Disabled: u.Disabled,
 		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC()}
 }
 
