@@ -32,7 +32,7 @@ type Credentials interface {
 // Static is an API key or access token that is never renewed.
 type Static string
 
-func (s Static) Token(context.Context) (string, error)         { return string(s), nil }
+func (s Static) Token(context.Context) (string, error)       { return string(s), nil }
 func (s Static) Renew(context.Context, string) (bool, error) { return false, nil }
 
 // Client is safe for concurrent use.
