@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"strings"
-	"unicode"
 )
 
 const (
@@ -37,15 +36,21 @@ func checkSecret(secret string) error {
 // estimateBits takes out what adds nothing (sample words, pieces seen before,
 // runs) and multiplies what is left by its entropy per character.
 func estimateBits(secret string) float64 {
-	rest := strings.ToLower(secret)
-	folded := rest == secret || strings.ToUpper(secret) == secret
-	for _, w := range sampleWords {
-		if len(w) > 3 || folded { // short words are in random mixed-case strings by chance
-			rest = strings.ReplaceAll(rest, w, " ")
+	if spoken(secret) {
+		return 0
+	}
+	b := []byte(secret)
+	for i, c := range b {
+		if 'A' <= c && c <= 'Z' {
+			b[i] = c + 'a' - 'A'
 		}
 	}
-	if spoken(rest) {
-		return 0
+	rest := string(b)
+	oneCase := rest == secret || strings.ToUpper(secret) == secret
+	for _, w := range sampleWords {
+		if len(w) > 3 || oneCase { // short words are in random mixed-case strings by chance
+			rest = strings.ReplaceAll(rest, w, " ")
+		}
 	}
 	var kept []byte
 	seen := map[string]bool{}
@@ -81,17 +86,19 @@ func inRun(s string, i int) bool {
 	return step >= -1 && step <= 1 && step == int(s[i-1])-int(s[i-2])
 }
 
-// spoken says whether a string reads like text: random ones of 32 characters
-// have digits or other signs among the letters.
+// spoken says whether a string reads like text: nearly all letters, and most of
+// them in one case.
 func spoken(s string) bool {
-	letters, others := 0, 0
-	for _, r := range s {
-		switch {
-		case unicode.IsLetter(r):
-			letters++
-		case r != ' ' && r != '-' && r != '_' && r != '.' && r != ',' && r != '!':
+	upper, lower, others := 0, 0, 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z':
+			lower++
+		case 'A' <= c && c <= 'Z':
+			upper++
+		case !strings.ContainsRune(" -_.,!?'", rune(c)):
 			others++
 		}
 	}
-	return others*20 < letters
+	return others*40 < upper+lower && max(upper, lower)*4 >= (upper+lower)*3
 }
