@@ -47,6 +47,7 @@ type Config struct {
 	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for all request bodies at one time; more requests get 503."`
 	TensorMem   Bytes         `env:"MODELGATE_TENSOR_MEMORY" name:"tensor-memory" default:"512MiB" help:"Memory for the tensors of all running predictions."`
 	SessionMem  Bytes         `env:"MODELGATE_SESSION_MEMORY" name:"session-memory" default:"4GiB" help:"Memory for loaded models; the least recently used are closed beyond it."`
+	RuntimeMem  Bytes         `env:"MODELGATE_RUNTIME_MEMORY" name:"runtime-memory" default:"8GiB" help:"Memory that all models together may take for weights and while they compute; what needs more fails."`
 	Slots       int           `env:"MODELGATE_SLOTS" default:"0" help:"Predictions computed at once; 0: one per core."`
 	Queue       int           `env:"MODELGATE_QUEUE" default:"1024" help:"Predictions that may wait for a slot; more get 503."`
 	Timeout     time.Duration `env:"MODELGATE_TIMEOUT" default:"30s" help:"Longest run of one prediction."`

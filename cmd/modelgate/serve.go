@@ -179,7 +179,7 @@ func (s *server) openInference(catalog *models.Catalog, registry *prometheus.Reg
 		return err
 	}
 	memory := inference.NewMemory(int64(cfg.TensorMem))
-	engine, err := ort.Open(path, ort.Config{Memory: memory})
+	engine, err := ort.Open(path, ort.Config{Memory: memory, MaxMemory: int64(cfg.RuntimeMem)})
 	if err != nil {
 		return err
 	}
