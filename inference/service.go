@@ -1,8 +1,13 @@
 package inference
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"log/slog"
+	"math"
+	"runtime"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -65,37 +70,249 @@ type Config struct {
 	Logger  *slog.Logger          // the protected log; nil: none
 }
 
-// Service runs published models.
+// Service runs published models: the one way to a prediction, whatever the
+// transport. Safe for concurrent use.
 type Service struct {
-	cfg Config
+	open    func(context.Context, auth.Principal, models.Ref) (models.Access, error)
+	engine  Engine
+	memory  *Memory
+	timeout time.Duration
+	loading time.Duration // of a trial
+	idle    time.Duration
+	count   func(auth.Principal, *models.Version, int)
+	log     *slog.Logger
+
+	pool    *pool
+	slots   *slots
+	trials  lane
+	metrics *metrics
 }
 
-// New returns a Service without live sessions.
-func New(cfg Config) *Service { return &Service{cfg: cfg} }
+// New returns a Service without live sessions. It registers its metrics.
+func New(cfg Config) *Service {
+	return newService(cfg, cfg.Catalog.Open, cfg.Catalog.Read)
+}
 
-// Predict runs one prediction.
+// newService is New with the two questions it asks of the catalogue, so that
+// tests can answer them.
+func newService(cfg Config, open func(context.Context, auth.Principal, models.Ref) (models.Access, error),
+	read func(context.Context, *models.Version) ([]byte, error)) *Service {
+	cfg.Slots = cmp.Or(cfg.Slots, runtime.GOMAXPROCS(0))
+	cfg.Queue = cmp.Or(cfg.Queue, 256)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 30*time.Second)
+	cfg.LoadTimeout = cmp.Or(cfg.LoadTimeout, 60*time.Second)
+	cfg.IdleClose = cmp.Or(cfg.IdleClose, 10*time.Minute)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Count == nil {
+		cfg.Count = func(auth.Principal, *models.Version, int) {}
+	}
+	m := newMetrics()
+	s := &Service{
+		open: open, engine: cfg.Engine, memory: cfg.Memory, timeout: cfg.Timeout, loading: cfg.LoadTimeout, idle: cfg.IdleClose,
+		count: cfg.Count, log: cfg.Logger, metrics: m, pool: newPool(&cfg, read, m), slots: newSlots(cfg.Slots, cfg.Queue, cfg.Timeout),
+	}
+	m.register(cfg.Metrics, s)
+	return s
+}
+
+// Predict runs one prediction: the catalogue decides, the model is loaded at
+// need, decode reads the inputs, a slot is waited for, the model runs, and the
+// outputs that the caller may see are filtered and rounded. The Result must be
+// released.
+//
+// Errors: those of Catalog.Open; decode's; ErrInput for inputs or output names
+// that don't fit; ErrTooLarge; ErrQueueFull, at once when too many wait;
+// ErrUnavailable when the model can't be loaded; ErrRun; ErrDeadline when the
+// run takes longer than the server or the model allows; ctx's own error when
+// the caller leaves, which ends the wait or the run.
 func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Ref, decode Decode) (*Result, error) {
-	return nil, ErrUnavailable
+	access, e, err := s.lease(ctx, who, ref)
+	if err != nil {
+		return nil, err
+	}
+	defer s.pool.release(e)
+	req, err := decode(&access.Version.Signature, s.memory)
+	if req != nil {
+		defer releaseAll(req.Inputs)
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case req == nil:
+		return nil, ErrInput
+	}
+	if err := checkInputs(&access.Version.Signature, req.Inputs); err != nil {
+		return nil, err
+	}
+	want, err := wanted(&access, req.Outputs)
+	if err != nil {
+		return nil, err
+	}
+	values, err := s.run(ctx, who.Origin.RequestID, &access, e, req.Inputs, want)
+	if err != nil {
+		return nil, err
+	}
+	result, err := s.answer(&access, want, values)
+	if err != nil {
+		return nil, err
+	}
+	result.Rows = Rows(&access.Version.Signature, req.Inputs)
+	s.count(who, access.Version, result.Rows)
+	return result, nil
 }
 
-// Try loads a file and runs it once. It fits models.Try.
-func (s *Service) Try(ctx context.Context, file []byte) (models.Trial, error) {
-	return models.Trial{}, ErrUnavailable
+func releaseAll(tensors []Tensor) {
+	for i := range tensors {
+		tensors[i].Release()
+	}
 }
 
-// Retire drains and closes the session of a version that was deleted or
-// quarantined.
-func (s *Service) Retire(versionID string) {}
+// lease asks the catalogue, and takes the live session of the version it
+// grants. A version that is retired in between is asked for again, so that a
+// deletion or a switch of the default fails no request.
+func (s *Service) lease(ctx context.Context, who auth.Principal, ref models.Ref) (models.Access, *entry, error) {
+	for range 3 {
+		access, err := s.open(ctx, who, ref)
+		if err != nil {
+			return models.Access{}, nil, err
+		}
+		e, err := s.pool.acquire(ctx, access.Version, who.Origin.RequestID)
+		if !errors.Is(err, errRetired) {
+			return access, e, err
+		}
+	}
+	return models.Access{}, nil, ErrUnavailable
+}
 
-// Run closes idle sessions until ctx ends.
+// wanted turns names into indices of outputs, in the order asked for. Only
+// outputs that the rule shows have a name at all.
+func wanted(access *models.Access, asked []string) ([]int, error) {
+	shown := access.Outputs()
+	if len(shown) == 0 {
+		return nil, models.ErrClosed
+	}
+	if asked == nil {
+		return shown, nil
+	}
+	outputs := access.Version.Signature.Outputs
+	want := make([]int, 0, len(asked))
+	for _, name := range asked {
+		i := access.Version.Signature.Output(name)
+		if i < 0 || !slices.Contains(shown, i) {
+			list := make([]models.TensorSpec, len(shown))
+			for k, i := range shown {
+				list[k] = outputs[i]
+			}
+			return nil, ErrInput.With("unknown output " + quote(name) + "; the model gives " + names(list))
+		}
+		if slices.Contains(want, i) {
+			return nil, ErrInput.With("the output " + quote(name) + " is asked for twice")
+		}
+		want = append(want, i)
+	}
+	return want, nil
+}
+
+// run waits for a slot and computes the wanted outputs, which it has looked
+// at as at a client's input.
+func (s *Service) run(ctx context.Context, requestID string, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
+	began := time.Now()
+	t, err := s.slots.acquire(ctx, e.lane)
+	if err != nil {
+		if errors.Is(err, ErrQueueFull) {
+			s.metrics.refused.WithLabelValues("queue_full").Inc()
+		}
+		return nil, err
+	}
+	defer s.slots.release(t)
+	e.series.queueTime.Observe(t.started.Sub(began).Seconds())
+	limit := s.timeout
+	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
+		limit = min(limit, time.Duration(ms)*time.Millisecond)
+	}
+	bounded, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	values, err := e.session.Run(bounded, in, want)
+	e.series.runTime.Observe(time.Since(t.started).Seconds())
+	if err == nil {
+		if err = checkOutputs(access.Version.Signature.Outputs, want, values); err == nil {
+			return values, nil
+		}
+	}
+	for i := range values {
+		values[i].Release()
+	}
+	return nil, s.runError(ctx, bounded, err, "request_id", requestID, "model", access.Model.Name, "version", access.Version.Number)
+}
+
+// runError turns what came of a run into what a caller is told. The rest is
+// for the protected log.
+func (s *Service) runError(ctx, bounded context.Context, err error, about ...any) error {
+	reason, told := "run_failed", ErrRun
+	switch {
+	case ctx.Err() != nil:
+		s.metrics.refused.WithLabelValues("left").Inc()
+		return ctx.Err()
+	case bounded.Err() != nil:
+		reason, told = "deadline", ErrDeadline
+	case errors.Is(err, ErrTooLarge):
+		reason, told = "too_large", ErrTooLarge
+	case errors.Is(err, ErrUnavailable):
+		reason, told = "unavailable", ErrUnavailable
+	}
+	s.metrics.refused.WithLabelValues(reason).Inc()
+	s.log.Warn("a run gave no answer", append(about, "reason", reason, "error", err)...)
+	return told
+}
+
+// answer applies the rule and names the outputs. It owns values.
+func (s *Service) answer(access *models.Access, want []int, values []Value) (*Result, error) {
+	result := &Result{Model: access.Model.Name, Version: access.Version.Number, Outputs: make([]Output, len(want))}
+	for i, k := range want {
+		result.Outputs[i] = Output{Name: access.Version.Signature.Outputs[k].Name, Value: values[i]}
+	}
+	for i, k := range want {
+		if err := disclose(&access.Rule, &access.Version.Signature.Outputs[k], &result.Outputs[i].Value, s.memory); err != nil {
+			result.Release()
+			return nil, err
+		}
+	}
+	return result, nil
+}
+
+// Retire closes the session of a version that was deleted or quarantined, as
+// soon as nobody uses it. It does not block. It fits Catalog.Retired.
+func (s *Service) Retire(versionID string) { s.pool.retire(versionID) }
+
+// Run closes sessions that nobody uses, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	tick := time.NewTicker(min(max(s.idle/4, time.Second), time.Minute))
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			s.pool.closeIdle()
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
-// Close drains: it waits for the predictions that run, or for ctx.
-func (s *Service) Close(ctx context.Context) error { return nil }
+// Close drains: new predictions are refused, those under way finish, and every
+// session is closed. It returns ctx's error when ctx ends first; what is in use
+// then stays open. The engine is the caller's to close, after a nil error.
+func (s *Service) Close(ctx context.Context) error { return s.pool.close(ctx) }
 
 // Rows is what a prediction costs: the largest leading dimension among the
 // inputs whose leading dimension the model leaves open; at least 1.
-func Rows(sig *models.Signature, in []Tensor) int { return 1 }
+func Rows(sig *models.Signature, in []Tensor) int {
+	rows := int64(1)
+	for i := range min(len(in), len(sig.Inputs)) {
+		if shape := sig.Inputs[i].Shape; len(shape) > 0 && shape[0] < 0 && len(in[i].Shape) > 0 {
+			rows = max(rows, in[i].Shape[0])
+		}
+	}
+	return int(min(rows, math.MaxInt))
+}

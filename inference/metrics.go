@@ -1,0 +1,105 @@
+package inference
+
+import (
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"modelgate/models"
+)
+
+// labelled bounds how many models have time series of their own; the rest
+// share the label "other".
+const labelled = 256
+
+// metrics are the room's numbers. Labels are names of published models and a
+// fixed list of reasons.
+type metrics struct {
+	queueTime    *prometheus.HistogramVec // by model
+	runTime      *prometheus.HistogramVec // by model
+	loadTime     prometheus.Histogram
+	loads        prometheus.Counter
+	loadFailures prometheus.Counter
+	refused      *prometheus.CounterVec // by reason
+
+	mu       sync.Mutex
+	versions map[string]string // model by version id, of the models with a label; guarded by mu
+	models   map[string]int    // how many versions each of them has there; guarded by mu
+}
+
+// series are the time series of one model.
+type series struct {
+	queueTime, runTime prometheus.Observer
+}
+
+// times reach from 50 us, a tiny model, to more than the default deadline.
+var times = prometheus.ExponentialBuckets(50e-6, 3, 14)
+
+func newMetrics() *metrics {
+	histogram := func(name, help string) prometheus.HistogramOpts {
+		return prometheus.HistogramOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help, Buckets: times}
+	}
+	counter := func(name, help string) prometheus.CounterOpts {
+		return prometheus.CounterOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help}
+	}
+	return &metrics{
+		queueTime:    prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
+		runTime:      prometheus.NewHistogramVec(histogram("run_seconds", "Time a run took, failed ones included."), []string{"model"}),
+		loadTime:     prometheus.NewHistogram(histogram("load_seconds", "Time a successful load took.")),
+		loads:        prometheus.NewCounter(counter("loads_total", "Loads of published models begun.")),
+		loadFailures: prometheus.NewCounter(counter("load_failures_total", "Loads of published models that failed.")),
+		refused:      prometheus.NewCounterVec(counter("refused_total", "Predictions that gave no answer, by reason."), []string{"reason"}),
+		versions:     map[string]string{},
+		models:       map[string]int{},
+	}
+}
+
+// register adds them, and what is read from the service when asked for.
+func (m *metrics) register(r prometheus.Registerer, s *Service) {
+	if r == nil {
+		return
+	}
+	gauge := func(name, help string, read func() float64) prometheus.Collector {
+		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help}, read)
+	}
+	r.MustRegister(m.queueTime, m.runTime, m.loadTime, m.loads, m.loadFailures, m.refused,
+		gauge("sessions", "Models loaded.", func() float64 { n, _ := s.pool.loaded(); return float64(n) }),
+		gauge("session_bytes", "Memory that loaded models are reckoned to take.", func() float64 { _, bytes := s.pool.loaded(); return float64(bytes) }),
+		gauge("queued", "Runs that wait for a slot.", func() float64 { n, _ := s.slots.state(); return float64(n) }),
+		gauge("running", "Runs under way.", func() float64 { _, n := s.slots.state(); return float64(n) }),
+		gauge("tensor_bytes", "Memory of tensors in use.", func() float64 { return float64(s.memory.InUse()) }),
+	)
+}
+
+// series returns the time series for a version's model.
+func (m *metrics) series(v *models.Version) series {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := v.Model
+	switch {
+	case m.versions[v.ID] != "":
+	case m.models[name] > 0 || len(m.models) < labelled:
+		m.versions[v.ID] = name
+		m.models[name]++
+	default:
+		name = "other"
+	}
+	return series{queueTime: m.queueTime.WithLabelValues(name), runTime: m.runTime.WithLabelValues(name)}
+}
+
+// retire drops a model's time series with the last of its versions that was
+// ever loaded.
+func (m *metrics) retire(versionID string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	name := m.versions[versionID]
+	if name == "" {
+		return
+	}
+	delete(m.versions, versionID)
+	if m.models[name]--; m.models[name] == 0 {
+		delete(m.models, name)
+		m.queueTime.DeleteLabelValues(name)
+		m.runTime.DeleteLabelValues(name)
+	}
+}
