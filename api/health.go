@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"html/template"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -92,52 +93,68 @@ func (s *Server) serveDocs(c *call) error {
 //go:embed docs.html
 var docsHTML string
 
+// operation is what the page shows of one.
+type operation struct {
+	Tags        []string `json:"tags"`
+	Summary     string   `json:"summary"`
+	Description string   `json:"description"`
+}
+
+// contract is the part of the specification that the page shows.
+type contract struct {
+	Info struct {
+		Description string `json:"description"`
+	} `json:"info"`
+	Tags []struct {
+		Name        string `json:"name"`
+		Description string `json:"description"`
+	} `json:"tags"`
+	Paths map[string]struct {
+		Get    *operation `json:"get"`
+		Post   *operation `json:"post"`
+		Put    *operation `json:"put"`
+		Patch  *operation `json:"patch"`
+		Delete *operation `json:"delete"`
+	} `json:"paths"`
+}
+
+// docsRow is one operation on the page.
+type docsRow struct{ Method, Path, Summary, Description string }
+
+// under lists the operations with a tag, by path.
+func (c *contract) under(tag string) (rows []docsRow) {
+	for _, path := range slices.Sorted(maps.Keys(c.Paths)) {
+		item := c.Paths[path]
+		for _, x := range []struct {
+			method string
+			op     *operation
+		}{{"GET", item.Get}, {"POST", item.Post}, {"PUT", item.Put}, {"PATCH", item.Patch}, {"DELETE", item.Delete}} {
+			if x.op != nil && slices.Contains(x.op.Tags, tag) {
+				rows = append(rows, docsRow{x.method, path, x.op.Summary, strings.TrimSpace(x.op.Description)})
+			}
+		}
+	}
+	return rows
+}
+
 // docsPage renders the documentation from the specification, once. The page
 // needs no script and nothing from elsewhere.
 func docsPage(openapi []byte) ([]byte, error) {
-	var spec struct {
-		Info struct {
-			Description string `json:"description"`
-		} `json:"info"`
-		Tags []struct {
-			Name        string `json:"name"`
-			Description string `json:"description"`
-		} `json:"tags"`
-		Paths map[string]map[string]struct {
-			Tags        []string `json:"tags"`
-			Summary     string   `json:"summary"`
-			Description string   `json:"description"`
-		} `json:"paths"`
-	}
-	if err := json.Unmarshal(openapi, &spec); err != nil {
+	var c contract
+	if err := json.Unmarshal(openapi, &c); err != nil {
 		return nil, err
 	}
-	type row struct{ Method, Path, Summary, Description string }
 	type section struct {
 		Name, Description string
-		Rows              []row
+		Rows              []docsRow
 	}
 	var page struct {
 		Intro    []string
 		Sections []section
 	}
-	page.Intro = strings.Split(strings.TrimSpace(spec.Info.Description), "\n\n")
-	for _, tag := range spec.Tags {
-		s := section{Name: tag.Name, Description: tag.Description}
-		for path, methods := range spec.Paths {
-			for method, op := range methods {
-				if slices.Contains(op.Tags, tag.Name) {
-					s.Rows = append(s.Rows, row{strings.ToUpper(method), path, op.Summary, op.Description})
-				}
-			}
-		}
-		slices.SortFunc(s.Rows, func(a, b row) int {
-			if by := strings.Compare(a.Path, b.Path); by != 0 {
-				return by
-			}
-			return strings.Compare(a.Method, b.Method)
-		})
-		page.Sections = append(page.Sections, s)
+	page.Intro = strings.Split(strings.TrimSpace(c.Info.Description), "\n\n")
+	for _, tag := range c.Tags {
+		page.Sections = append(page.Sections, section{tag.Name, tag.Description, c.under(tag.Name)})
 	}
 	t, err := template.New("docs").Parse(docsHTML)
 	if err != nil {
