@@ -52,7 +52,8 @@ type Catalog struct {
 const examinations = 2
 
 // New fills the memory of the catalogue from the Store, and sweeps what a
-// crash left behind: temporary files, and blobs that no version has.
+// crash left behind: temporary files, and blobs that no version has. Versions
+// that were out of service for a damaged file are back when it is whole again.
 func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	c := &Catalog{
 		store: cfg.Store, files: cfg.Files, guard: cfg.Guard, limits: cfg.Limits, now: cfg.Now, log: cfg.Logger,
@@ -76,6 +77,9 @@ func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	}
 	if done.kept > 0 {
 		c.log.Warn("the database knows no model, but there are model files; they were left alone. Is it the right database?", "blobs", done.kept)
+	}
+	if err := c.restore(ctx); err != nil {
+		return nil, fmt.Errorf("models: putting a version back into service: %w", err)
 	}
 	return c, nil
 }

@@ -171,7 +171,8 @@ const quarantineTimeout = 5 * time.Second
 // Quarantine puts a version out of service at once: its blob is damaged, or it
 // keeps crashing. It is audited as done by "modelgate" itself; a log or a
 // database that fails does not keep the version in service, but then it is
-// tried again after a restart. Publishing the file once more mends it.
+// tried again after a restart. A version whose file is whole again at the next
+// start is restored; publishing the file once more makes it whole.
 func (c *Catalog) Quarantine(ctx context.Context, v *Version, reason string) error {
 	if err := c.lock(ctx); err != nil {
 		return err
@@ -204,6 +205,33 @@ func (c *Catalog) quarantine(ctx context.Context, v *Version, reason string) boo
 	}
 	c.put(v.Model, m)
 	return true
+}
+
+// restore puts versions back into service whose files are whole again: after
+// a start without the right disk, or when a backup brought them back. Versions
+// that crashed stay where they are. Only New calls it.
+func (c *Catalog) restore(ctx context.Context) error {
+	for _, m := range c.snapshot().sorted {
+		for _, v := range m.Versions {
+			if v.State != Quarantined || !strings.HasPrefix(v.Reason, errDamaged.Error()) {
+				continue
+			}
+			if _, err := c.files.read(ctx, v.Digest, v.Size); err != nil {
+				continue
+			}
+			self := auth.Principal{Username: "modelgate"}
+			if err := c.allow(ctx, &self, "model.restore", m.Name, map[string]string{"version": strconv.Itoa(v.Number)}); err != nil {
+				return err
+			}
+			changed, err := c.store.SetState(ctx, m.Name, v.Number, Ready, "")
+			if err != nil {
+				return err
+			}
+			c.put(m.Name, changed)
+			c.log.Info("version back in service: its file is whole again", "model", m.Name, "version", v.Number)
+		}
+	}
+	return nil
 }
 
 // withState returns a copy of the model with a version in another state.
