@@ -106,12 +106,14 @@ func (m *Memory) Trim() {
 // grow maps one more slab for class i and returns its first block.
 func (m *Memory) grow(ctx context.Context, i int) (*Buffer, error) {
 	size := blockSize(i)
-	blocks := max(1, slabSize/size)
+	// A slab is a small part of the budget, lest blocks of one size keep out
+	// those of all others.
+	blocks := max(1, min(slabSize, m.budget/64)/size)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	if !m.reserve(blocks * size) {
-		// A small budget may have room for a few blocks but for no slab.
+		// There may be room for a block though for no slab.
 		if blocks == 1 || !m.reserve(size) {
 			return nil, ErrQueueFull
 		}

@@ -1,0 +1,291 @@
+// Package inferencetest holds the contract of inference.Engine as a suite that
+// every engine passes (RunTests), and Fake, a small engine in Go for tests that
+// need no runtime, or one that waits to be told.
+//
+// It is for tests alone and must not be linked into the program.
+package inferencetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"modelgate/inference"
+	"modelgate/models"
+)
+
+// maxStrays is how many loads that ran out of time a Fake lets go on.
+const maxStrays = 2
+
+// Fake is an inference.Engine that reads the ONNX files of testdata: it knows
+// models by the operators in them, and computes those of one or two lines
+// exactly (programs in compute.go). What it does not know it loads all the
+// same, and answers with zeros or empty strings of the declared shapes, whose
+// open dimensions are the first input's leading one. Safe for concurrent use.
+type Fake struct {
+	mem *inference.Memory
+
+	mu       sync.Mutex
+	closed   bool                      // guarded by mu
+	sessions map[*fakeSession]struct{} // open; guarded by mu
+	strays   int                       // guarded by mu
+	runs     *Gate                     // guarded by mu
+	loads    *Gate                     // guarded by mu
+	runErr   error                     // guarded by mu
+	loadErr  error                     // guarded by mu
+	stats    Stats                     // guarded by mu
+}
+
+// Stats count what was done with a Fake.
+type Stats struct {
+	Loads   int // that succeeded
+	Open    int // sessions
+	Runs    int // that began
+	Running int
+	Misused int // sessions closed under a run
+}
+
+// NewFake returns an engine whose outputs come from mem.
+func NewFake(mem *inference.Memory) *Fake {
+	return &Fake{mem: mem, sessions: map[*fakeSession]struct{}{}}
+}
+
+// HoldRuns makes every run from now on wait at the gate before it computes;
+// its context still ends it.
+func (f *Fake) HoldRuns() *Gate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runs = newGate()
+	return f.runs
+}
+
+// HoldLoads makes every load from now on wait at the gate. One whose time ends
+// there goes on waiting as a stray.
+func (f *Fake) HoldLoads() *Gate {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loads = newGate()
+	return f.loads
+}
+
+// FailRuns makes every run from now on fail with err; nil: no longer.
+func (f *Fake) FailRuns(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.runErr = err
+}
+
+// FailLoads makes every load from now on fail with err; nil: no longer.
+func (f *Fake) FailLoads(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.loadErr = err
+}
+
+// Stats returns the counts so far.
+func (f *Fake) Stats() Stats {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.stats
+	s.Open = len(f.sessions)
+	return s
+}
+
+// Load: see inference.Engine. What models.Verify refuses can't be loaded.
+func (f *Fake) Load(ctx context.Context, model []byte, opts inference.Options) (inference.Session, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, inference.ErrLoadTimeout.Because(err)
+	}
+	f.mu.Lock()
+	gate, fail, closed, strays := f.loads, f.loadErr, f.closed, f.strays
+	f.mu.Unlock()
+	switch {
+	case closed:
+		return nil, inference.ErrUnavailable.Because(errors.New("the engine is closed"))
+	case strays >= maxStrays:
+		return nil, inference.ErrUnavailable.Because(errors.New("too many loads stray"))
+	case fail != nil:
+		return nil, fail
+	}
+	graph, facts, err := models.Verify(model, models.Limits{})
+	if err != nil {
+		return nil, inference.ErrLoad.Because(err)
+	}
+	operators := strings.Join(facts.Operators, " ")
+	if operators == constantBomb {
+		gate = newGate() // nobody opens it
+	}
+	if opts.LoadTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, opts.LoadTimeout)
+		defer cancel()
+	}
+	if err := gate.wait(ctx); err != nil {
+		if operators != constantBomb {
+			f.stray(gate)
+		}
+		return nil, inference.ErrLoadTimeout.Because(err)
+	}
+	s := &fakeSession{engine: f, graph: graph, program: programs[operators], size: int64(len(model))}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil, inference.ErrUnavailable.Because(errors.New("the engine is closed"))
+	}
+	f.sessions[s] = struct{}{}
+	f.stats.Loads++
+	return s, nil
+}
+
+// stray counts a load that nobody waits for until its gate opens.
+func (f *Fake) stray(gate *Gate) {
+	f.mu.Lock()
+	f.strays++
+	f.mu.Unlock()
+	go func() {
+		<-gate.opened
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.strays--
+	}()
+}
+
+// Close: see inference.Engine.
+func (f *Fake) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.sessions) > 0 {
+		return fmt.Errorf("%d sessions are open", len(f.sessions))
+	}
+	f.closed = true
+	return nil
+}
+
+// fakeSession is one loaded model of a Fake.
+type fakeSession struct {
+	engine  *Fake
+	graph   models.Graph
+	program program // nil: zeros
+	size    int64
+	running int  // guarded by engine.mu
+	closed  bool // guarded by engine.mu
+}
+
+func (s *fakeSession) Graph() models.Graph { return s.graph }
+
+// Memory is the size of the file, so that tests can foresee it.
+func (s *fakeSession) Memory() int64 { return s.size }
+
+func (s *fakeSession) Close() error {
+	f := s.engine
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.running > 0 {
+		f.stats.Misused++
+		return fmt.Errorf("session closed under %d runs", s.running)
+	}
+	delete(f.sessions, s)
+	return nil
+}
+
+func (s *fakeSession) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.check(in, want); err != nil {
+		return nil, inference.ErrRun.Because(err)
+	}
+	gate, fail, err := s.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer s.end()
+	if err := gate.wait(ctx); err != nil {
+		return nil, err
+	}
+	if fail != nil {
+		return nil, fail
+	}
+	return s.compute(ctx, in, want)
+}
+
+func (s *fakeSession) begin() (*Gate, error, error) {
+	f := s.engine
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s.closed {
+		return nil, nil, inference.ErrUnavailable.Because(errors.New("the session is closed"))
+	}
+	s.running++
+	f.stats.Runs++
+	f.stats.Running++
+	return f.runs, f.runErr, nil
+}
+
+func (s *fakeSession) end() {
+	f := s.engine
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s.running--
+	f.stats.Running--
+	if s.closed && s.running == 0 {
+		delete(f.sessions, s)
+	}
+}
+
+// check compares with the graph, as a runtime does.
+func (s *fakeSession) check(in []inference.Tensor, want []int) error {
+	if len(in) != len(s.graph.Inputs) {
+		return fmt.Errorf("%d tensors for %d inputs", len(in), len(s.graph.Inputs))
+	}
+	for i := range in {
+		g := &s.graph.Inputs[i]
+		n, ok := inference.Elements(in[i].Shape)
+		if in[i].Type != g.Type || len(in[i].Shape) != len(g.Shape) || !ok || int64(in[i].Len()) != n ||
+			len(in[i].Data) != in[i].Len()*in[i].Type.Size() {
+			return fmt.Errorf("input %d does not fit", i)
+		}
+		for k, d := range g.Shape {
+			if d >= 0 && in[i].Shape[k] != d {
+				return fmt.Errorf("dimension %d of input %d is not %d", k, i, d)
+			}
+		}
+	}
+	for i, output := range want {
+		if output < 0 || output >= len(s.graph.Outputs) || slices.Contains(want[:i], output) {
+			return fmt.Errorf("there is no output %d, or it is wanted twice", output)
+		}
+	}
+	return nil
+}
+
+// compute runs the program and keeps what is wanted.
+func (s *fakeSession) compute(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
+	m := &machine{ctx: ctx, mem: s.engine.mem, graph: &s.graph, in: in, out: make([]inference.Value, len(s.graph.Outputs))}
+	for i := range m.out {
+		m.out[i].Kind = s.graph.Outputs[i].Kind
+	}
+	run := s.program
+	if run == nil {
+		run = zeros
+	}
+	run(m)
+	var list []inference.Value
+	if m.err == nil {
+		list = make([]inference.Value, len(want))
+		for i, output := range want {
+			list[i], m.out[output] = m.out[output], inference.Value{}
+		}
+	}
+	for i := range m.out {
+		m.out[i].Release()
+	}
+	return list, m.err
+}
