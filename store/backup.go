@@ -21,7 +21,7 @@ func (db *DB) Backup(ctx context.Context, path string) error {
 	}
 	defer os.Remove(part.Name())
 	defer part.Close()
-	if err := db.dialect.backup(ctx, db.readers, part.Name()); err != nil {
+	if err := db.dialect.backup(ctx, db.path, part.Name()); err != nil {
 		return fmt.Errorf("backup: %w", db.failed(ctx, err))
 	}
 	if err := part.Sync(); err != nil {

@@ -26,8 +26,8 @@ type dialect struct {
 	rebind func(query string) string
 	// violated tells which constraint an error is about.
 	violated func(error) violation
-	// backup writes a consistent copy into the empty file at path.
-	backup func(ctx context.Context, db *sql.DB, path string) error
+	// backup writes a consistent copy of the database into the empty file at path.
+	backup func(ctx context.Context, database, path string) error
 }
 
 // A violation is a constraint that a statement would have broken.
@@ -47,10 +47,7 @@ var sqlite = dialect{
 	migrations: sub(migrations, "migrations/sqlite"),
 	rebind:     func(query string) string { return query },
 	violated:   violatedSQLite,
-	backup: func(ctx context.Context, db *sql.DB, path string) error {
-		_, err := db.ExecContext(ctx, "VACUUM INTO ?", path)
-		return err
-	},
+	backup:     backupSQLite,
 }
 
 func sub(from fs.FS, folder string) fs.FS {
@@ -166,6 +163,17 @@ func advice(err error) error {
 	case codes.SQLITE_BUSY:
 		return fmt.Errorf("another program keeps the file locked; stop it and start again: %w", err)
 	}
+	return err
+}
+
+// backupSQLite reads on a connection of its own: a copy may take long, and one of the readers may not write any file.
+func backupSQLite(ctx context.Context, database, path string) (err error) {
+	source, err := connectSQLite(database, url.Values{"_busy_timeout": {busyMilliseconds}}, 1)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, source.Close()) }()
+	_, err = source.ExecContext(ctx, `VACUUM INTO ?`, path)
 	return err
 }
 

@@ -215,3 +215,31 @@ func TestWriteInCallback(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Two processes use one file: neither loses what the other wrote, and both wait for their turn.
+func TestTwoProcesses(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "modelgate.db")
+	dbs := []*DB{openAt(t, path), openAt(t, path)} // a lock of the file knows no difference
+	if err := create(t.Context(), dbs[0], "ada"); err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i := range 20 {
+		group.Go(func() {
+			_, err := dbs[i%2].UpdateUser(context.Background(), "ada", func(u auth.User, _ int) (auth.User, error) {
+				u.PasswordHash += "x"
+				return u, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	for _, db := range dbs {
+		if u, err := db.User(t.Context(), "ada"); err != nil || len(u.PasswordHash) != 20 {
+			t.Errorf("%+v, %v", u, err)
+		}
+	}
+}

@@ -35,6 +35,7 @@ const patience = 8 * time.Second
 // database, whatever the context allows: the operation then fails as unavailable and has changed nothing.
 type DB struct {
 	dialect  *dialect
+	path     string  // where the database is
 	writer   *sql.DB // one connection: writers queue here, in order, rather than for the file's lock
 	readers  *sql.DB // never write, never wait for the writer
 	log      *slog.Logger
@@ -63,7 +64,7 @@ func Open(ctx context.Context, url string, log *slog.Logger) (*DB, error) {
 	if err := prepareFile(path); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
-	db := &DB{dialect: &sqlite, log: log, patience: patience}
+	db := &DB{dialect: &sqlite, path: path, log: log, patience: patience}
 	if db.writer, db.readers, err = openSQLite(ctx, path); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}

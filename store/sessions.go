@@ -41,7 +41,8 @@ func taken(err error) error {
 	return err
 }
 
-// addToken makes a token the live one of a session that has none.
+// addToken makes a token the live one of a session that has none. It ends with the session at the latest: whether a session
+// can go on is to be seen from its live token alone.
 func (t *tx) addToken(s auth.Session, r auth.RefreshToken) error {
 	expires := min(micros(r.ExpiresAt), micros(s.ExpiresAt))
 	_, err := t.exec(`INSERT INTO refresh_tokens (hash, session_id, expires_at) VALUES (?, ?, ?)`, r.Hash[:], s.ID, expires)
@@ -56,8 +57,7 @@ func (db *DB) Session(ctx context.Context, id string) (auth.Session, error) {
 // SessionOfRefresh implements auth.Store.
 func (db *DB) SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (auth.Session, error) {
 	return db.session(ctx, `SELECT `+sessionColumns+` FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
-		WHERE r.hash = ? AND r.used_at IS NULL AND r.expires_at > ? AND s.expires_at > ?`,
-		hash[:], micros(now), micros(now))
+		WHERE r.hash = ? AND r.used_at IS NULL AND r.expires_at > ?`, hash[:], micros(now))
 }
 
 func (db *DB) session(ctx context.Context, query string, args ...any) (auth.Session, error) {
@@ -80,9 +80,9 @@ func (db *DB) SessionsOf(ctx context.Context, userID string, now time.Time) ([]a
 			err := s(intoSession(&one)...)
 			list = append(list, one)
 			return err
-		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND s.expires_at > ? AND EXISTS
+		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND EXISTS
 				(SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > ?)
-			ORDER BY s.created_at DESC, s.id`, userID, micros(now), micros(now))
+			ORDER BY s.created_at DESC, s.id`, userID, micros(now))
 	})
 	if err != nil {
 		return nil, authError(err)
@@ -105,7 +105,7 @@ func (db *DB) Rotate(ctx context.Context, old [32]byte, next auth.RefreshToken, 
 			return err
 		case reused:
 			return t.endSession(session.ID)
-		case micros(expires) <= micros(now) || micros(session.ExpiresAt) <= micros(now):
+		case micros(expires) <= micros(now):
 			return auth.ErrToken
 		}
 		// Of several that read the token as unused this statement lets one pass, on any database.

@@ -8,11 +8,9 @@ import (
 // sweepBatch bounds how long a step of Sweep keeps other writers waiting.
 const sweepBatch = 500
 
-// sweeps remove what has expired, at most LIMIT rows a time. A session whose live token has expired can't be refreshed
-// any more and counts as expired; it goes before its token, which finds it. Used tokens are kept until they would have
-// expired, so that their replay is seen.
+// sweeps remove what has expired, at most LIMIT rows a time. A session has expired when its live token has, and goes with
+// all its tokens. Used tokens are kept until they would have expired, so that their replay is seen.
 var sweeps = []string{
-	`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM sessions WHERE id IN (SELECT session_id FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NULL LIMIT ?)`,
 	`DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NOT NULL LIMIT ?)`,
 	`DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE expires_at <= ? LIMIT ?)`,

@@ -171,11 +171,11 @@ func testUpdateUser(t *testing.T, s Store) {
 
 	// A function may write into what it is given.
 	got, err = s.UpdateUser(ctx, ada.ID, func(old auth.User, _ int) (auth.User, error) {
-		old.Roles[0], old.Roles[1] = "user", "user"
+		old.Roles[1] = "user"
 		return old, nil
 	})
 	ok(t, err)
-	after.Roles = []string{"user"}
+	after.Roles = []string{"admin", "user"}
 	checkUser(t, got, after)
 
 	got, err = s.UpdateUser(ctx, ada.ID, func(old auth.User, _ int) (auth.User, error) {

@@ -43,7 +43,6 @@ CREATE TABLE sessions (
 	expires_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX sessions_user ON sessions (user_id, created_at);
-CREATE INDEX sessions_expiry ON sessions (expires_at);
 
 CREATE TABLE refresh_tokens (
 	hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),

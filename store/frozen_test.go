@@ -1,0 +1,219 @@
+package store
+
+import (
+	"bytes"
+	"database/sql"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"modelgate/audit"
+	"modelgate/auth"
+	"modelgate/models"
+)
+
+var update = flag.Bool("update", false, "freeze the newest schema, if testdata has it not yet")
+
+// Databases of every schema that was ever released, with a row in each table, are brought forward and read. They are
+// written once, with -update, and never again.
+func TestFrozenSchemas(t *testing.T) {
+	fresh := open(t)
+	newest := version(t, fresh)
+	if name := frozen(newest); *update {
+		if _, err := os.Stat(name); err == nil {
+			t.Fatalf("%s is frozen; a change of the schema is a new migration", name)
+		}
+		fillFrozen(t, fresh)
+		if err := os.WriteFile(name, dump(t, fresh), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := schema(t, open(t))
+	for v := 1; v <= newest; v++ {
+		t.Run(fmt.Sprint(v), func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "modelgate.db")
+			thaw(t, frozen(v), path)
+			db := openAt(t, path)
+			if got := version(t, db); got != newest {
+				t.Errorf("schema %d; want %d", got, newest)
+			}
+			if got := schema(t, db); !slices.Equal(got, want) {
+				t.Errorf("brought forward, the schema is\n%s\nbut a fresh one is\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+			}
+			checkIntegrity(t, db)
+			checkFrozen(t, db)
+			openAt(t, path) // once forward, there is nothing to do
+		})
+	}
+}
+
+func frozen(version int) string { return fmt.Sprintf("testdata/schema_%d.sql", version) }
+
+// thaw makes a database of a frozen one.
+func thaw(t *testing.T, from, path string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(string(text)); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := db.Query(`SELECT name FROM sqlite_schema WHERE type = 'table'`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tables []string
+	for rows.Next() {
+		var name string
+		if err := rows.Scan(&name); err != nil {
+			t.Fatal(err)
+		}
+		tables = append(tables, name)
+	}
+	for _, name := range tables {
+		var n int
+		if err := db.QueryRow(`SELECT count(*) FROM "` + name + `"`).Scan(&n); err != nil || n == 0 {
+			t.Errorf("%s: %d rows in %s, %v", from, n, name, err)
+		}
+	}
+}
+
+// schema describes tables, references and indexes, and what is built in.
+func schema(t *testing.T, db *DB) []string {
+	t.Helper()
+	list := column(t, db, `
+		SELECT m.name || '.' || c.name || ' ' || c.type || ' null ' || (1 - c."notnull") || ' key ' || c.pk || ' default ' || coalesce(c.dflt_value, '-')
+		FROM sqlite_schema m, pragma_table_xinfo(m.name) c WHERE m.type = 'table'
+		UNION ALL
+		SELECT m.name || ' (' || f."from" || ') to ' || f."table" || ' (' || f."to" || ') delete ' || f.on_delete || ' place ' || f.seq
+		FROM sqlite_schema m, pragma_foreign_key_list(m.name) f WHERE m.type = 'table'
+		UNION ALL
+		SELECT m.name || ' index ' || i.name || ' unique ' || i."unique" || ' partial ' || i.partial || ' ' || c.seqno || ' ' || coalesce(c.name, '-')
+		FROM sqlite_schema m, pragma_index_list(m.name) i, pragma_index_info(i.name) c WHERE m.type = 'table'
+		UNION ALL
+		SELECT 'built in ' || name || ' ' || permissions || ' ' || rate FROM roles WHERE builtin`)
+	slices.Sort(list)
+	return list
+}
+
+// dump writes a database as statements, as `sqlite3 FILE .dump` does.
+func dump(t *testing.T, db *DB) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "-- A database of schema %d with a row in every table. Never edit this file.\n", version(t, db))
+	fmt.Fprintf(&out, "PRAGMA foreign_keys = OFF;\nPRAGMA application_id = %d;\nBEGIN;\n", applicationID)
+	for _, statement := range column(t, db, `SELECT sql FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY rowid`) {
+		fmt.Fprintf(&out, "%s;\n", statement)
+	}
+	for _, table := range column(t, db, `SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid`) {
+		columns := column(t, db, `SELECT 'quote("' || name || '")' FROM pragma_table_info(?)`, table)
+		for _, row := range column(t, db, `SELECT `+strings.Join(columns, ` || ',' || `)+` FROM "`+table+`"`) {
+			fmt.Fprintf(&out, "INSERT INTO \"%s\" VALUES (%s);\n", table, row)
+		}
+	}
+	for _, statement := range column(t, db, `SELECT sql FROM sqlite_schema WHERE type <> 'table' AND sql IS NOT NULL ORDER BY rowid`) {
+		fmt.Fprintf(&out, "%s;\n", statement)
+	}
+	fmt.Fprintln(&out, "COMMIT;")
+	return out.Bytes()
+}
+
+// frozenTime is when everything in the frozen databases happened.
+var frozenTime = time.Date(2026, 3, 1, 12, 0, 0, 123_456_000, time.UTC)
+
+func frozenModel() (*models.Model, *models.Version) {
+	decimals := 2
+	return &models.Model{ID: "m", Name: "iris", Description: "flowers", OwnerID: "u", Roles: []string{"analyst"},
+			Disclosure: models.Disclosure{Rule: models.Rule{Outputs: []string{"label"}, Decimals: &decimals},
+				Roles: map[string]models.Rule{"analyst": {TopK: 1, LabelOnly: true}}},
+			Serving: models.Serving{TimeoutMS: 100}, Aliases: map[string]int{"stable": 1}, CreatedAt: frozenTime, UpdatedAt: frozenTime},
+		&models.Version{ID: "v", Digest: strings.Repeat("ab", 32), Size: 1234, State: models.Ready, CreatedBy: "u", CreatedAt: frozenTime,
+			Signature: models.Signature{
+				Inputs:  []models.TensorSpec{{Name: "X", GraphValue: models.GraphValue{Name: "x:0", Type: models.Float32, Shape: []int64{-1, 4}}}},
+				Outputs: []models.TensorSpec{{Name: "label", GraphValue: models.GraphValue{Name: "l", Kind: models.KindMaps, Type: models.Float32, Key: models.Int64}}}},
+			Facts: models.Facts{Opset: 15, Operators: []string{"ZipMap"}, Nodes: 1, Parameters: 2, Trial: "ran"}}
+}
+
+// fillFrozen puts a row into every table.
+func fillFrozen(t *testing.T, db *DB) {
+	t.Helper()
+	ctx := t.Context()
+	ok := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ok(db.PutRole(ctx, auth.Role{Name: "analyst", Permissions: auth.AuditRead, Rate: "600-M", CreatedAt: frozenTime}))
+	ok(db.CreateUser(ctx, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", Roles: []string{"admin", "analyst"},
+		CreatedAt: frozenTime, UpdatedAt: frozenTime},
+		&auth.Ticket{Hash: secret("ticket"), Kind: auth.PasswordReset, UserID: "u", ExpiresAt: far}))
+	ok(db.CreateSession(ctx, auth.Session{ID: "s", UserID: "u", ClientID: "modelgate", Address: "192.0.2.1", UserAgent: "curl/8",
+		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}, auth.RefreshToken{Hash: secret("used"), ExpiresAt: far}))
+	_, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{Hash: secret("live"), ExpiresAt: far}, frozenTime)
+	ok(err)
+	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
+		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+	m, v := frozenModel()
+	_, err = db.AddVersion(ctx, m, v, nil)
+	ok(err)
+	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
+}
+
+// checkFrozen reads what fillFrozen wrote, whatever has become of the schema since.
+func checkFrozen(t *testing.T, db *DB) {
+	t.Helper()
+	ctx := t.Context()
+	same := func(what string, got, want any, err error) {
+		t.Helper()
+		if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); err != nil || g != w {
+			t.Errorf("%s:\n%s, %v; want\n%s", what, g, err, w)
+		}
+	}
+	u, err := db.UserByName(ctx, "ada")
+	same("user", u, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", Roles: []string{"admin", "analyst"},
+		CreatedAt: frozenTime, UpdatedAt: frozenTime}, err)
+	roles, err := db.Roles(ctx)
+	i := slices.IndexFunc(roles, func(r auth.Role) bool { return r.Name == "analyst" })
+	if err != nil || i < 0 {
+		t.Fatalf("roles: %+v, %v", roles, err)
+	}
+	same("role", roles[i], auth.Role{Name: "analyst", Permissions: auth.AuditRead, Rate: "600-M", CreatedAt: frozenTime}, nil)
+	session := auth.Session{ID: "s", UserID: "u", ClientID: "modelgate", Address: "192.0.2.1", UserAgent: "curl/8",
+		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
+	s, err := db.SessionOfRefresh(ctx, secret("live"), frozenTime)
+	same("session", s, session, err)
+	k, err := db.KeyByHash(ctx, secret("key"))
+	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
+		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}, err)
+	h, err := db.AuditHead(ctx)
+	same("head", h, audit.Head{Seq: 42, Hash: "abc"}, err)
+
+	list, err := db.Models(ctx)
+	if err != nil || len(list) != 1 || len(list[0].Versions) != 1 {
+		t.Fatalf("models: %+v, %v", list, err)
+	}
+	m, v := frozenModel()
+	m.DefaultVersion, m.NextVersion, v.Number, v.Model = 1, 2, 1, "iris"
+	same("version", *list[0].Versions[0], *v, nil)
+	same("decimals", *list[0].Disclosure.Decimals, *m.Disclosure.Decimals, nil)
+	list[0].Disclosure.Decimals, m.Disclosure.Decimals, list[0].Versions = nil, nil, nil
+	same("model", *list[0], *m, nil)
+
+	_, err = db.Redeem(ctx, secret("ticket"), auth.PasswordReset, frozenTime, func(u auth.User) (auth.User, error) { return u, nil })
+	same("ticket", nil, nil, err)
+	if _, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{}, frozenTime); err == nil || !strings.Contains(err.Error(), "refresh_reused") {
+		t.Errorf("replay of a used token: %v", err)
+	}
+}
