@@ -75,6 +75,11 @@ func noLimits(_ *auth.Config, c *Config) {
 	c.Limits = Limits{Predict: "1000000-S", Login: "1000000-S", Unauthenticated: "1000000-S"}
 }
 
+// withGrace makes slow clients fail fast.
+func withGrace(_ *auth.Config, c *Config) {
+	c.BodyGrace, c.WriteGrace = 300*time.Millisecond, 500*time.Millisecond
+}
+
 func newWorld(t testing.TB, options ...option) *world {
 	t.Helper()
 	ctx := context.Background()
@@ -119,6 +124,13 @@ func newWorld(t testing.TB, options ...option) *world {
 	w.serve()
 	w.admin = w.login("admin", adminPassword)
 	return w
+}
+
+// in is the world for a subtest.
+func (w *world) in(t testing.TB) *world {
+	c := *w
+	c.t = t
+	return &c
 }
 
 // inference serves models with ONNX Runtime. Without the library, tests that
