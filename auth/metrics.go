@@ -6,8 +6,9 @@ import "github.com/prometheus/client_golang/prometheus"
 // chosen by a caller.
 type metrics struct {
 	failures    *prometheus.CounterVec // by action and reason
-	hits        prometheus.Counter
-	misses      prometheus.Counter
+	lookups     *prometheus.CounterVec
+	hits        prometheus.Counter // of lookups
+	misses      prometheus.Counter // of lookups
 	hashWait    prometheus.Histogram
 	hashRefused prometheus.Counter
 }
@@ -20,8 +21,9 @@ func newMetrics() *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "modelgate_signin_failures_total", Help: "Failed sign-ins, refreshes and redemptions, by action and reason.",
 		}, []string{"action", "reason"}),
-		hits:   lookups.WithLabelValues("hit"),
-		misses: lookups.WithLabelValues("miss"),
+		lookups: lookups,
+		hits:    lookups.WithLabelValues("hit"),
+		misses:  lookups.WithLabelValues("miss"),
 		hashWait: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "modelgate_password_hash_wait_seconds", Help: "How long callers waited for their turn to have a password hashed.",
 			Buckets: []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
@@ -35,5 +37,5 @@ func newMetrics() *metrics {
 // Collectors are the room's metrics, for the server to register.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.failures, m.hits, m.misses, m.hashWait, m.hashRefused}
+	return []prometheus.Collector{m.failures, m.lookups, m.hashWait, m.hashRefused}
 }

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -53,45 +55,60 @@ func needRuntime(t *testing.T) {
 func start(t *testing.T, data string, env ...string) *program {
 	t.Helper()
 	needRuntime(t)
-	p := &program{t: t, data: data, done: make(chan struct{})}
-	p.cmd = exec.Command("modelgate", "serve", "--listen", "127.0.0.1:0", "--data", data)
-	p.cmd.Env = append(os.Environ(), append([]string{"MODELGATE_ADMIN_PASSWORD=" + adminPassword}, env...)...)
-	p.cmd.Dir = t.TempDir() // no .env of the tree
-	pipe, err := p.cmd.StderrPipe()
+	p, err := launch(data, t.TempDir(), env...)
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.t = t
+	t.Cleanup(p.kill)
+	return p
+}
+
+// launch is start for who has no testing.T. dir is the working directory,
+// which should hold no .env.
+func launch(data, dir string, env ...string) (*program, error) {
+	p := &program{data: data, done: make(chan struct{})}
+	p.cmd = exec.Command("modelgate", "serve", "--listen", "127.0.0.1:0", "--data", data)
+	p.cmd.Env = append(os.Environ(), append([]string{"MODELGATE_ADMIN_PASSWORD=" + adminPassword}, env...)...)
+	p.cmd.Dir = dir
+	pipe, err := p.cmd.StderrPipe()
+	if err != nil {
+		return nil, err
+	}
 	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	listening := make(chan string, 1)
-	go func() {
-		defer close(p.done)
-		defer close(listening)
-		address := regexp.MustCompile(`modelgate listens on (\S+);`)
-		lines := bufio.NewScanner(pipe)
-		lines.Buffer(nil, 1<<20)
-		for lines.Scan() {
-			p.mu.Lock()
-			p.stderr.WriteString(lines.Text() + "\n")
-			p.mu.Unlock()
-			if m := address.FindStringSubmatch(lines.Text()); m != nil {
-				listening <- m[1]
-			}
-		}
-	}()
-	t.Cleanup(func() { p.kill() })
+	go p.read(pipe, listening)
 	select {
 	case url, ok := <-listening:
 		if !ok {
-			p.cmd.Wait()
-			t.Fatalf("the server ended at its start:\n%s", p.output())
+			p.kill()
+			return nil, fmt.Errorf("the server ended at its start:\n%s", p.output())
 		}
 		p.url = url
+		return p, nil
 	case <-time.After(60 * time.Second):
-		t.Fatalf("the server did not listen within 60 s:\n%s", p.output())
+		p.kill()
+		return nil, fmt.Errorf("the server did not listen within 60 s:\n%s", p.output())
 	}
-	return p
+}
+
+// read keeps what the server writes and tells the address when it comes.
+func (p *program) read(pipe io.Reader, listening chan<- string) {
+	defer close(p.done)
+	defer close(listening)
+	address := regexp.MustCompile(`modelgate listens on (\S+);`)
+	lines := bufio.NewScanner(pipe)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		p.mu.Lock()
+		p.stderr.WriteString(lines.Text() + "\n")
+		p.mu.Unlock()
+		if m := address.FindStringSubmatch(lines.Text()); m != nil {
+			listening <- m[1]
+		}
+	}
 }
 
 func (p *program) output() string {

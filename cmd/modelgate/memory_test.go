@@ -48,7 +48,7 @@ func TestMemoryIsFlat(t *testing.T) {
 		for range callers {
 			group.Go(func() {
 				for i := next.Add(1); i <= int64(n) && !t.Failed(); i = next.Add(1) {
-					if status, answer := ask(p.url, tokens.AccessToken, bodies[int(i)%len(bodies)]); status != 200 {
+					if status, answer := predictAs(p.url, tokens.AccessToken, bodies[int(i)%len(bodies)]); status != 200 {
 						t.Errorf("prediction %d: status %d: %s", i, status, answer)
 					}
 				}
@@ -68,7 +68,7 @@ func TestMemoryIsFlat(t *testing.T) {
 	}
 }
 
-func ask(url, token string, body []byte) (int, string) {
+func predictAs(url, token string, body []byte) (int, string) {
 	req, err := http.NewRequest(http.MethodPost, url+"/predict", bytes.NewReader(body))
 	if err != nil {
 		return 0, err.Error()

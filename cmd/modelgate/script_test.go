@@ -16,6 +16,7 @@ func TestScripts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	needRuntime(t)
 	testscript.Run(t, testscript.Params{
 		Dir: filepath.Join("testdata", "script"),
 		Setup: func(env *testscript.Env) error {
@@ -29,13 +30,13 @@ func TestScripts(t *testing.T) {
 					env.Setenv(kv[0], kv[1])
 				}
 			}
-			env.Values["t"] = env.T()
 			return os.MkdirAll(home, 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"server": func(ts *testscript.TestScript, _ bool, args []string) {
 				data := ts.MkAbs("data")
-				p := start(t, data, args...)
+				p, err := launch(data, ts.MkAbs("home"), args...)
+				ts.Check(err)
 				ts.Setenv("URL", p.url)
 				ts.Setenv("DATA", data)
 				ts.Defer(p.kill)
