@@ -93,7 +93,6 @@ func same(status int) (all [9]int) {
 // token.
 func TestMatrix(t *testing.T) {
 	w := newWorld(t, noLimits)
-	w.needRuntime()
 	w.role("users-role", "users:manage")
 	w.role("audit-role", "audit:read")
 	w.role("metrics-role", "metrics:read")

@@ -21,6 +21,7 @@ import (
 	"modelgate/audit"
 	"modelgate/auth"
 	"modelgate/inference"
+	"modelgate/inference/inferencetest"
 	"modelgate/inference/ort"
 	"modelgate/models"
 	"modelgate/store"
@@ -45,6 +46,8 @@ type world struct {
 	models *models.Catalog
 	log    *lockedBuffer
 	clock  *clock
+	memory *inference.Memory
+	fake   *inferencetest.Fake
 
 	admin string // access token
 }
@@ -82,6 +85,11 @@ func withGrace(_ *auth.Config, c *Config) {
 
 func newWorld(t testing.TB, options ...option) *world {
 	t.Helper()
+	return newWorldOn(t, false, options...)
+}
+
+func newWorldOn(t testing.TB, real bool, options ...option) *world {
+	t.Helper()
 	ctx := context.Background()
 	w := &world{t: t, dir: t.TempDir(), log: new(lockedBuffer), clock: newClock()}
 	w.clock.at.Store(time.Now().UnixNano())
@@ -118,7 +126,7 @@ func newWorld(t testing.TB, options ...option) *world {
 	_, _, err = w.auth.EnsureAdmin(ctx, adminPassword)
 	must("first administrator")
 	cfg.Auth = w.auth
-	cfg.Inference = w.inference()
+	cfg.Inference = w.inference(real)
 	w.api, err = New(cfg)
 	must("api")
 	w.serve()
@@ -133,13 +141,18 @@ func (w *world) in(t testing.TB) *world {
 	return &c
 }
 
-// inference serves models with ONNX Runtime. Without the library, tests that
-// need it skip by w.needRuntime.
-func (w *world) inference() *inference.Service {
-	memory := inference.NewMemory(256 << 20)
-	cfg := inference.Config{Catalog: w.models, Memory: memory, Timeout: 5 * time.Second}
-	if path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB")); err == nil {
-		engine, err := ort.Open(path, ort.Config{Memory: memory})
+// inference serves models with the engine that is made for tests, which they
+// can hold, or with ONNX Runtime.
+func (w *world) inference(real bool) *inference.Service {
+	w.memory = inference.NewMemory(64 << 20)
+	w.fake = inferencetest.NewFake(w.memory)
+	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2}
+	if real {
+		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
+		if err != nil {
+			w.t.Skip("ONNX Runtime is not installed: make runtime")
+		}
+		engine, err := ort.Open(path, ort.Config{Memory: w.memory})
 		if err != nil {
 			w.t.Fatal(err)
 		}
@@ -368,15 +381,6 @@ func (w *world) upload(token, name, file, spec string) answer {
 	}
 	body, contentType := multipartBody(w.t, parts...)
 	return w.do(request{method: "POST", path: "/models/" + name + "/versions", token: token, body: body, contentType: contentType})
-}
-
-// needRuntime skips tests that run models where the runtime is not installed;
-// `make test` installs it.
-func (w *world) needRuntime() {
-	w.t.Helper()
-	if _, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB")); err != nil {
-		w.t.Skip("ONNX Runtime is not installed: make runtime")
-	}
 }
 
 const irisRow = `{"model":"iris","inputs":{"X":[[5.1,3.5,1.4,0.2]]}}`
