@@ -1,0 +1,259 @@
+package inference
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// runner starts runs and remembers in which order they got their turn.
+type runner struct {
+	t     *testing.T
+	slots *slots
+
+	mu    sync.Mutex
+	began []string         // guarded by mu
+	turns map[string]*turn // guarded by mu
+	errs  map[string]error // guarded by mu
+	lanes map[string]*lane
+}
+
+func newRunner(t *testing.T, s *slots) *runner {
+	return &runner{t: t, slots: s, turns: map[string]*turn{}, errs: map[string]error{}, lanes: map[string]*lane{}}
+}
+
+// start asks for a turn of a model and returns when the run has begun, failed,
+// or waits. Runs are named model and a number, like "a1".
+func (r *runner) start(ctx context.Context, name string) {
+	l := r.lanes[name[:1]]
+	if l == nil {
+		l = &lane{}
+		r.lanes[name[:1]] = l
+	}
+	go func() {
+		t, err := r.slots.acquire(ctx, l)
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.errs[name] = err; err == nil {
+			r.began = append(r.began, name)
+			r.turns[name] = t
+		}
+	}()
+	synctest.Wait()
+}
+
+func (r *runner) end(name string) {
+	r.slots.release(r.turns[name])
+	synctest.Wait()
+}
+
+// expect compares what has begun so far. Turns granted at one moment have no
+// order.
+func (r *runner) expect(names ...string) {
+	r.t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	slices.Sort(r.began)
+	slices.Sort(names)
+	if !slices.Equal(r.began, names) {
+		r.t.Fatalf("began %v, want %v", r.began, names)
+	}
+}
+
+// pass lets the clock of a synctest bubble go on.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// idle fails unless nothing runs or waits and every slot is free.
+func (r *runner) idle() {
+	r.t.Helper()
+	s := r.slots
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free != s.size || s.lent != 0 || s.holders.n != 0 || s.waiting.n != 0 || s.holders.first != nil || s.waiting.last != nil {
+		r.t.Errorf("left: %d of %d free, %d lent, %d hold, %d wait", s.free, s.size, s.lent, s.holders.n, s.waiting.n)
+	}
+	for name, l := range r.lanes {
+		if l.running != 0 {
+			r.t.Errorf("model %s: %d running", name, l.running)
+		}
+	}
+}
+
+func TestSlotsAreGivenInOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(2, 3, time.Minute))
+		for _, name := range []string{"a1", "b1", "c1", "d1", "e1"} {
+			r.start(t.Context(), name)
+		}
+		r.expect("a1", "b1")
+		r.start(t.Context(), "f1")
+		if !errors.Is(r.errs["f1"], ErrQueueFull) {
+			t.Errorf("the queue is full: %v", r.errs["f1"])
+		}
+		r.end("b1")
+		r.expect("a1", "b1", "c1")
+		r.end("a1")
+		r.end("c1")
+		r.expect("a1", "b1", "c1", "d1", "e1")
+		r.end("d1")
+		r.end("e1")
+		r.idle()
+	})
+}
+
+func TestWhoWaitsMayLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 9, time.Minute))
+		ctx, cancel := context.WithCancel(t.Context())
+		r.start(t.Context(), "a1")
+		r.start(ctx, "b1")
+		r.start(t.Context(), "c1")
+		cancel()
+		synctest.Wait()
+		if !errors.Is(r.errs["b1"], context.Canceled) {
+			t.Errorf("left: %v", r.errs["b1"])
+		}
+		r.end("a1")
+		r.expect("a1", "c1")
+		r.start(ctx, "d1")
+		if !errors.Is(r.errs["d1"], context.Canceled) {
+			t.Errorf("came when he had left: %v", r.errs["d1"])
+		}
+		r.end("c1")
+		r.idle()
+	})
+}
+
+// Who leaves at the moment he is granted a turn must hand it on.
+func TestATurnGrantedToWhoLeavesIsHandedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for range 200 {
+			r := newRunner(t, newSlots(1, 9, time.Minute))
+			ctx, cancel := context.WithCancel(t.Context())
+			r.start(t.Context(), "a1")
+			r.start(ctx, "b1")
+			go cancel()
+			r.end("a1")
+			if r.errs["b1"] == nil {
+				r.end("b1")
+			}
+			r.start(t.Context(), "c1")
+			if r.errs["c1"] != nil || r.turns["c1"] == nil {
+				t.Fatal("the slot is lost")
+			}
+			r.end("c1")
+			r.idle()
+		}
+	})
+}
+
+func TestPatienceEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 9, 100*time.Millisecond))
+		r.start(t.Context(), "a1")
+		r.start(t.Context(), "b1")
+		pass(99 * time.Millisecond)
+		if r.errs["b1"] != nil {
+			t.Errorf("too early: %v", r.errs["b1"])
+		}
+		pass(time.Millisecond)
+		if !errors.Is(r.errs["b1"], ErrQueueFull) {
+			t.Errorf("got %v", r.errs["b1"])
+		}
+		r.end("a1")
+		r.idle()
+	})
+}
+
+func TestALongRunGivesItsSlotBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(2, 9, time.Minute))
+		r.start(t.Context(), "a1")
+		pass(100 * time.Millisecond)
+		r.start(t.Context(), "a2")
+		r.start(t.Context(), "b1")
+		pass(149 * time.Millisecond)
+		r.expect("a1", "a2")
+		pass(time.Millisecond) // a1 has run for 250 ms
+		r.expect("a1", "a2", "b1")
+		r.start(t.Context(), "c1") // a2 and b1 hold the slots
+		r.expect("a1", "a2", "b1")
+		pass(100 * time.Millisecond)
+		r.expect("a1", "a2", "b1", "c1")
+		r.end("c1")
+		r.end("b1")
+		r.end("a1")
+		r.end("a2")
+		r.idle()
+	})
+}
+
+// Two slow models must not keep a third one out, and one model can't take what
+// its own long runs gave back.
+func TestAModelHasACapOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(2, 9, time.Minute))
+		for _, name := range []string{"a1", "a2", "a3", "b1", "b2", "b3", "c1"} {
+			r.start(t.Context(), name)
+		}
+		pass(longRun)
+		r.expect("a1", "a2", "b1", "b2") // a3 is at the cap and is passed over
+		pass(longRun)
+		r.expect("a1", "a2", "b1", "b2", "c1")
+		r.end("a1") // had no slot, but its end makes room for a3
+		r.expect("a1", "a2", "b1", "b2", "c1", "a3")
+		r.end("c1")
+		r.end("b1")
+		r.expect("a1", "a2", "b1", "b2", "c1", "a3", "b3")
+		for _, name := range []string{"a2", "a3", "b2", "b3"} {
+			r.end(name)
+		}
+		r.idle()
+	})
+}
+
+// A run keeps its slot as long as nobody wants it, and lending has a bound.
+func TestLendingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 9, time.Hour))
+		names := []string{"a1", "b1", "c1", "d1", "e1", "f1"}
+		r.start(t.Context(), names[0])
+		pass(time.Minute)
+		if _, running := r.slots.state(); r.slots.lent != 0 || running != 1 {
+			t.Error("a slot was given back to nobody")
+		}
+		for _, name := range names[1:] {
+			r.start(t.Context(), name)
+			pass(longRun)
+		}
+		r.expect(slices.Clone(names[:1+lendFactor])...)
+		pass(time.Minute)
+		r.expect(slices.Clone(names[:1+lendFactor])...)
+		r.end("b1") // one that is without a slot: now e1 may be, too
+		r.expect(slices.Clone(names)...)
+		for _, name := range []string{"a1", "c1", "d1", "e1", "f1"} {
+			r.end(name)
+		}
+		r.idle()
+	})
+}
+
+func BenchmarkSlots(b *testing.B) {
+	s := newSlots(2, 10, time.Minute)
+	l := &lane{}
+	b.ReportAllocs()
+	for b.Loop() {
+		t, err := s.acquire(b.Context(), l)
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.release(t)
+	}
+}
