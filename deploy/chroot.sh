@@ -33,4 +33,4 @@ export HOME=/home/nonroot
 cd /
 # chroot needs three capabilities to become nonroot; it loses them by doing so.
 exec setpriv --no-new-privs --bounding-set=-all,+sys_chroot,+setuid,+setgid --inh-caps=-all \
-    chroot --userspec=65532:65532 "$root" "$@"
+    chroot --groups=65532 --userspec=65532:65532 "$root" "$@"

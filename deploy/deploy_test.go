@@ -209,7 +209,7 @@ func wantNonroot(t *testing.T, pid int) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Uid:\t65532\t65532\t65532\t65532\n", "Gid:\t65532\t65532\t65532\t65532\n", "Groups:\t \n",
+		"Uid:\t65532\t65532\t65532\t65532\n", "Gid:\t65532\t65532\t65532\t65532\n", "Groups:\t65532 \n",
 		"CapPrm:\t0000000000000000\n", "CapEff:\t0000000000000000\n", "NoNewPrivs:\t1\n",
 	} {
 		if !strings.Contains(string(status), want) {
