@@ -36,7 +36,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	closed   bool                  // guarded by mu
-	strays   int                   // loads that nobody waits for; guarded by mu
+	strays   map[*load]struct{}    // loads that nobody waits for; guarded by mu
 	sessions map[*session]struct{} // open ones; guarded by mu
 
 	watch watcher
@@ -57,7 +57,7 @@ func Open(path string, cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, version: version, sessions: map[*session]struct{}{}}
+	e := &Engine{cfg: cfg, version: version, strays: map[*load]struct{}{}, sessions: map[*session]struct{}{}}
 	e.watch.start(e)
 	return e, nil
 }
@@ -137,8 +137,8 @@ func (e *Engine) beginLoad(model []byte) (*load, error) {
 	switch {
 	case e.closed:
 		return nil, inference.ErrUnavailable.Because(errors.New("the engine is closed"))
-	case e.strays >= e.cfg.StrayLoads:
-		return nil, inference.ErrUnavailable.Because(fmt.Errorf("%d loads that ran out of time are still going on", e.strays))
+	case len(e.strays) >= e.cfg.StrayLoads:
+		return nil, inference.ErrUnavailable.Because(fmt.Errorf("%d loads that ran out of time are still going on", len(e.strays)))
 	}
 	l := &load{engine: e, model: model, done: make(chan struct{})}
 	if err := statusError(C.mg_options_new(&l.options)); err != nil {
@@ -162,12 +162,10 @@ func (l *load) run() {
 		s = nil
 	}
 	l.session, l.err = s, err
-	if l.abandoned {
-		l.engine.stray(-1)
-	}
 	l.mu.Unlock()
+	_ = closeLibrary() // frees it only if the engine was closed meanwhile
+	l.engine.forget(l)
 	close(l.done)
-	_ = closeLibrary() // of an engine that is closed, whose Close has answered
 }
 
 // abandon leaves the load to itself; a session that it had just built is
@@ -182,7 +180,7 @@ func (l *load) abandon() {
 		return
 	}
 	l.abandoned = true
-	l.engine.stray(+1)
+	l.engine.stray(l)
 	_ = statusError(C.mg_options_cancel(l.options)) // if it can't be told, it goes on
 }
 
@@ -195,10 +193,17 @@ func (l *load) result() (inference.Session, error) {
 	return l.session, nil
 }
 
-func (e *Engine) stray(by int) {
+// stray counts l among the loads that nobody waits for, forget no longer.
+func (e *Engine) stray(l *load) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.strays += by
+	e.strays[l] = struct{}{}
+}
+
+func (e *Engine) forget(l *load) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.strays, l)
 }
 
 // add makes s known to the engine.
