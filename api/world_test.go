@@ -49,7 +49,8 @@ type world struct {
 	memory *inference.Memory
 	fake   *inferencetest.Fake
 
-	admin string // access token
+	admin string                                // access token
+	seen  func(method, path string, status int) // told of every answer, by route
 }
 
 // lockedBuffer is a log that tests can read while it is written.
@@ -234,7 +235,9 @@ func (w *world) do(r request) answer {
 	if err != nil {
 		w.t.Fatalf("%s %s: %v", r.method, r.path, err)
 	}
-	return answer{w.t, r.method + " " + r.path, resp.StatusCode, resp.Header, data}
+	got := answer{w.t, r.method + " " + r.path, resp.StatusCode, resp.Header, data}
+	w.checkContract(req, got)
+	return got
 }
 
 func (w *world) get(path, token string) answer {

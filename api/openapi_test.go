@@ -1,0 +1,316 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/getkin/kin-openapi/openapi3"
+	"github.com/getkin/kin-openapi/openapi3filter"
+	"github.com/getkin/kin-openapi/routers"
+
+	"modelgate/auth"
+)
+
+// spec is openapi.yaml as callers get it, loaded once for all tests.
+var spec = sync.OnceValues(func() (*openapi3.T, error) {
+	data, err := openapiJSON()
+	if err != nil {
+		return nil, err
+	}
+	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.RegisteredBodyDecoder("text/plain"))
+	doc, err := openapi3.NewLoader().LoadFromData(data)
+	if err != nil {
+		return nil, err
+	}
+	return doc, doc.Validate(context.Background())
+})
+
+// matchPath compares "/models/{name}" with a path.
+func matchPath(template, path string) bool {
+	want, got := strings.Split(template, "/"), strings.Split(path, "/")
+	if len(want) != len(got) {
+		return false
+	}
+	for i := range want {
+		if want[i] != got[i] && !(strings.HasPrefix(want[i], "{") && got[i] != "") {
+			return false
+		}
+	}
+	return true
+}
+
+// describe finds the operation of the specification that a request is.
+func describe(doc *openapi3.T, method string, u *url.URL) *routers.Route {
+	best := ""
+	for path, item := range doc.Paths.Map() {
+		// "/users/me" is nearer than "/users/{id}".
+		if matchPath(path, u.Path) && item.GetOperation(method) != nil && (best == "" || strings.Count(path, "{") < strings.Count(best, "{")) {
+			best = path
+		}
+	}
+	if best == "" {
+		return nil
+	}
+	item := doc.Paths.Value(best)
+	return &routers.Route{Spec: doc, Path: best, PathItem: item, Method: method, Operation: item.GetOperation(method)}
+}
+
+// checkContract holds an answer against the specification. Every request of
+// every test passes through here.
+func (w *world) checkContract(req *http.Request, got answer) {
+	w.t.Helper()
+	doc, err := spec()
+	if err != nil {
+		w.t.Fatalf("openapi.yaml: %v", err)
+	}
+	rt := describe(doc, req.Method, req.URL)
+	if rt == nil || req.URL.RawPath != "" {
+		return
+	}
+	if w.seen != nil {
+		w.seen(req.Method, rt.Path, got.Status)
+	}
+	in := &openapi3filter.ResponseValidationInput{
+		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: req, Route: rt},
+		Status:                 got.Status,
+		Header:                 got.Header,
+		Body:                   io.NopCloser(bytes.NewReader(got.Body)),
+		Options:                &openapi3filter.Options{IncludeResponseStatus: true, MultiError: true},
+	}
+	if err := openapi3filter.ValidateResponse(context.Background(), in); err != nil {
+		w.t.Errorf("%s: the answer %d is not what openapi.yaml says: %v", got.what, got.Status, err)
+	}
+}
+
+// TestOpenAPIRoutes compares the specification with the route table, both
+// ways: methods, paths, who may call, and the status of success.
+func TestOpenAPIRoutes(t *testing.T) {
+	doc, err := spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t)
+	routes := map[string]*route{}
+	for _, r := range w.api.routes {
+		routes[r.Method+" "+r.Path] = r
+	}
+	for path, item := range doc.Paths.Map() {
+		for method, op := range item.Operations() {
+			name := method + " " + path
+			r := routes[name]
+			if r == nil {
+				t.Errorf("openapi.yaml has %s, which is no route", name)
+				continue
+			}
+			delete(routes, name)
+			if open := op.Security != nil && len(*op.Security) == 0; open != (r.Access == Public) {
+				t.Errorf("%s: security %v, but the route is %s", name, op.Security, r.Access)
+			}
+			if got, _ := op.Extensions["x-permission"].(string); got != permissionText(r.Route) {
+				t.Errorf("%s: x-permission %q, want %q", name, got, permissionText(r.Route))
+			}
+			if op.Responses.Status(r.status) == nil {
+				t.Errorf("%s: no answer for its success, %d", name, r.status)
+			}
+			if op.Summary == "" || op.OperationID == "" || len(op.Tags) != 1 {
+				t.Errorf("%s: summary, operationId or tag is missing", name)
+			}
+			needed := []int{400, 500}
+			if r.Access == Bearer {
+				needed = append(needed, 401, 429, 503)
+			}
+			if r.Permission != 0 {
+				needed = append(needed, 403)
+			}
+			for _, status := range needed {
+				if op.Responses.Status(status) == nil {
+					t.Errorf("%s: no answer %d", name, status)
+				}
+			}
+		}
+	}
+	for name := range routes {
+		t.Errorf("%s is missing in openapi.yaml", name)
+	}
+}
+
+func permissionText(r Route) string {
+	text := strings.Join(r.Permission.Names(), " and ")
+	if r.Or != 0 {
+		text += " or " + strings.Join(r.Or.Names(), " and ")
+	}
+	return text
+}
+
+// TestOpenAPICodes holds the list of codes in the specification against the
+// table of errors.
+func TestOpenAPICodes(t *testing.T) {
+	doc, err := spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := doc.Components.Schemas["Problem"].Value.Properties["code"].Value.Description
+	oauth := map[string]bool{"invalid_request": true, "invalid_client": true, "invalid_scope": true, "unsupported_grant_type": true}
+	words := strings.FieldsFunc(text, func(r rune) bool { return r != '_' && (r < 'a' || r > 'z') })
+	for code := range outcomes {
+		found := false
+		for _, word := range words {
+			found = found || word == code
+		}
+		if found == oauth[code] {
+			t.Errorf("code %s: in the specification %v, only for OAuth %v", code, found, oauth[code])
+		}
+	}
+}
+
+// TestOpenAPIServed: what is served is the file, as JSON.
+func TestOpenAPIServed(t *testing.T) {
+	w := newWorld(t)
+	got := w.get("/openapi.json", "").is(200)
+	var doc map[string]any
+	got.decode(&doc)
+	if !strings.HasPrefix(doc["openapi"].(string), "3.") || got.Header.Get("Content-Type") != "application/json" {
+		t.Errorf("%v as %q", doc["openapi"], got.Header.Get("Content-Type"))
+	}
+	page := string(w.get("/docs", "").is(200).Body)
+	for _, r := range w.api.Routes() {
+		if r.Method != "HEAD" && !strings.Contains(page, r.Method+" "+r.Path+"<") {
+			t.Errorf("the documentation page lacks %s %s", r.Method, r.Path)
+		}
+	}
+	for _, outside := range []string{"<script", "http://", "https://", "src=", "@import", "url("} {
+		if strings.Contains(page, outside) {
+			t.Errorf("the documentation page has %q", outside)
+		}
+	}
+}
+
+// TestOpenAPIWalk goes through every route to its success; checkContract looks
+// at each answer on the way.
+func TestOpenAPIWalk(t *testing.T) {
+	w := newWorld(t, noLimits)
+	seen := map[string]bool{}
+	w.seen = func(method, path string, status int) {
+		if status < 300 {
+			seen[method+" "+path] = true
+		}
+	}
+	for _, path := range []string{"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/.well-known/jwks.json", "/.well-known/oauth-authorization-server"} {
+		w.get(path, "").is(200)
+	}
+	w.do(request{method: "HEAD", path: "/healthz"}).is(200)
+	w.do(request{method: "HEAD", path: "/readyz"}).is(200)
+	w.walkIdentity()
+	w.walkAdministration()
+	w.walkModels()
+	for _, r := range w.api.Routes() {
+		if !seen[r.Method+" "+r.Path] {
+			t.Errorf("the walk did not come to the success of %s %s", r.Method, r.Path)
+		}
+	}
+}
+
+func (w *world) walkIdentity() {
+	w.t.Helper()
+	w.user("walker")
+	pair := w.tokens("walker", userPassword)
+	w.post("/refresh", "", map[string]string{"refresh_token": pair.RefreshToken}).is(200).decode(&pair)
+	token := pair.AccessToken
+	w.get("/users/me", token).is(200)
+	made := w.post("/users/me/keys", token, `{"name":"walk","expires_in":3600,"models":["iris"]}`).is(201)
+	w.get("/users/me", made.field("key")).is(200)
+	w.post("/users/me/keys", token, `{"name":"for ever"}`).is(201)
+	w.get("/users/me/keys", token).is(200)
+	w.do(request{method: "DELETE", path: "/users/me/keys/" + made.field("id"), token: token}).is(204)
+	other := w.tokens("walker", userPassword)
+	var list page[session]
+	w.get("/users/me/sessions", token).is(200).decode(&list)
+	for _, x := range list.Items {
+		if !x.Current {
+			w.do(request{method: "DELETE", path: "/users/me/sessions/" + x.ID, token: token}).is(204)
+		}
+	}
+	w.get("/users/me", other.AccessToken).refused(401, "invalid_token")
+	w.post("/users/me/password", token, map[string]string{"current_password": userPassword, "new_password": "another unusual phrase 4"}).is(204)
+
+	w.form("/token", "", url.Values{"grant_type": {"password"}, "username": {"walker"}, "password": {"another unusual phrase 4"}}).is(200).decode(&pair)
+	w.form("/introspect", pair.AccessToken, url.Values{"token": {pair.AccessToken}}).is(200)
+	w.form("/introspect", pair.AccessToken, url.Values{"token": {pair.RefreshToken}}).is(200)
+	w.form("/revoke", "", url.Values{"token": {pair.RefreshToken}}).is(200)
+	w.post("/logout", token, nil).is(204)
+}
+
+func (w *world) walkAdministration() {
+	w.t.Helper()
+	w.do(request{method: "PUT", path: "/admin/roles/analyst", token: w.admin, json: `{"permissions":["audit:read"],"rate_limit":"600-M"}`}).is(200)
+	w.get("/admin/roles", w.admin).is(200)
+	made := w.post("/admin/users", w.admin, `{"username":"invited","roles":["analyst"]}`).is(201)
+	w.post("/register", "", map[string]string{"invite_token": made.field("invite_token"), "password": userPassword}).is(201)
+	w.get("/admin/users?limit=1", w.admin).is(200)
+	path := "/admin/users/" + made.field("id")
+	w.get(path, w.admin).is(200)
+	reset := w.post(path+"/reset", w.admin, nil).is(200).field("reset_token")
+	w.post("/password-reset", "", map[string]string{"reset_token": reset, "password": "another unusual phrase 4"}).is(204)
+	w.do(request{method: "PATCH", path: path, token: w.admin, json: `{"roles":["user"],"disabled":true}`}).is(200)
+	w.do(request{method: "DELETE", path: path, token: w.admin}).is(204)
+	w.do(request{method: "DELETE", path: "/admin/roles/analyst", token: w.admin}).is(204)
+	w.get("/admin/audit?limit=3&actor=admin&action=user.create", w.admin).is(200)
+	w.get("/admin/audit", w.admin).is(200)
+	w.get("/admin/metrics", w.admin).is(200)
+}
+
+func (w *world) walkModels() {
+	w.t.Helper()
+	w.iris()
+	w.upload(w.admin, "iris", "iris_v2.onnx", `{"description":"flowers","default":true,"disclosure":{"decimals":2,"roles":{"user":{"outputs":["label"]}}},"serving":{"timeout_ms":1000}}`).is(201)
+	_, ada := w.user("ada")
+	for _, token := range []string{w.admin, ada} {
+		w.get("/models", token).is(200)
+		w.get("/models/iris", token).is(200)
+		w.post("/predict", token, irisRow).is(200)
+	}
+	w.do(request{method: "PATCH", path: "/models/iris", token: w.admin, json: `{"aliases":{"old":1},"roles":["user"]}`}).is(200)
+	w.post("/predict", ada, `{"model":"iris","alias":"old","id":"r1","inputs":[[1,2,3,4]]}`).is(200)
+	w.do(request{method: "PATCH", path: "/models/iris", token: w.admin, json: `{"aliases":{}}`}).is(200)
+	w.do(request{method: "DELETE", path: "/models/iris/versions/1", token: w.admin}).is(204)
+	w.do(request{method: "DELETE", path: "/models/iris", token: w.admin}).is(204)
+}
+
+// TestErrorTable: every code that a room may answer with has its place in the
+// table, and nothing else does but as an internal error.
+func TestErrorTable(t *testing.T) {
+	for code, status := range codesOfRooms(t) {
+		if code == "not_allowed" || code == "refresh_reused" {
+			continue // renamed on the way out
+		}
+		if _, ok := outcomes[code]; !ok {
+			t.Errorf("%s has the code %q, which errors.go does not know", status, code)
+		}
+	}
+	r := refuse(io.ErrClosedPipe)
+	if data, _ := r.body("/x", "id"); r.status != 500 || strings.Contains(string(data), "pipe") {
+		t.Errorf("an unknown error: %+v", r)
+	}
+	// The outermost room's word counts.
+	if r := refuse(auth.ErrUnavailable.Because(auth.ErrForbidden)); r.code != "unavailable" {
+		t.Errorf("an error with another as its cause: %+v", r)
+	}
+	if r := refuse(auth.ErrToken.Because(auth.ErrReused)); r.code != "invalid_token" || r.detail != auth.ErrToken.Detail {
+		t.Errorf("a replayed refresh token: %+v", r)
+	}
+	if r := refuse(&auth.Error{Code: "never_heard_of", Detail: "an inner secret"}); r.status != 500 || strings.Contains(r.detail, "secret") {
+		t.Errorf("an unknown code: %+v", r)
+	}
+	var v map[string]string
+	data, _ := refusal{status: 400, oauth: "invalid_request", detail: "a \"quote\" \\ and\nmore é"}.body("/token", "id")
+	if err := json.Unmarshal(data, &v); err != nil || v["error_description"] != "a 'quote' ? and?more ?" {
+		t.Errorf("an error_description has characters that RFC 6749 does not permit: %s", data)
+	}
+}
