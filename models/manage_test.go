@@ -192,7 +192,11 @@ func TestSharedContents(t *testing.T) {
 		g.Go(func() {
 			for i := range 10 {
 				name := fmt.Sprintf("m%d-%d", p, i)
-				_, v := r.publish(t, ann, name, iris, models.Spec{})
+				_, v, err := r.tryPublish(t, ann, name, iris, models.Spec{}, try)
+				if err != nil {
+					t.Error(err)
+					return
+				}
 				if _, err := r.catalog.Read(t.Context(), v); err != nil {
 					t.Errorf("%s: %v", name, err)
 				}

@@ -300,8 +300,11 @@ func TestPublishUnderLoad(t *testing.T) {
 	for p := range 3 {
 		publishers.Go(func() {
 			for i := range each {
-				r.publish(t, ann, "iris", variant(iris, p*each+i), models.Spec{Default: true})
-				r.publish(t, ann, fmt.Sprintf("other%d-%d", p, i), iris, models.Spec{})
+				_, _, err := r.tryPublish(t, ann, "iris", variant(iris, p*each+i), models.Spec{Default: true}, try)
+				_, _, errOther := r.tryPublish(t, ann, fmt.Sprintf("other%d-%d", p, i), iris, models.Spec{}, try)
+				if err := errors.Join(err, errOther); err != nil {
+					t.Error(err)
+				}
 			}
 		})
 	}

@@ -132,7 +132,7 @@ func try(_ context.Context, file []byte) (models.Trial, error) {
 	return models.Trial{Graph: g, Outcome: "ran"}, err
 }
 
-// publish must succeed.
+// publish must succeed. Only the goroutine of the test may call it.
 func (r *room) publish(t testing.TB, who auth.Principal, name string, file []byte, spec models.Spec) (*models.Model, *models.Version) {
 	t.Helper()
 	m, v, err := r.tryPublish(t, who, name, file, spec, try)
@@ -146,7 +146,7 @@ func (r *room) tryPublish(t testing.TB, who auth.Principal, name string, file []
 	t.Helper()
 	staged, err := r.catalog.Stage(t.Context(), bytes.NewReader(file))
 	if err != nil {
-		t.Fatal(err)
+		return nil, nil, err
 	}
 	return r.catalog.Publish(t.Context(), who, name, staged, spec, try)
 }
