@@ -21,8 +21,9 @@ type tensorReader struct {
 	room  []int64         // the shape of t while it is being filled
 	at    int             // elements read
 	text  strings.Builder // what string elements consist of, never grown
+	plain []byte          // a string without its escapes
 	shape []int64         // as nested so far; -1: nothing seen at that level
-	path  []int           // which array is being read, per level but the last
+	path  []int64         // which array is being read, per level but the last
 	flat  bool            // the values stand in "data", beside a "shape"
 }
 
@@ -35,8 +36,8 @@ func (r *tensorReader) read() (t Tensor, err error) {
 		}
 	}()
 	rank := len(r.spec.Shape)
-	dims := make([]int64, rank+1)
-	r.shape, r.room = dims[:rank:rank], dims[rank:]
+	dims := make([]int64, 2*rank+1) // one allocation for all
+	r.shape, r.path, r.room = dims[:rank:rank], dims[rank:max(2*rank-1, rank)], dims[2*rank:]
 	for i := range r.shape {
 		r.shape[i] = -1
 	}
@@ -76,9 +77,6 @@ func (r *tensorReader) array() error {
 	}
 	if len(r.shape) == 0 {
 		return r.scalar()
-	}
-	if n := len(r.shape) - 1; n > 0 {
-		r.path = make([]int, n)
 	}
 	if err := r.nested(0); err != nil {
 		return err
@@ -154,7 +152,7 @@ func (r *tensorReader) rows(level int) (n int, err error) {
 		return 0, nil
 	}
 	for ; ; n++ {
-		r.path[level] = n
+		r.path[level] = int64(n)
 		if err := r.nested(level + 1); err != nil {
 			return n, err
 		}
@@ -359,7 +357,11 @@ func (r *tensorReader) strings(one bool) (n int, err error) {
 		if r.space() != '"' || r.at+n >= len(r.t.Strings) {
 			return n, r.bad(badLiteral, n)
 		}
-		raw, err := r.scanner.text("a string")
+		raw, escaped, err := r.raw("a string")
+		if err == nil && escaped {
+			r.plain, err = unescape(r.plain[:0], raw)
+			raw = r.plain
+		}
 		if err != nil {
 			return n, err
 		}
@@ -393,7 +395,7 @@ func (r *tensorReader) where(n int) string {
 }
 
 // indices writes a path as [1][0][2].
-func indices(path []int) string {
+func indices(path []int64) string {
 	var text []byte
 	for _, k := range path {
 		text = fmt.Appendf(text, "[%d]", k)

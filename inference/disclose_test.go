@@ -201,7 +201,7 @@ func TestLabelOnly(t *testing.T) {
 		want  string
 	}{
 		{"rows", Value{Tensor: made(mem, models.Float32, []int64{2, 3}, 0.1, 0.7, 0.2, 3, 1, 2)}, "[2] [1 0]"},
-		{"ties and NaN", Value{Tensor: made(mem, models.Float64, []int64{5, 3}, 1, 1, 0, nan, 1, 1, nan, nan, nan, nan, nan, -inf, -0.0, 0, -1)}, "[5] [0 1 0 2 0]"},
+		{"ties and NaN", Value{Tensor: made(mem, models.Float64, []int64{5, 3}, 1, 1, 0, nan, 1, 1, nan, nan, nan, nan, nan, -inf, math.Copysign(0, -1), 0, -1)}, "[5] [0 1 0 2 0]"},
 		{"halves", Value{Tensor: made(mem, models.Float16, []int64{1, 3}, -1, -0.5, -2)}, "[1] [1]"},
 		{"brain halves", Value{Tensor: made(mem, models.BFloat16, []int64{1, 2}, -1, 5)}, "[1] [1]"},
 		{"rank 1", Value{Tensor: made(mem, models.Float32, []int64{3}, 1, 2, 3)}, "[] [2]"},

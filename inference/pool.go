@@ -26,6 +26,8 @@ const keptRetired = 4096
 // again.
 var errRetired = errors.New("inference: the version was retired")
 
+var errNoRoom = errors.New("no memory for the session")
+
 // phase is where an entry is in its life.
 type phase uint8
 
@@ -239,6 +241,9 @@ func (p *pool) load(e *entry, requestID string) {
 	} else {
 		e.phase = failed
 		e.err = ErrUnavailable
+		if errors.Is(err, errNoRoom) {
+			e.failures = 0 // no fault of its own, and others may be done at any moment
+		}
 		e.retryAt = e.lastUsed.Add(min(firstBackoff<<min(e.failures, 10), lastBackoff))
 		e.failures++
 		// What the catalogue says of the version has changed: it is to be asked.
@@ -317,7 +322,7 @@ func (p *pool) reserve(ctx context.Context, n int64) error {
 			}
 		default:
 			p.mu.Unlock()
-			return fmt.Errorf("no memory for the session: it needs %d more bytes, %d of %d are taken by models in use", n, used, p.budget)
+			return fmt.Errorf("%w: it needs %d more bytes, %d of %d are taken by models in use", errNoRoom, n, used, p.budget)
 		}
 	}
 }

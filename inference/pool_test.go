@@ -146,6 +146,9 @@ func TestAVersionIsSwappedUnderLoad(t *testing.T) {
 		}
 		close(stop)
 		callers.Wait()
+		if _, err := b.predict(t.Context(), "m", pair); err != nil {
+			t.Error(err)
+		}
 		synctest.Wait()
 		if n := b.fake.Stats().Open; n != 1 {
 			t.Errorf("%d sessions are open; of the retired ones none should be", n)

@@ -47,8 +47,18 @@ func (r *runner) start(ctx context.Context, name string) {
 }
 
 func (r *runner) end(name string) {
-	r.slots.release(r.turns[name])
+	r.mu.Lock()
+	t := r.turns[name]
+	r.mu.Unlock()
+	r.slots.release(t)
 	synctest.Wait()
+}
+
+// err is what a run's start came to.
+func (r *runner) err(name string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.errs[name]
 }
 
 // expect compares what has begun so far. Turns granted at one moment have no
@@ -94,8 +104,8 @@ func TestSlotsAreGivenInOrder(t *testing.T) {
 		}
 		r.expect("a1", "b1")
 		r.start(t.Context(), "f1")
-		if !errors.Is(r.errs["f1"], ErrQueueFull) {
-			t.Errorf("the queue is full: %v", r.errs["f1"])
+		if !errors.Is(r.err("f1"), ErrQueueFull) {
+			t.Errorf("the queue is full: %v", r.err("f1"))
 		}
 		r.end("b1")
 		r.expect("a1", "b1", "c1")
@@ -117,14 +127,14 @@ func TestWhoWaitsMayLeave(t *testing.T) {
 		r.start(t.Context(), "c1")
 		cancel()
 		synctest.Wait()
-		if !errors.Is(r.errs["b1"], context.Canceled) {
-			t.Errorf("left: %v", r.errs["b1"])
+		if !errors.Is(r.err("b1"), context.Canceled) {
+			t.Errorf("left: %v", r.err("b1"))
 		}
 		r.end("a1")
 		r.expect("a1", "c1")
 		r.start(ctx, "d1")
-		if !errors.Is(r.errs["d1"], context.Canceled) {
-			t.Errorf("came when he had left: %v", r.errs["d1"])
+		if !errors.Is(r.err("d1"), context.Canceled) {
+			t.Errorf("came when he had left: %v", r.err("d1"))
 		}
 		r.end("c1")
 		r.idle()
@@ -141,11 +151,11 @@ func TestATurnGrantedToWhoLeavesIsHandedOn(t *testing.T) {
 			r.start(ctx, "b1")
 			go cancel()
 			r.end("a1")
-			if r.errs["b1"] == nil {
+			if r.err("b1") == nil { // he was granted it first
 				r.end("b1")
 			}
 			r.start(t.Context(), "c1")
-			if r.errs["c1"] != nil || r.turns["c1"] == nil {
+			if r.err("c1") != nil {
 				t.Fatal("the slot is lost")
 			}
 			r.end("c1")
@@ -160,12 +170,12 @@ func TestPatienceEnds(t *testing.T) {
 		r.start(t.Context(), "a1")
 		r.start(t.Context(), "b1")
 		pass(99 * time.Millisecond)
-		if r.errs["b1"] != nil {
-			t.Errorf("too early: %v", r.errs["b1"])
+		if r.err("b1") != nil {
+			t.Errorf("too early: %v", r.err("b1"))
 		}
 		pass(time.Millisecond)
-		if !errors.Is(r.errs["b1"], ErrQueueFull) {
-			t.Errorf("got %v", r.errs["b1"])
+		if !errors.Is(r.err("b1"), ErrQueueFull) {
+			t.Errorf("got %v", r.err("b1"))
 		}
 		r.end("a1")
 		r.idle()

@@ -1,0 +1,196 @@
+package inference_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"modelgate/inference"
+	"modelgate/models"
+)
+
+func file(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join("../testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// rejection returns the code of a refusal, after a look at what it tells.
+func rejection(t *testing.T, err error) string {
+	t.Helper()
+	var r *models.Rejected
+	if !errors.As(err, &r) {
+		return ""
+	}
+	if strings.Contains(r.Detail, "canary") || r.Detail == "" {
+		t.Errorf("the uploader is told %q", r.Detail)
+	}
+	return r.Code
+}
+
+func TestTry(t *testing.T) {
+	b := newBench(t, inference.Config{})
+	trial, err := b.Try(t.Context(), file(t, "two_io.onnx"))
+	if err != nil || trial.Outcome != "ran" || len(trial.Graph.Inputs) != 2 || trial.Graph.Outputs[1].Name != "dot" {
+		t.Errorf("%+v, %v", trial, err)
+	}
+	// Zeros are no valid input of this one.
+	trial, err = b.Try(t.Context(), file(t, "divide.onnx"))
+	if err != nil || trial.Outcome != "inconclusive" || len(trial.Graph.Inputs) != 2 {
+		t.Errorf("%+v, %v", trial, err)
+	}
+	for _, name := range []string{"iris.onnx", "types.onnx", "sentiment.onnx", "sequence.onnx", "scalar.onnx", "dynamic.onnx", "half.onnx"} {
+		if trial, err := b.Try(t.Context(), file(t, name)); err != nil || trial.Outcome != "ran" {
+			t.Errorf("%s: %+v, %v", name, trial, err)
+		}
+	}
+	b.shut()
+}
+
+func TestTryRefuses(t *testing.T) {
+	b := newBench(t, inference.Config{})
+	good := file(t, "two_io.onnx")
+	if _, err := b.Try(t.Context(), []byte("PK")); rejection(t, err) != "load_failed" {
+		t.Errorf("no model: %v", err)
+	}
+	for inside, code := range map[error]string{
+		inference.ErrLoad.Because(errors.New("canary")):        "load_failed",
+		inference.ErrLoadTimeout.Because(errors.New("canary")): "load_timeout",
+	} {
+		b.fake.FailLoads(inside)
+		if _, err := b.Try(t.Context(), good); rejection(t, err) != code {
+			t.Errorf("%v became %v", inside, err)
+		}
+	}
+	b.fake.FailLoads(inference.ErrUnavailable.Because(errors.New("canary")))
+	if _, err := b.Try(t.Context(), good); !errors.Is(err, inference.ErrUnavailable) || rejection(t, err) != "" {
+		t.Errorf("no fault of the file's: %v", err)
+	}
+	b.fake.FailLoads(nil)
+	b.fake.FailRuns(inference.ErrTooLarge.Because(errors.New("canary")))
+	if _, err := b.Try(t.Context(), good); rejection(t, err) != "too_large" {
+		t.Errorf("outputs too large: %v", err)
+	}
+	b.fake.FailRuns(inference.ErrUnavailable)
+	if _, err := b.Try(t.Context(), good); !errors.Is(err, inference.ErrUnavailable) || rejection(t, err) != "" {
+		t.Errorf("no fault of the file's: %v", err)
+	}
+	b.shut()
+	if _, err := b.Try(t.Context(), good); !errors.Is(err, inference.ErrUnavailable) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// graphs is an engine that says of every model what a test wants.
+type graphs struct {
+	inference.Engine
+	graph models.Graph
+}
+
+type graphSession struct {
+	inference.Session
+	graph models.Graph
+}
+
+func (s graphSession) Graph() models.Graph { return s.graph }
+
+func (g *graphs) Load(ctx context.Context, model []byte, opts inference.Options) (inference.Session, error) {
+	s, err := g.Engine.Load(ctx, model, opts)
+	return graphSession{s, g.graph}, err
+}
+
+func TestTryRefusesWhatCannotBeServed(t *testing.T) {
+	one := []int64{1}
+	tensor := models.GraphValue{Name: "canary", Type: models.Float32, Shape: one}
+	for name, c := range map[string]struct {
+		in, out models.GraphValue
+		code    string
+	}{
+		"sequence input": {models.GraphValue{Name: "canary", Kind: models.KindTensors, Type: models.Float32, Shape: one}, tensor, "unsupported_type"},
+		"complex input":  {models.GraphValue{Name: "canary", Type: 14, Shape: one}, tensor, "unsupported_type"},
+		"unknown rank":   {models.GraphValue{Name: "canary", Type: models.Float32}, tensor, "unsupported_type"},
+		"complex output": {tensor, models.GraphValue{Name: "canary", Type: 15, Shape: one}, "unsupported_type"},
+		"optional":       {tensor, models.GraphValue{Name: "canary", Kind: 9, Type: models.Float32}, "unsupported_type"},
+		"odd map":        {tensor, models.GraphValue{Name: "canary", Kind: models.KindMaps, Type: models.Float32, Key: models.Int32}, "unsupported_type"},
+		"large input":    {models.GraphValue{Name: "canary", Type: models.Float64, Shape: []int64{1 << 20, 1 << 20}}, tensor, "too_large"},
+		"overflow":       {models.GraphValue{Name: "canary", Type: models.Float64, Shape: []int64{1 << 40, 1 << 40}}, tensor, "too_large"},
+		"beyond memory":  {models.GraphValue{Name: "canary", Type: models.Float64, Shape: []int64{-1, 1 << 24}}, tensor, "too_large"},
+	} {
+		engine := &graphs{graph: models.Graph{Inputs: []models.GraphValue{tensor, c.in}, Outputs: []models.GraphValue{c.out}}}
+		b := newBench(t, inference.Config{Engine: engine})
+		engine.Engine = b.fake
+		if _, err := b.Try(t.Context(), file(t, "two_io.onnx")); rejection(t, err) != c.code {
+			t.Errorf("%s: %v", name, err)
+		}
+		b.shut()
+	}
+}
+
+func TestTryTakesItsTime(t *testing.T) {
+	bubble(t, inference.Config{Timeout: 7 * time.Second, LoadTimeout: 20 * time.Second}, func(t *testing.T, b *bench) {
+		began := time.Now()
+		if _, err := b.Try(t.Context(), file(t, "hostile/constant_bomb.onnx")); rejection(t, err) != "load_timeout" || time.Since(began) != 20*time.Second {
+			t.Errorf("a load without end: %v after %v", err, time.Since(began))
+		}
+		runs := b.fake.HoldRuns()
+		began = time.Now()
+		if _, err := b.Try(t.Context(), file(t, "two_io.onnx")); rejection(t, err) != "run_timeout" || time.Since(began) != 7*time.Second {
+			t.Errorf("a run without end: %v after %v", err, time.Since(began))
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() {
+			_, err := b.Try(ctx, file(t, "two_io.onnx"))
+			done <- err
+		}()
+		synctest.Wait()
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("the uploader left: %v", err)
+		}
+		runs.Open()
+	})
+}
+
+// A trial takes a slot and memory like any other model.
+func TestTrialsCountLikeOthers(t *testing.T) {
+	good := file(t, "two_io.onnx")
+	bubble(t, inference.Config{Slots: 1, Queue: 1, SessionMemory: int64(len(good))}, func(t *testing.T, b *bench) {
+		runs := b.fake.HoldRuns()
+		first := make(chan error, 1)
+		go func() {
+			_, err := b.Try(t.Context(), good)
+			first <- err
+		}()
+		synctest.Wait()
+		if n := b.value("running", ""); n != 1 {
+			t.Errorf("%v runs", n)
+		}
+		if _, err := b.Try(t.Context(), good); !errors.Is(err, inference.ErrUnavailable) {
+			t.Errorf("no memory for a second one: %v", err)
+		}
+		closed := make(chan error, 1)
+		go func() { closed <- b.Close(t.Context()) }()
+		synctest.Wait()
+		select {
+		case <-closed:
+			t.Error("closed under a trial")
+		default:
+		}
+		runs.Open()
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		if err := <-closed; err != nil {
+			t.Error(err)
+		}
+	})
+}
