@@ -122,9 +122,8 @@ func (c *call) readBody(limit int64) (body, error) {
 	if err := plainEncoding(r); err != nil {
 		return body{}, err
 	}
-	tooLarge := &fault{code: "too_large", detail: fmt.Sprintf("the body is larger than the %d bytes that are taken here", limit)}
 	if r.ContentLength > limit {
-		return body{}, tooLarge
+		return body{}, tooLarge(limit)
 	}
 	b := body{budget: c.s.budget}
 	if r.Body == nil || r.Body == http.NoBody {
@@ -145,7 +144,7 @@ func (c *call) readBody(limit int64) (body, error) {
 		read := int64(len(b.data))
 		if read > limit {
 			b.release()
-			return b, tooLarge
+			return b, tooLarge(limit)
 		}
 		if err == io.EOF {
 			break
@@ -171,6 +170,10 @@ func (c *call) readBody(limit int64) (body, error) {
 	}
 	c.doneReading()
 	return b, nil
+}
+
+func tooLarge(limit int64) *fault {
+	return &fault{code: "too_large", detail: fmt.Sprintf("the body is larger than the %d bytes that are taken here", limit)}
 }
 
 // stopped is the answer to a body that ended before it should.

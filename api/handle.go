@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -217,12 +218,30 @@ func (c *call) rateHeaders(lc limiter.Context) {
 		return
 	}
 	h := c.gin.Writer.Header()
-	c.values[1] = strconv.FormatInt(lc.Limit, 10)
+	c.values[1] = c.s.limitText.of(lc.Limit)
 	c.values[2] = strconv.FormatInt(lc.Remaining, 10)
-	c.values[3] = strconv.FormatInt(lc.Reset, 10)
+	c.values[3] = c.s.resetText.of(lc.Reset)
 	h["X-Ratelimit-Limit"] = c.values[1:2:2]
 	h["X-Ratelimit-Remaining"] = c.values[2:3:3]
 	h["X-Ratelimit-Reset"] = c.values[3:4:4]
+}
+
+// decimal remembers the last number it wrote: limits and resets are mostly the
+// same from one request to the next.
+type decimal struct{ last atomic.Pointer[numeral] }
+
+type numeral struct {
+	n    int64
+	text string
+}
+
+func (d *decimal) of(n int64) string {
+	if last := d.last.Load(); last != nil && last.n == n {
+		return last.text
+	}
+	text := strconv.FormatInt(n, 10)
+	d.last.Store(&numeral{n, text})
+	return text
 }
 
 const (

@@ -178,7 +178,9 @@ func TestRegistrationModes(t *testing.T) {
 func TestRoleChangesAtOnce(t *testing.T) {
 	w := newWorld(t, noLimits)
 	id, ada := w.user("ada")
-	patch := func(body string) { w.do(request{method: "PATCH", path: "/admin/users/" + id, token: w.admin, json: body}).is(200) }
+	patch := func(body string) {
+		w.do(request{method: "PATCH", path: "/admin/users/" + id, token: w.admin, json: body}).is(200)
+	}
 	w.get("/admin/audit", ada).refused(403, "forbidden")
 	w.role("auditor", "audit:read")
 	patch(`{"roles":["auditor"]}`)

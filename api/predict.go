@@ -13,6 +13,41 @@ var answers = sync.Pool{New: func() any { return new([]byte) }}
 // largestKept is how large a buffer goes back to answers.
 const largestKept = 1 << 20
 
+// prediction is what one request to /predict needs between its scan and its
+// answer. It is used again, so that the hot path makes no garbage of its own.
+type prediction struct {
+	call     *call
+	envelope inference.Envelope
+	request  inference.Request
+	decode   inference.Decode // the method read, bound once
+}
+
+var predictions = sync.Pool{New: func() any {
+	p := new(prediction)
+	p.decode = p.read
+	return p
+}}
+
+// done gives p back. Inference has returned by then and keeps nothing of it.
+func (p *prediction) done() {
+	*p = prediction{decode: p.decode}
+	predictions.Put(p)
+}
+
+// read decodes the inputs for a model that the caller may use, and charges
+// their rows.
+func (p *prediction) read(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
+	in, err := inference.DecodeJSON(p.envelope.Inputs, sig, mem)
+	if err != nil {
+		return nil, err
+	}
+	p.request = inference.Request{Inputs: in, Outputs: p.envelope.Outputs}
+	if rows := int64(inference.Rows(sig, in)); rows > 1 {
+		return &p.request, p.call.s.chargeRest(p.call, rows)
+	}
+	return &p.request, nil
+}
+
 // predict is the one hot route: one unit of the caller's rate, the bounded
 // body, one scan, and inference with decode called back once the caller was
 // let in. The rest of the rows is charged before anything runs.
@@ -32,28 +67,20 @@ func (s *Server) predict(c *call) error {
 	if err != nil {
 		return err
 	}
-	envelope, err := inference.ScanPredict(b.data)
-	if err != nil {
+	p := predictions.Get().(*prediction)
+	defer p.done()
+	p.call = c
+	if p.envelope, err = inference.ScanPredict(b.data); err != nil {
 		return err
 	}
-	ref := models.Ref{Model: envelope.Model, Version: envelope.Version, Alias: envelope.Alias}
-	result, err := s.inference.Predict(c.ctx(), c.who, ref, func(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
-		in, err := inference.DecodeJSON(envelope.Inputs, sig, mem)
-		if err != nil {
-			return nil, err
-		}
-		request := &inference.Request{Inputs: in, Outputs: envelope.Outputs}
-		if rows := int64(inference.Rows(sig, in)); rows > 1 {
-			return request, s.chargeRest(c, rows)
-		}
-		return request, nil
-	})
+	ref := models.Ref{Model: p.envelope.Model, Version: p.envelope.Version, Alias: p.envelope.Alias}
+	result, err := s.inference.Predict(c.ctx(), c.who, ref, p.decode)
 	if err != nil {
 		return err
 	}
 	defer result.Release()
 	buf := answers.Get().(*[]byte)
-	out, err := inference.AppendJSON((*buf)[:0], result, &envelope)
+	out, err := inference.AppendJSON((*buf)[:0], result, &p.envelope)
 	if err != nil {
 		return err
 	}

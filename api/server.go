@@ -65,6 +65,8 @@ type Server struct {
 	accessLog bool
 
 	rates         *rates
+	limitText     decimal
+	resetText     decimal
 	proxies       proxies
 	budget        *budget
 	maxBody       int64
