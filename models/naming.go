@@ -112,7 +112,7 @@ func signature(declared, actual Graph, spec Spec) (Signature, error) {
 	}
 	for _, v := range actual.Outputs {
 		if !servedOutput(v) || !wellFormed(v.Shape) {
-			return Signature{}, refuse("unsupported_type", "the output %s is neither a tensor, a sequence of tensors nor a map of numbers or strings", quote([]byte(v.Name)))
+			return Signature{}, refuse("unsupported_type", "the output %s is neither a tensor, a sequence of tensors nor a map, of floats, integers, bools or strings", quote([]byte(v.Name)))
 		}
 	}
 	inputs, err := publicNames("input", actual.Inputs, spec.Inputs)

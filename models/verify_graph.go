@@ -238,7 +238,7 @@ func (c *check) ports(g *Graph) error {
 	for _, v := range g.Outputs {
 		// An output without a type gets it from the runtime.
 		if v.Kind == kindOther || v.Type != Undefined && !servedOutput(v) {
-			return refuse("unsupported_type", "the output %s is neither a tensor, a sequence of tensors nor a map of numbers or strings", quote([]byte(v.Name)))
+			return refuse("unsupported_type", "the output %s is neither a tensor, a sequence of tensors nor a map, of floats, integers, bools or strings", quote([]byte(v.Name)))
 		}
 	}
 	return nil
