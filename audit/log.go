@@ -215,7 +215,7 @@ func (l *Log) saveHead() {
 	ctx, cancel := context.WithTimeout(context.Background(), headTimeout)
 	defer cancel()
 	if err := l.cfg.Heads.SetAuditHead(ctx, l.head); err != nil {
-		l.cfg.Logger.Error("the head of the audit log could not be saved; it will be tried again", "seq", l.head.Seq, "error", err)
+		l.cfg.Logger.Error("the head of the audit log could not be saved; it will be tried again", "seq", l.head.Seq, "cause", err)
 		return
 	}
 	l.saved = l.head
@@ -236,7 +236,7 @@ func (l *Log) Run(ctx context.Context) error {
 			return l.flush(last, true)
 		}
 		if err := l.flush(ctx, false); err != nil && ctx.Err() == nil {
-			l.cfg.Logger.Error("audit counts could not be written; they are kept and tried again", "error", err)
+			l.cfg.Logger.Error("audit counts could not be written; they are kept and tried again", "cause", err)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (l *Log) Read(ctx context.Context, q Query) (Page, error) {
 		var e Entry
 		if err := json.Unmarshal(line, &e); err != nil {
 			// Verify tells where; the rest of the log stays readable.
-			l.cfg.Logger.Error("a record of the audit log can't be read; see \"modelgate audit verify\"", "error", errRecord)
+			l.cfg.Logger.Error("a record of the audit log can't be read; see \"modelgate audit verify\"", "cause", errRecord)
 			return true, nil
 		}
 		if q.Before > 0 && e.Seq >= q.Before || q.Actor != "" && e.Actor != q.Actor || q.Action != "" && e.Action != q.Action {

@@ -298,7 +298,7 @@ func (c *Catalog) Read(ctx context.Context, v *Version) ([]byte, error) {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
 	case !errors.Is(err, errDamaged):
-		c.log.Error("reading a model file", "model", v.Model, "version", v.Number, "error", err)
+		c.log.Error("reading a model file", "model", v.Model, "version", v.Number, "cause", err)
 		return nil, ErrUnavailable.Because(err)
 	}
 	if err := c.Quarantine(ctx, v, err.Error()); err != nil {

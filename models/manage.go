@@ -190,17 +190,17 @@ func (c *Catalog) quarantine(ctx context.Context, v *Version, reason string) boo
 	if now == nil || now.State != Ready {
 		return false
 	}
-	c.log.Error("version put out of service", "model", v.Model, "version", v.Number, "digest", v.Digest, "reason", reason)
+	c.log.Error("version put out of service", "model", v.Model, "version", v.Number, "cause", reason+"; digest "+v.Digest)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), quarantineTimeout)
 	defer cancel()
 	self := auth.Principal{Username: "modelgate"}
 	detail := map[string]string{"version": strconv.Itoa(v.Number), "reason": reason}
 	if err := c.allow(ctx, &self, "model.quarantine", v.Model, detail); err != nil {
-		c.log.Error("recording a quarantine", "error", err)
+		c.log.Error("recording a quarantine", "cause", err)
 	}
 	m, err := c.store.SetState(ctx, v.Model, v.Number, Quarantined, reason)
 	if err != nil {
-		c.log.Error("storing a quarantine", "error", err)
+		c.log.Error("storing a quarantine", "cause", err)
 		m = c.snapshot().byName[v.Model].withState(v.ID, Quarantined, reason)
 	}
 	c.put(v.Model, m)

@@ -19,13 +19,15 @@ var errNotManaged = &Error{Code: ErrClosed.Code, Detail: "only the model's owner
 func (c *Catalog) Manages(who auth.Principal, m *Model) bool { return manages(&who, m) }
 
 func manages(who *auth.Principal, m *Model) bool {
-	return who.InScope(m.Name) && (who.Can(auth.ModelsManage) ||
-		m.OwnerID != "" && m.OwnerID == who.UserID && who.Can(auth.ModelsWrite))
+	return who.InScope(m.Name) && (who.Can(auth.ModelsManage) || owns(who, m) && who.Can(auth.ModelsWrite))
 }
 
-// calls reports whether the caller may call the model.
+func owns(who *auth.Principal, m *Model) bool { return m.OwnerID != "" && m.OwnerID == who.UserID }
+
+// calls reports whether the caller may call the model: by a role, as its owner
+// (also when he may publish no more), or as one who manages all.
 func calls(who *auth.Principal, m *Model) bool {
-	return who.InScope(m.Name) && who.HasAny(m.Roles) || manages(who, m)
+	return who.InScope(m.Name) && (who.HasAny(m.Roles) || owns(who, m) || who.Can(auth.ModelsManage))
 }
 
 // access decides whether the caller may call the model, and audits a denial.

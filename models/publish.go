@@ -38,7 +38,7 @@ func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, 
 	if err != nil {
 		if r := (*Rejected)(nil); errors.As(err, &r) {
 			c.log.Warn("model file refused", "request_id", who.Origin.RequestID, "user", who.Username, "model", name,
-				"digest", file.Digest, "code", r.Code, "detail", r.Detail, "cause", r.Cause)
+				"code", r.Code, "cause", fmt.Sprintf("%s; digest %s; %v", r.Detail, file.Digest, r.Cause))
 		}
 		return nil, nil, err
 	}
@@ -186,7 +186,7 @@ func (c *Catalog) settle(ctx context.Context, cause error, digest string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 	defer cancel()
 	if err := c.load(ctx); err != nil {
-		c.log.Error("reading the catalogue after a failed change", "error", err)
+		c.log.Error("reading the catalogue after a failed change", "cause", err)
 		return
 	}
 	c.collect(digest)
@@ -202,7 +202,7 @@ func (c *Catalog) collect(digests ...string) {
 			continue
 		}
 		if err := c.files.remove(digest); err != nil {
-			c.log.Error("removing a model file that nothing needs", "digest", digest, "error", err)
+			c.log.Error("removing a model file that nothing needs", "cause", fmt.Errorf("%s: %w", digest, err))
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (s *server) closeLater(f func() error) { s.closers = append(s.closers, f) }
 func (s *server) close() {
 	for i := len(s.closers) - 1; i >= 0; i-- {
 		if err := s.closers[i](); err != nil {
-			s.log.Error("closing failed", "error", err)
+			s.log.Error("closing failed", "cause", err)
 		}
 	}
 	s.closers = nil
@@ -272,7 +272,7 @@ func (s *server) run(ctx context.Context, std std) error {
 		s.log.Info("draining", "timeout", s.cfg.DrainTimeout.String())
 		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
 		if err := s.http.Shutdown(drain); err != nil {
-			s.log.Warn("requests were still running at the end of the drain", "error", err)
+			s.log.Warn("requests were still running at the end of the drain", "cause", err)
 			s.http.Close()
 		}
 		cancel()
