@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"time"
 )
 
 // What tests of the room's outside need of its inside.
@@ -35,8 +34,3 @@ func (s *Service) Cached() int {
 func (k *Keyring) SignerID() string { return k.signer.id }
 
 const CacheAge = cacheAge
-
-// HashCost and Slowest show what the pace of failed sign-ins rests on.
-func (s *Service) Slowest() (mixed bool, slowest time.Duration) {
-	return s.hasher.mixed.Load(), time.Duration(s.hasher.slowest.Load())
-}

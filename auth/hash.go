@@ -39,9 +39,6 @@ const (
 
 	// bcrypt looks at no more than 72 bytes.
 	bcryptBytes = 72
-
-	// maxPace bounds how long the answer to a failed sign-in is held back.
-	maxPace = time.Second
 )
 
 func (h Hashing) withDefaults() Hashing {
@@ -72,11 +69,6 @@ type hasher struct {
 	slots   chan struct{} // one element for each hash at work
 	waiting atomic.Int64  // callers in line for slots
 	queue   int64
-
-	// mixed is set once a hash was met that is costlier or cheaper than those
-	// made today; slowest is then the longest verification seen. See pace.
-	mixed   atomic.Bool
-	slowest atomic.Int64 // nanoseconds
 
 	wait    prometheus.Histogram
 	refused prometheus.Counter
@@ -135,6 +127,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 // verification is the result of verify.
 type verification struct {
 	match bool
+	other bool      // the hash is of another kind or cost than those made today
 	began time.Time // when the work began, after the wait in line
 }
 
@@ -150,33 +143,9 @@ func (h *hasher) verify(ctx context.Context, stored, password string) (verificat
 	if !usable {
 		stored = h.dummy
 	}
-	if h.outdated(stored) {
-		h.mixed.Store(true)
-	}
+	v.other = h.outdated(stored)
 	v.match = compare(stored, password) && usable
-	for took := time.Since(v.began); ; {
-		longest := h.slowest.Load()
-		if int64(took) <= longest || h.slowest.CompareAndSwap(longest, int64(min(took, maxPace))) {
-			break
-		}
-	}
 	return v, nil
-}
-
-// pace holds the answer to a failed sign-in back until the slowest kind of
-// verification would be done, if users have hashes of different cost: else the
-// time would tell a user with an old hash from a name that does not exist. It
-// costs no computing. Successful sign-ins need no pace.
-func (h *hasher) pace(ctx context.Context, v verification) {
-	if !h.mixed.Load() {
-		return
-	}
-	rest := time.NewTimer(time.Until(v.began.Add(time.Duration(h.slowest.Load()))))
-	defer rest.Stop()
-	select {
-	case <-rest.C:
-	case <-ctx.Done():
-	}
 }
 
 // outdated says that a stored hash should be replaced by one of today's cost.

@@ -11,6 +11,7 @@ import (
 const (
 	minPassword      = 8    // characters
 	maxPassword      = 1024 // bytes; more is refused before anything is computed from it
+	maxPattern       = 20   // characters up to which a pattern is looked for
 	minBesideContext = 6    // characters a password must hold beside the user's and the product's name
 )
 
@@ -75,9 +76,13 @@ func reversed(s string) string {
 }
 
 // monotonous finds passwords that repeat at most four characters ("abababab")
-// or run through the alphabet or the digits ("abcdefgh", "87654321").
+// or run through the alphabet or the digits ("abcdefgh", "87654321"). Longer
+// ones pass: attackers try those of ordinary length.
 func monotonous(s string) bool {
 	r := []rune(s)
+	if len(r) > maxPattern {
+		return false
+	}
 	for period := 1; period <= 4; period++ {
 		if repeats(r, period) {
 			return true

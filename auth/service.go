@@ -47,6 +47,7 @@ type Config struct {
 type Service struct {
 	cfg      Config
 	hasher   *hasher
+	pacer    pacer
 	verifier *verifier
 	cache    *cache
 	uses     *keyUses

@@ -47,7 +47,7 @@ func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, pass
 	}
 	if reason := whyNot(user, v.match); reason != "" {
 		err := s.failed(ctx, attempt, reason, ErrCredentials)
-		s.hasher.pace(ctx, v)
+		s.pacer.hold(ctx, v)
 		return Tokens{}, err
 	}
 	if s.hasher.outdated(user.PasswordHash) {

@@ -72,7 +72,9 @@ func newForger(t testing.TB, e *env) *forger {
 	return &forger{kid: e.keys.SignerID(), key: key.(ed25519.PrivateKey), claims: claimsOf(t, tok.Access)}
 }
 
-func (f *forger) header() string { return fmt.Sprintf(`{"alg":"EdDSA","kid":"%s","typ":"at+jwt"}`, f.kid) }
+func (f *forger) header() string {
+	return fmt.Sprintf(`{"alg":"EdDSA","kid":"%s","typ":"at+jwt"}`, f.kid)
+}
 
 // with returns the claims of a good token with some changed; nil removes one.
 func (f *forger) with(changes ...any) string {

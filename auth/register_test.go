@@ -1,0 +1,369 @@
+package auth_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"modelgate/audit"
+	"modelgate/auth"
+)
+
+func TestRegister(t *testing.T) {
+	e := newEnv(t)
+	u := e.register("A-1_b.C")
+	if u.Username != "a-1_b.c" || u.ID == "" || !u.CreatedAt.Equal(e.clock.now()) {
+		t.Fatalf("%+v", u)
+	}
+	for _, name := range []string{"a-1_b.c", "A-1_B.C", "admin", "ADMIN"} {
+		_, err := e.Register(e.ctx, origin, name, password)
+		want(t, err, auth.ErrTaken)
+	}
+	if r := e.records("user.register")[0]; r.Outcome != audit.Failed || r.Reason != "taken" || r.Actor != "admin" {
+		t.Errorf("%+v", r)
+	}
+	for _, name := range []string{
+		"", "a", ".ab", "-ab", "_ab", "a b", "ab ", " ab", "a@b", "a/b", "ümlaut", "a\nb", "a\x00b", "\u212aate", "аdmin", "ab\u200b", strings.Repeat("a", 65), strings.Repeat("a", 1<<20),
+	} {
+		_, err := e.Register(e.ctx, origin, name, password)
+		want(t, err, auth.ErrInvalid)
+	}
+	e.register(strings.Repeat("a", 64))
+	for p, target := range map[string]error{
+		"password": auth.ErrWeakPassword, "short": auth.ErrWeakPassword, "robert2030": auth.ErrWeakPassword, "modelgate1": auth.ErrWeakPassword,
+		strings.Repeat("x", 1<<20): auth.ErrInvalid, "\xff\xfe\xfd\xfc\xfb\xfa\xf9\xf8": auth.ErrInvalid,
+	} {
+		_, err := e.Register(e.ctx, origin, "robert", p)
+		want(t, err, target)
+	}
+	if _, err := e.db.UserByName(e.ctx, "robert"); !errors.Is(err, auth.ErrNotFound) {
+		t.Error("a refused registration left a user behind")
+	}
+}
+
+func TestPasswordsAreVerbatim(t *testing.T) {
+	e := newEnv(t)
+	for i, p := range []string{
+		strings.Repeat("Käse-☕-", 20), "  leading and trailing  ", "composed \u00e9 of one rune", "a\u0301 decomposed of two", strings.Repeat("z9-qK", 205)[:1024],
+	} {
+		name := "user" + string(rune('a'+i))
+		_, err := e.Register(e.ctx, origin, name, p)
+		want(t, err, nil)
+		_, err = e.Login(e.ctx, origin, "x", name, p)
+		want(t, err, nil)
+		for _, other := range []string{strings.TrimSpace(p) + " ", strings.ToUpper(p), p + " ", p[:len(p)-1] + "~", strings.ReplaceAll(p, "\u00e9", "e\u0301"), strings.ReplaceAll(p, "a\u0301", "\u00e1")} {
+			if other == p {
+				continue
+			}
+			if _, err := e.Login(e.ctx, origin, "x", name, other); err == nil {
+				t.Errorf("%q signs in for %q", other, p)
+			}
+		}
+	}
+	_, err := e.Login(e.ctx, origin, "x", "usera", strings.Repeat("x", 1<<20))
+	want(t, err, auth.ErrInvalid)
+}
+
+func TestRegistrationModes(t *testing.T) {
+	invite := newEnv(t, func(c *auth.Config) { c.Registration = auth.InviteOnly })
+	_, err := invite.Register(invite.ctx, origin, "alice", password)
+	want(t, err, auth.ErrForbidden)
+	_, token, err := invite.CreateUser(invite.ctx, invite.admin, "alice", []string{"user"})
+	want(t, err, nil)
+	_, err = invite.AcceptInvitation(invite.ctx, origin, token, password)
+	want(t, err, nil)
+	closed := newEnv(t, func(c *auth.Config) { c.Registration = auth.Closed })
+	_, err = closed.Register(closed.ctx, origin, "alice", password)
+	want(t, err, auth.ErrForbidden)
+	_, err = closed.AcceptInvitation(closed.ctx, origin, token, password)
+	want(t, err, auth.ErrForbidden)
+	_, _, err = closed.CreateUser(closed.ctx, closed.admin, "alice", nil)
+	want(t, err, auth.ErrForbidden)
+	_, err = auth.New(auth.Config{Store: closed.db, Guard: auth.NewGuard(closed.audit), Audit: closed.audit, Keys: closed.keys, Issuer: issuer, Registration: "sometimes"})
+	if err == nil {
+		t.Error("an unknown mode is taken")
+	}
+}
+
+func TestInvitation(t *testing.T) {
+	e := newEnv(t)
+	u, token, err := e.CreateUser(e.ctx, e.admin, "Alice", []string{"user", "data-scientist", "user"})
+	want(t, err, nil)
+	if u.Username != "alice" || len(u.Roles) != 2 || !strings.HasPrefix(token, "mgi_") {
+		t.Fatalf("%+v", u)
+	}
+	_, err = e.Login(e.ctx, origin, "x", "alice", "")
+	want(t, err, auth.ErrCredentials)
+	_, err = e.AcceptInvitation(e.ctx, origin, token, "alice123")
+	want(t, err, auth.ErrWeakPassword) // and the invitation stays good
+	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
+	got, err := e.AcceptInvitation(e.ctx, origin, token, password)
+	if want(t, err, nil); got.ID != u.ID || got.PasswordHash != "" {
+		t.Fatalf("%+v", got)
+	}
+	who := e.who(e.login("alice").Access)
+	if !who.Can(auth.ModelsWrite) {
+		t.Errorf("%+v", who)
+	}
+	_, err = e.AcceptInvitation(e.ctx, origin, token, "another lorry altogether")
+	want(t, err, auth.ErrToken)
+	for _, bad := range []string{"", "mgi_x", strings.Replace(token, "mgi_", "mgp_", 1), strings.Repeat("x", 1<<20)} {
+		_, err = e.AcceptInvitation(e.ctx, origin, bad, password)
+		want(t, err, auth.ErrToken)
+	}
+	_, token, err = e.CreateUser(e.ctx, e.admin, "bob", nil)
+	want(t, err, nil)
+	e.clock.advance(72 * time.Hour)
+	_, err = e.AcceptInvitation(e.ctx, origin, token, password)
+	want(t, err, auth.ErrToken)
+	if r := e.records("user.register")[0]; r.Outcome != audit.Failed || r.Reason != "unknown" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestReset(t *testing.T) {
+	e := newEnv(t)
+	u, tok := e.user("alice")
+	first, _, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	want(t, err, nil)
+	token, expires, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	want(t, err, nil)
+	if !expires.Equal(e.clock.now().Add(time.Hour)) || !strings.HasPrefix(token, "mgp_") {
+		t.Errorf("%v", expires)
+	}
+	const next = "another lorry altogether"
+	want(t, e.ResetPassword(e.ctx, origin, first, next), auth.ErrToken) // the newer one replaced it
+	want(t, e.ResetPassword(e.ctx, origin, token, "password"), auth.ErrWeakPassword)
+	e.who(tok.Access)
+	want(t, e.ResetPassword(e.ctx, origin, token, next), nil)
+	e.dead("token of before", tok.Access)
+	_, err = e.Refresh(e.ctx, origin, tok.Refresh)
+	want(t, err, auth.ErrToken)
+	_, err = e.Login(e.ctx, origin, "x", "alice", password)
+	want(t, err, auth.ErrCredentials)
+	_, err = e.Login(e.ctx, origin, "x", "alice", next)
+	want(t, err, nil)
+	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
+	token, _, err = e.ResetUser(e.ctx, e.admin, u.ID)
+	want(t, err, nil)
+	e.clock.advance(time.Hour)
+	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
+	_, _, err = e.ResetUser(e.ctx, e.admin, e.admin.UserID)
+	want(t, err, auth.ErrForbidden)
+	_, _, err = e.ResetUser(e.ctx, e.admin, "u_none")
+	want(t, err, auth.ErrNotFound)
+}
+
+func TestChangePassword(t *testing.T) {
+	e := newEnv(t)
+	_, tok := e.user("alice")
+	other := e.login("alice")
+	alice := e.who(tok.Access)
+	const next = "another lorry altogether"
+	want(t, e.ChangePassword(e.ctx, alice, "not the password", next), auth.ErrCredentials)
+	if r := e.records("user.password")[0]; r.Outcome != audit.Failed || r.Reason != "wrong_password" {
+		t.Errorf("%+v", r)
+	}
+	want(t, e.ChangePassword(e.ctx, alice, password, "password1"), auth.ErrWeakPassword)
+	want(t, e.ChangePassword(e.ctx, alice, password, password), auth.ErrWeakPassword)
+	want(t, e.ChangePassword(e.ctx, alice, strings.Repeat("x", 1<<20), next), auth.ErrInvalid)
+	_, key, err := e.CreateKey(e.ctx, alice, auth.KeyRequest{Name: "ci"})
+	want(t, err, nil)
+	want(t, e.ChangePassword(e.ctx, e.who(key), password, next), auth.ErrReauthenticate)
+	e.who(other.Access)
+	want(t, e.ChangePassword(e.ctx, alice, password, next), nil)
+	e.dead("other session", other.Access)
+	_, err = e.Refresh(e.ctx, origin, other.Refresh)
+	want(t, err, auth.ErrToken)
+	e.who(tok.Access)
+	_, err = e.Refresh(e.ctx, origin, tok.Refresh)
+	want(t, err, nil)
+	_, err = e.Login(e.ctx, origin, "x", "alice", next)
+	want(t, err, nil)
+}
+
+// bcrypt hashes of another system verify, and become argon2id at the next
+// sign-in; so do hashes of another cost.
+func TestOldHashesAreRenewed(t *testing.T) {
+	e := newEnv(t)
+	u := e.register("alice")
+	for _, make := range []func() string{
+		func() string { b, _ := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost); return string(b) },
+		func() string {
+			costly := auth.Hashing{Memory: 128}
+			want(t, auth.ResetOffline(e.ctx, e.db, costly, "alice", password), nil)
+			stored, err := e.db.User(e.ctx, u.ID)
+			want(t, err, nil)
+			return stored.PasswordHash
+		},
+	} {
+		old := make()
+		_, err := e.db.UpdateUser(e.ctx, u.ID, func(u auth.User, _ int) (auth.User, error) { u.PasswordHash = old; return u, nil })
+		want(t, err, nil)
+		_, err = e.Login(e.ctx, origin, "x", "alice", "not the password")
+		want(t, err, auth.ErrCredentials)
+		if now, _ := e.db.User(e.ctx, u.ID); now.PasswordHash != old {
+			t.Error("a failed sign-in renews the hash")
+		}
+		tok := e.login("alice")
+		e.who(tok.Access)
+		now, err := e.db.User(e.ctx, u.ID)
+		want(t, err, nil)
+		if !strings.HasPrefix(now.PasswordHash, "$argon2id$v=19$m=64,t=1,p=1$") {
+			t.Errorf("%s became %s", old, now.PasswordHash)
+		}
+		e.login("alice")
+	}
+}
+
+func TestEnsureAdmin(t *testing.T) {
+	e := newEnv(t)
+	generated, created, err := e.EnsureAdmin(e.ctx, "") // there is one
+	if err != nil || created || generated != "" {
+		t.Fatalf("%v %v", created, err)
+	}
+	if !e.admin.Can(auth.UsersManage | auth.ModelsWrite | auth.ModelsManage | auth.AuditRead | auth.MetricsRead) {
+		t.Errorf("%+v", e.admin)
+	}
+	roles, err := e.Roles(e.ctx, e.admin)
+	want(t, err, nil)
+	var names []string
+	for _, r := range roles {
+		if r.Builtin {
+			names = append(names, r.Name+" "+strings.Join(r.Permissions.Names(), ","))
+		}
+	}
+	if got := strings.Join(names, "; "); got != "admin users:manage,models:write,models:manage,audit:read,metrics:read; data-scientist models:write; user " {
+		t.Errorf("%s", got)
+	}
+	other := newEnv(t)
+	passwords := map[string]bool{}
+	for range 2 { // a database of its own each, without an administrator
+		for _, name := range []string{"aaron", "zoe"} {
+			if _, err := other.Register(other.ctx, origin, name, password); err != nil && !errors.Is(err, auth.ErrTaken) {
+				t.Fatal(err)
+			}
+		}
+		_, err := other.db.UpdateUser(other.ctx, other.admin.UserID, func(u auth.User, _ int) (auth.User, error) { u.Roles = nil; return u, nil })
+		want(t, err, nil)
+		want(t, other.db.DeleteUser(other.ctx, other.admin.UserID, func(auth.User, int) error { return nil }), nil)
+		_, _, err = other.EnsureAdmin(other.ctx, "admin123")
+		want(t, err, auth.ErrWeakPassword)
+		generated, created, err := other.EnsureAdmin(other.ctx, "")
+		if err != nil || !created || len(generated) < 24 {
+			t.Fatalf("%q %v %v", generated, created, err)
+		}
+		passwords[generated] = true
+		tok, err := other.Login(other.ctx, origin, "x", "admin", generated)
+		want(t, err, nil)
+		other.admin = other.who(tok.Access)
+	}
+	if len(passwords) != 2 {
+		t.Error("the random password is always the same")
+	}
+}
+
+func TestResetOffline(t *testing.T) {
+	e := newEnv(t)
+	const next = "another lorry altogether"
+	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "nobody", next), auth.ErrNotFound)
+	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "admin", "admin123"), auth.ErrWeakPassword)
+	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "Admin", next), nil)
+	_, err := e.Login(e.ctx, origin, "x", "admin", password)
+	want(t, err, auth.ErrCredentials)
+	_, err = e.Login(e.ctx, origin, "x", "admin", next)
+	want(t, err, nil)
+	list, err := e.db.SessionsOf(e.ctx, e.admin.UserID, e.clock.now())
+	want(t, err, nil)
+	if len(list) != 1 {
+		t.Errorf("%d sessions: the old one should have ended", len(list))
+	}
+}
+
+func TestKeyring(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "keys")
+	k, err := auth.OpenKeyring(dir, "")
+	want(t, err, nil)
+	again, err := auth.OpenKeyring(dir, "")
+	want(t, err, nil)
+	if k.SignerID() != again.SignerID() {
+		t.Fatal("a second start makes another key")
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "*"))
+	if len(names) != 1 {
+		t.Fatalf("%v", names)
+	}
+	for path, mode := range map[string]os.FileMode{dir: 0o700, names[0]: 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+	for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o666, 0o644} {
+		want(t, os.Chmod(names[0], mode), nil)
+		_, err := auth.OpenKeyring(dir, "")
+		if err == nil || !strings.Contains(err.Error(), "chmod 600 "+names[0]) {
+			t.Errorf("mode %#o: %v", mode, err)
+		}
+	}
+	want(t, os.Chmod(names[0], 0o600), nil)
+	want(t, os.Chmod(dir, 0o770), nil)
+	if _, err := auth.OpenKeyring(dir, ""); err == nil || !strings.Contains(err.Error(), "chmod 700") {
+		t.Errorf("a folder others may write to: %v", err)
+	}
+	want(t, os.Chmod(dir, 0o700), nil)
+	for _, content := range []string{"", "junk", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
+		bad := filepath.Join(dir, "zz.pem")
+		want(t, os.WriteFile(bad, []byte(content), 0o600), nil)
+		if _, err := auth.OpenKeyring(dir, ""); err == nil {
+			t.Errorf("%q is taken for a key", content)
+		}
+		want(t, os.Remove(bad), nil)
+	}
+	fresh, err := auth.OpenKeyring(filepath.Join(t.TempDir(), "keys"), "")
+	want(t, err, nil)
+	if fresh.SignerID() == k.SignerID() {
+		t.Error("two fresh starts have one key")
+	}
+}
+
+// A newer key signs, the older one still verifies, and only public parts show.
+func TestKeyRotation(t *testing.T) {
+	e := newEnv(t)
+	_, tok := e.user("alice")
+	dir, other := filepath.Join(e.dir, "keys"), filepath.Join(t.TempDir(), "keys")
+	_, err := auth.OpenKeyring(other, "")
+	want(t, err, nil)
+	names, _ := filepath.Glob(filepath.Join(other, "*.pem"))
+	newer, err := os.ReadFile(names[0])
+	want(t, err, nil)
+	want(t, os.WriteFile(filepath.Join(dir, "ed25519-99990101T000000Z-next.pem"), newer, 0o600), nil)
+	both, err := auth.OpenKeyring(dir, "")
+	want(t, err, nil)
+	if both.SignerID() == e.keys.SignerID() {
+		t.Fatal("the newer key does not sign")
+	}
+	s, err := auth.New(auth.Config{Store: e.db, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: both, Issuer: issuer, Audience: audience, Hashing: cheap, Now: e.clock.now})
+	want(t, err, nil)
+	_, err = s.Authenticate(context.Background(), tok.Access)
+	want(t, err, nil)
+	next, err := s.Refresh(context.Background(), origin, tok.Refresh)
+	want(t, err, nil)
+	_, err = s.Authenticate(context.Background(), next.Access)
+	want(t, err, nil)
+	e.dead("token of a key that this ring does not have", next.Access)
+	set := string(s.JWKS())
+	if strings.Count(set, `"kid"`) != 2 || strings.Contains(set, `"d"`) {
+		t.Errorf("%s", set)
+	}
+	contains(t, set, both.SignerID())
+	contains(t, set, `"kty":"OKP","crv":"Ed25519"`)
+	if e.JWKS()[0] != '{' || strings.Count(string(e.JWKS()), `"kid"`) != 1 {
+		t.Errorf("%s", e.JWKS())
+	}
+}
