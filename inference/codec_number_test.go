@@ -19,7 +19,7 @@ import (
 func literals(rng *rand.Rand) string {
 	f32 := func() float64 { return float64(math.Float32frombits(rng.Uint32() &^ (1 << 31))) }
 	var s string
-	switch rng.IntN(8) {
+	switch rng.IntN(9) {
 	case 0:
 		s = strconv.FormatFloat(f32(), 'g', -1, 32)
 	case 1:
@@ -39,6 +39,13 @@ func literals(rng *rand.Rand) string {
 		}
 		lo, hi := float64(math.Float32frombits(bits)), float64(math.Float32frombits(bits+1))
 		s = strconv.FormatFloat((lo+hi)/2, 'e', 200, 64)
+	case 7: // next to the middle of two float32, in digits that 64 bits hold
+		bits := math.Float32bits(float32(rng.ExpFloat64()))
+		middle := (float64(math.Float32frombits(bits)) + float64(math.Float32frombits(bits+1))) / 2
+		s = strconv.FormatFloat(middle, 'f', 16+rng.IntN(3), 64)
+		if last := s[len(s)-1]; last < '9' {
+			s = s[:len(s)-1] + string(last+1)
+		}
 	default: // middle of two halves
 		h := []*halfFormat{float16, bfloat16}[rng.IntN(2)]
 		bits := uint16(rng.UintN(uint(h.infinity) - 1))
