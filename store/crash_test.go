@@ -105,6 +105,7 @@ func childWrite(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
+	db.patience = time.Minute // a slow disk is no failure here
 	failed := make(chan error)
 	for stream, write := range writes {
 		n, err := reached(ctx, db, stream)

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"runtime"
+	"strconv"
+	"time"
 
 	"github.com/pressly/goose/v3"
 	driver "modernc.org/sqlite"
@@ -62,7 +64,9 @@ func sub(from fs.FS, folder string) fs.FS {
 const applicationID = 0x6d676174 // "mgat"
 
 // busyMilliseconds is how long a statement waits for a lock of another process, when its context allows it.
-const busyMilliseconds = "5000"
+const busyMilliseconds = 5000
+
+var busyTimeout = strconv.Itoa(busyMilliseconds)
 
 // openSQLite opens the database file at path, which must exist and may be empty.
 //
@@ -76,7 +80,7 @@ func openSQLite(ctx context.Context, path string) (writer, readers *sql.DB, err 
 	// A new connection must not wait for a lock, since nothing there would heed the caller's context: none of these needs
 	// the file.
 	query := url.Values{
-		"_busy_timeout": {busyMilliseconds}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}, "_txlock": {"immediate"},
+		"_busy_timeout": {busyTimeout}, "_synchronous": {"FULL"}, "_foreign_keys": {"on"}, "_txlock": {"immediate"},
 		"_defensive": {"1"}, "_dqs": {"0"},
 		"_pragma": {"secure_delete(FAST)", "temp_store(MEMORY)", "trusted_schema(OFF)", "journal_size_limit(67108864)"},
 	}
@@ -104,7 +108,7 @@ func connectSQLite(path string, query url.Values, size int) (*sql.DB, error) {
 
 // admitSQLite refuses a file that is not ours, without a change to it, marks an empty one as ours and switches to WAL.
 func admitSQLite(ctx context.Context, path string) (err error) {
-	probe, err := connectSQLite(path, url.Values{"_busy_timeout": {busyMilliseconds}, "_txlock": {"immediate"}}, 1)
+	probe, err := connectSQLite(path, url.Values{"_busy_timeout": {busyTimeout}, "_txlock": {"immediate"}}, 1)
 	if err != nil {
 		return err
 	}
@@ -115,15 +119,31 @@ func admitSQLite(ctx context.Context, path string) (err error) {
 	if err := os.Chmod(path, 0o600); err != nil { // before the files beside it take their mode from it
 		return err
 	}
-	var journal string
-	if err := probe.QueryRowContext(ctx, `PRAGMA journal_mode = WAL`).Scan(&journal); err != nil {
-		return err
+	return useWAL(ctx, probe)
+}
+
+// useWAL switches to a write-ahead log, for good. Unlike other statements the switch does not wait for a lock by itself.
+func useWAL(ctx context.Context, probe *sql.DB) error {
+	give := time.NewTimer(busyMilliseconds * time.Millisecond)
+	defer give.Stop()
+	for {
+		var journal string
+		err := probe.QueryRowContext(ctx, `PRAGMA journal_mode = WAL`).Scan(&journal)
+		switch {
+		case err == nil && journal != "wal":
+			return fmt.Errorf("the file system does not support write-ahead logging (the journal is %q);"+
+				" put the data folder on a local disk", journal)
+		case code(err)&0xff != codes.SQLITE_BUSY:
+			return err
+		}
+		select {
+		case <-give.C:
+			return err
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(5 * time.Millisecond): // the other process gives no sign
+		}
 	}
-	if journal != "wal" {
-		return fmt.Errorf("the file system does not support write-ahead logging (the journal is %q);"+
-			" put the data folder on a local disk", journal)
-	}
-	return nil
 }
 
 // claimSQLite works in one transaction that keeps others out: of several processes that find the file empty one marks it,
@@ -153,11 +173,7 @@ func claimSQLite(ctx context.Context, probe *sql.DB) error {
 
 // advice adds what the operator can do about an error at start.
 func advice(err error) error {
-	var refused *driver.Error
-	if !errors.As(err, &refused) {
-		return err
-	}
-	switch refused.Code() & 0xff {
+	switch code(err) & 0xff {
 	case codes.SQLITE_NOTADB:
 		return fmt.Errorf("the file is no SQLite database; name another, or restore a backup: %w", err)
 	case codes.SQLITE_BUSY:
@@ -166,9 +182,17 @@ func advice(err error) error {
 	return err
 }
 
+// code is SQLite's extended result code in an error, 0 when there is none.
+func code(err error) int {
+	if refused, ok := errors.AsType[*driver.Error](err); ok {
+		return refused.Code()
+	}
+	return 0
+}
+
 // backupSQLite reads on a connection of its own: a copy may take long, and one of the readers may not write any file.
 func backupSQLite(ctx context.Context, database, path string) (err error) {
-	source, err := connectSQLite(database, url.Values{"_busy_timeout": {busyMilliseconds}}, 1)
+	source, err := connectSQLite(database, url.Values{"_busy_timeout": {busyTimeout}}, 1)
 	if err != nil {
 		return err
 	}
@@ -178,11 +202,7 @@ func backupSQLite(ctx context.Context, database, path string) (err error) {
 }
 
 func violatedSQLite(err error) violation {
-	var refused *driver.Error
-	if !errors.As(err, &refused) {
-		return none
-	}
-	switch refused.Code() {
+	switch code(err) {
 	case codes.SQLITE_CONSTRAINT_UNIQUE, codes.SQLITE_CONSTRAINT_PRIMARYKEY, codes.SQLITE_CONSTRAINT_ROWID:
 		return unique
 	case codes.SQLITE_CONSTRAINT_FOREIGNKEY:

@@ -6,9 +6,10 @@
 // tests imports it. What differs between databases stands in dialect.go and in migrations; every database passes the
 // suite of store/storetest. Predictions never come here: the rooms answer them from memory.
 //
-// SQLite comes from modernc.org/sqlite, the C code translated to Go, and not from a cgo binding: it costs some speed,
-// which sign-ins hide behind password hashing, and it keeps the process that holds keys free of C memory errors, leaves
-// cgo to inference/ort alone and cross-compiles.
+// SQLite comes from modernc.org/sqlite, the C code translated to Go, and not from a cgo binding. That costs some speed,
+// which sign-ins hide behind password hashing. It keeps foreign machine code out of the process that holds keys, leaves cgo
+// to inference/ort alone and cross-compiles. The translation still manages memory by itself, so that the file is opened in
+// SQLite's defensive mode, and one that is not modelgate's is refused.
 package store
 
 import (
@@ -35,9 +36,10 @@ const patience = 8 * time.Second
 // database, whatever the context allows: the operation then fails as unavailable and has changed nothing.
 type DB struct {
 	dialect  *dialect
-	path     string  // where the database is
-	writer   *sql.DB // one connection: writers queue here, in order, rather than for the file's lock
-	readers  *sql.DB // never write, never wait for the writer
+	path     string        // where the database is
+	writer   *sql.DB       // one connection, for the one whose turn it is
+	turn     chan struct{} // full while somebody writes; waiters get it in order, which neither database/sql nor a file lock grants
+	readers  *sql.DB       // never write, never wait for the writer
 	log      *slog.Logger
 	patience time.Duration
 	trace    func(query string) // sees every statement; nil outside tests
@@ -64,7 +66,7 @@ func Open(ctx context.Context, url string, log *slog.Logger) (*DB, error) {
 	if err := prepareFile(path); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}
-	db := &DB{dialect: &sqlite, path: path, log: log, patience: patience}
+	db := &DB{dialect: &sqlite, path: path, turn: make(chan struct{}, 1), log: log, patience: patience}
 	if db.writer, db.readers, err = openSQLite(ctx, path); err != nil {
 		return nil, fmt.Errorf("database %s: %w", path, err)
 	}

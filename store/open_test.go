@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/pressly/goose/v3"
+
 	"modelgate/auth"
 )
 
@@ -116,7 +118,7 @@ func TestPragmas(t *testing.T) {
 			}
 			held = append(held, conn)
 			for pragma, want := range map[string]string{
-				"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": busyMilliseconds,
+				"journal_mode": "wal", "synchronous": "2", "foreign_keys": "1", "busy_timeout": busyTimeout,
 				"query_only": map[bool]string{true: "1", false: "0"}[pool == db.readers], "secure_delete": "2",
 				"temp_store": "2", "trusted_schema": "0",
 			} {
@@ -240,6 +242,46 @@ func TestOpenAtOnce(t *testing.T) {
 		}
 		close(begin)
 		group.Wait()
+	}
+}
+
+// A first start that was cut off between any two of its steps is taken up where it ended.
+func TestInterruptedStart(t *testing.T) {
+	ctx := t.Context()
+	steps := []func(path string) error{
+		prepareFile,
+		func(path string) error {
+			probe, err := connectSQLite(path, nil, 1)
+			if err != nil {
+				return err
+			}
+			return errors.Join(claimSQLite(ctx, probe), probe.Close())
+		},
+		func(path string) error { return admitSQLite(ctx, path) },
+		func(path string) error { // the table of versions, without any
+			writer, readers, err := openSQLite(ctx, path)
+			if err != nil {
+				return err
+			}
+			steps, err := goose.NewProvider(sqlite.goose, writer, sqlite.migrations)
+			if err != nil {
+				return err
+			}
+			_, _, err = steps.GetVersions(ctx)
+			return errors.Join(err, writer.Close(), readers.Close())
+		},
+	}
+	for reached := range steps {
+		path := filepath.Join(t.TempDir(), "modelgate.db")
+		for _, step := range steps[:reached+1] {
+			if err := step(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		db := openAt(t, path)
+		if err := create(ctx, db, "ada"); err != nil {
+			t.Errorf("after %d steps: %v", reached+1, err)
+		}
 	}
 }
 

@@ -35,11 +35,21 @@ var errPatience = errors.New("the database was locked or too busy for too long")
 
 // write runs do in a transaction and commits it when do returns nil. Nothing is written otherwise.
 func (db *DB) write(ctx context.Context, do func(*tx) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, db.patience, errPatience)
+	defer cancel()
+	select {
+	case db.turn <- struct{}{}:
+		defer func() { <-db.turn }()
+	case <-ctx.Done():
+		return db.failed(ctx, ctx.Err())
+	}
 	return db.transact(ctx, db.writer, nil, do)
 }
 
 // snapshot runs do on one state of the database, which it can't change.
 func (db *DB) snapshot(ctx context.Context, do func(*tx) error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, db.patience, errPatience)
+	defer cancel()
 	return db.transact(ctx, db.readers, &sql.TxOptions{ReadOnly: true}, do)
 }
 
@@ -51,8 +61,6 @@ func (db *DB) read(ctx context.Context, do func(*tx) error) error {
 }
 
 func (db *DB) transact(ctx context.Context, on *sql.DB, options *sql.TxOptions, do func(*tx) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, db.patience, errPatience)
-	defer cancel()
 	began, err := on.BeginTx(ctx, options)
 	if err != nil {
 		return db.failed(ctx, err)
