@@ -136,7 +136,6 @@ func (c *call) readBody(limit int64) (body, error) {
 	if err := b.grow(first, limit+1); err != nil {
 		return b, err
 	}
-	c.startReading()
 	start := time.Now()
 	for {
 		n, err := r.Body.Read((*b.buf)[len(b.data):])

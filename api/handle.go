@@ -81,6 +81,9 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
 		defer c.finish()
+		if g.Request.ContentLength != 0 { // -1: chunks
+			c.expectBody()
+		}
 		if c.err = c.admit(); c.err == nil {
 			c.err = rt.handle(c)
 		}
@@ -143,8 +146,9 @@ func (c *call) target() string {
 
 func (c *call) control() *http.ResponseController { return http.NewResponseController(c.gin.Writer) }
 
-// startReading sets the deadlines of a body that is about to be read.
-func (c *call) startReading() {
+// expectBody sets the deadline of a body, whether or not it will be read:
+// before it answers, net/http waits for what is left of a small one.
+func (c *call) expectBody() {
 	now := time.Now()
 	_ = c.control().SetReadDeadline(now.Add(c.s.bodyGrace))
 	if c.gin.Request.Header.Get("Expect") != "" {
@@ -338,21 +342,34 @@ func (c *call) panicked(p any) {
 func (c *call) log(status int, d time.Duration) {
 	method := boundedMethod(c.gin.Request.Method)
 	if c.err != nil && status != 499 {
-		level := slog.LevelInfo
-		if status >= 500 {
-			level = slog.LevelError
-		}
-		if cause := causeOf(c.err); (cause != "" || level == slog.LevelError) && c.s.log.Enabled(c.ctx(), level) {
-			c.s.log.LogAttrs(c.ctx(), level, "request refused", slog.String("request_id", c.id), slog.String("method", method),
-				slog.String("route", c.rt.Path), slog.Int("status", status), slog.String("code", refuse(c.err).code),
-				slog.String("cause", cause))
-		}
+		c.logRefusal(method, status)
 	}
 	if c.s.accessLog && c.s.log.Enabled(c.ctx(), slog.LevelInfo) {
 		c.s.log.LogAttrs(c.ctx(), slog.LevelInfo, "request", slog.String("request_id", c.id), slog.String("method", method),
 			slog.String("route", c.rt.Path), slog.Int("status", status), slog.Duration("duration", d),
 			slog.String("user_id", c.who.UserID))
 	}
+}
+
+// logRefusal tells the operator of what is not the caller's doing; of the rest
+// only who debugs.
+func (c *call) logRefusal(method string, status int) {
+	level := slog.LevelDebug
+	switch {
+	case status == http.StatusInternalServerError:
+		level = slog.LevelError
+	case status > http.StatusInternalServerError:
+		level = slog.LevelWarn
+	}
+	if !c.s.log.Enabled(c.ctx(), level) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("request_id", c.id), slog.String("method", method), slog.String("route", c.rt.Path),
+		slog.Int("status", status), slog.String("code", refuse(c.err).code)}
+	if cause := causeOf(c.err); cause != "" {
+		attrs = append(attrs, slog.String("cause", cause))
+	}
+	c.s.log.LogAttrs(c.ctx(), level, "request refused", attrs...)
 }
 
 // causeOf is what an error holds beyond the words that the caller got, or "".

@@ -68,8 +68,9 @@ func (p *probe) ask(ready func(context.Context) error) error {
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-// openapiJSON is openapi.yaml as JSON, its keys in the order written.
-func openapiJSON() ([]byte, error) { return yaml.YAMLToJSON(openapiYAML) }
+// openapiJSON is openapi.yaml as JSON, its keys in the order written. Both this
+// and docsPage are made of constants, once.
+var openapiJSON = sync.OnceValues(func() ([]byte, error) { return yaml.YAMLToJSON(openapiYAML) })
 
 var briefly = []string{"public, max-age=300"}
 
@@ -139,7 +140,11 @@ func (c *contract) under(tag string) (rows []docsRow) {
 
 // docsPage renders the documentation from the specification, once. The page
 // needs no script and nothing from elsewhere.
-func docsPage(openapi []byte) ([]byte, error) {
+var docsPage = sync.OnceValues(func() ([]byte, error) {
+	openapi, err := openapiJSON()
+	if err != nil {
+		return nil, err
+	}
 	var c contract
 	if err := json.Unmarshal(openapi, &c); err != nil {
 		return nil, err
@@ -163,4 +168,4 @@ func docsPage(openapi []byte) ([]byte, error) {
 	var b bytes.Buffer
 	err = t.Execute(&b, page)
 	return b.Bytes(), err
-}
+})

@@ -266,3 +266,32 @@ func TestModelList(t *testing.T) {
 		w.get("/models?"+query, ada).refused(400, "invalid_input")
 	}
 }
+
+// TestUploadPace: an upload takes as long as it needs while bytes come, and is
+// cut when they stop.
+func TestUploadPace(t *testing.T) {
+	w := newWorld(t, noLimits, withGrace)
+	body, kind := multipartBody(t, part{"file", "m.onnx", modelFile(t, "iris.onnx")})
+	head := fmt.Sprintf("POST /models/iris/versions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n",
+		w.admin, kind, len(body))
+	resp, data, err := w.raw(head + body[:len(body)/2])
+	if err != nil || resp.StatusCode != 408 || !strings.Contains(string(data), `"timeout"`) {
+		t.Fatalf("an upload that stops: %v %v: %s", resp, err, data)
+	}
+	if w.leftovers() != 0 {
+		t.Errorf("%d temporary files are left", w.leftovers())
+	}
+	resp, data, err = w.raw(head, func(c net.Conn) {
+		const steps = 10
+		for i := range steps { // one second in all, more than three times the grace
+			from, to := i*len(body)/steps, (i+1)*len(body)/steps
+			if _, err := io.WriteString(c, body[from:to]); err != nil {
+				return
+			}
+			<-time.After(100 * time.Millisecond)
+		}
+	})
+	if err != nil || resp.StatusCode != 201 {
+		t.Fatalf("a slow upload: %v %v: %s", resp, err, data)
+	}
+}

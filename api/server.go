@@ -116,7 +116,7 @@ func New(cfg Config) (*Server, error) {
 	if s.openapi, err = openapiJSON(); err != nil {
 		return nil, fmt.Errorf("api: openapi.yaml: %w", err)
 	}
-	if s.docs, err = docsPage(s.openapi); err != nil {
+	if s.docs, err = docsPage(); err != nil {
 		return nil, fmt.Errorf("api: the documentation page: %w", err)
 	}
 	return s, s.build()

@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	// uploadStall is how long an upload may send nothing, uploadMost how long
-	// it may take in all.
-	uploadStall = 30 * time.Second
-	uploadMost  = time.Hour
+	// uploadMost is how long an upload may take in all. What bounds it before is
+	// that it may never pause for longer than the grace of a small body.
+	uploadMost = time.Hour
 	// uploadExtra is what a multipart body may hold besides the file.
 	uploadExtra = 1 << 20
 )
@@ -39,7 +38,6 @@ func (s *Server) upload(c *call) (published, error) {
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" || len(params["boundary"]) > 70 {
 		return published{}, &fault{code: "unsupported_media_type", detail: `send multipart/form-data with a part "file" (the .onnx file) and, if need be, a part "spec" (JSON)`}
 	}
-	c.startReading()
 	source := &steady{c: c, r: http.MaxBytesReader(c.gin.Writer, r.Body, s.maxModel+uploadExtra), start: time.Now()}
 	file, spec, err := s.readParts(c, multipart.NewReader(source, params["boundary"]))
 	if file != nil {
@@ -111,6 +109,7 @@ func (s *Server) readParts(c *call, parts *multipart.Reader) (file *models.Stage
 }
 
 // steady renews the read deadline as long as bytes come, up to uploadMost.
+// A client that stops for longer than the server's grace is cut.
 type steady struct {
 	c       *call
 	r       io.Reader
@@ -120,9 +119,9 @@ type steady struct {
 }
 
 func (s *steady) Read(p []byte) (int, error) {
-	if now := time.Now(); now.Sub(s.renewed) > time.Second {
+	if now := time.Now(); now.Sub(s.renewed) > s.c.s.bodyGrace/8 {
 		s.renewed = now
-		end := now.Add(uploadStall)
+		end := now.Add(s.c.s.bodyGrace)
 		if last := s.start.Add(uploadMost); last.Before(end) {
 			end = last
 		}
