@@ -211,7 +211,7 @@ func (p *pool) closeLater(e *entry) {
 // closing, and then gives its memory back to the budget.
 func (p *pool) closeSession(e *entry) {
 	if err := e.session.Close(); err != nil {
-		p.log.Error("closing a session", "model", e.version.Model, "version", e.version.Number, "error", err)
+		p.log.Error("closing a session", "model", e.version.Model, "version", e.version.Number, "cause", err)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -229,7 +229,7 @@ func (p *pool) load(e *entry, requestID string) {
 	if err != nil {
 		p.metrics.loadFailures.Inc()
 		p.log.Error("loading a model failed", "request_id", requestID, "model", e.version.Model, "version", e.version.Number,
-			"failures", e.failures+1, "error", err)
+			"failures", e.failures+1, "cause", err)
 	} else {
 		p.metrics.loadTime.Observe(time.Since(began).Seconds())
 	}

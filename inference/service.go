@@ -263,7 +263,7 @@ func (s *Service) runError(ctx, bounded context.Context, err error, about ...any
 		reason, told = "unavailable", ErrUnavailable
 	}
 	s.metrics.refused.WithLabelValues(reason).Inc()
-	s.log.Warn("a run gave no answer", append(about, "reason", reason, "error", err)...)
+	s.log.Warn("a run gave no answer", append(about, "reason", reason, "cause", err)...)
 	return told
 }
 
@@ -286,7 +286,8 @@ func (s *Service) answer(access *models.Access, want []int, values []Value) (*Re
 // soon as nobody uses it. It does not block. It fits Catalog.Retired.
 func (s *Service) Retire(versionID string) { s.pool.retire(versionID) }
 
-// Run closes sessions that nobody uses, until ctx ends.
+// Run closes sessions that nobody uses and gives memory that waits for no
+// tensor back to the system, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(min(max(s.idle/4, time.Second), time.Minute))
 	defer tick.Stop()
@@ -294,6 +295,7 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			s.pool.closeIdle()
+			s.memory.Trim()
 		case <-ctx.Done():
 			return nil
 		}

@@ -31,7 +31,7 @@ func (s *Service) Try(ctx context.Context, file []byte) (models.Trial, error) {
 	}
 	defer func() {
 		if err := session.Close(); err != nil {
-			s.log.Error("closing a session after its trial", "error", err)
+			s.log.Error("closing a session after its trial", "cause", err)
 		}
 	}()
 	graph := session.Graph()
@@ -118,7 +118,7 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 	case errors.Is(err, ErrUnavailable):
 		return "", ErrUnavailable.Because(err)
 	}
-	s.log.Info("a trial run was inconclusive", "error", err)
+	s.log.Info("a trial run was inconclusive", "cause", err)
 	return "inconclusive", nil
 }
 
