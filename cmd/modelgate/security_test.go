@@ -206,6 +206,9 @@ func TestRowsOfOthersStayApart(t *testing.T) {
 // TestLoginFlood is row A6: 200 logins at once neither fail a prediction nor
 // take the memory of 200 hashes.
 func TestLoginFlood(t *testing.T) {
+	if testing.Short() {
+		t.Skip("hashes 130 passwords")
+	}
 	if runtime.GOOS != "linux" {
 		t.Skip("reads /proc")
 	}
@@ -250,7 +253,8 @@ func TestLoginFlood(t *testing.T) {
 	if passed.Load() == 0 || predicted.Load() < 10 {
 		t.Error("one kind of request starved")
 	}
-	if limit := int64(max(1, runtime.NumCPU()/2))*(46<<20)*3 + 64<<20; peak.Load()-before > limit {
+	// 200 at once would take 9 GiB. The collector lags behind those that are done.
+	if limit := int64(max(1, runtime.NumCPU()/2))*(46<<20) + 512<<20; peak.Load()-before > limit {
 		t.Errorf("resident memory grew by %d MiB", (peak.Load()-before)>>20)
 	}
 }
