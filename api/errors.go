@@ -51,6 +51,8 @@ var outcomes = map[string]outcome{
 	"invalid_credentials":       {http.StatusUnauthorized, "invalid_grant", 0},
 	"invalid_token":             {http.StatusUnauthorized, "invalid_grant", 0},
 	"unauthenticated":           {http.StatusUnauthorized, "invalid_client", 0},
+	"not_allowed":               {http.StatusForbidden, "access_denied", 0},
+	"refresh_reused":            {http.StatusUnauthorized, "invalid_grant", 0},
 	"forbidden":                 {http.StatusForbidden, "access_denied", 0},
 	"wrong_password":            {http.StatusForbidden, "access_denied", 0},
 	"reauthentication_required": {http.StatusForbidden, "access_denied", 0},
@@ -83,8 +85,8 @@ var outcomes = map[string]outcome{
 	"unsupported_grant_type": {http.StatusBadRequest, "unsupported_grant_type", 0},
 }
 
-// outward renames codes that tell the rooms apart but not callers.
-var outward = map[string]string{"not_allowed": "forbidden", "refresh_reused": "invalid_token"}
+// outward renames codes that tell things apart in here, but not to callers.
+var outward = map[string]string{"not_allowed": "forbidden", "refresh_reused": "invalid_token", "unauthenticated": "invalid_token"}
 
 // refusal is an error as a caller sees it.
 type refusal struct {
@@ -93,6 +95,7 @@ type refusal struct {
 	oauth  string
 	detail string
 	retry  int
+	bare   bool // no credential was sent, so that there is none to find fault with
 }
 
 const internalDetail = "something went wrong on our side; give the operator the request id"
@@ -131,9 +134,6 @@ walk:
 	if code == auth.ErrReused.Code {
 		detail = auth.ErrToken.Detail
 	}
-	if name, ok := outward[code]; ok {
-		code = name
-	}
 	o, ok := outcomes[code]
 	if !ok || code == "internal" {
 		code, detail = "internal", internalDetail
@@ -142,7 +142,11 @@ walk:
 	if retry == 0 {
 		retry = o.retry
 	}
-	return refusal{status: o.status, code: code, oauth: o.oauth, detail: detail, retry: retry}
+	r := refusal{status: o.status, code: code, oauth: o.oauth, detail: detail, retry: retry, bare: code == "unauthenticated"}
+	if name, ok := outward[code]; ok {
+		r.code = name
+	}
+	return r
 }
 
 // problem is RFC 9457's application/problem+json. Type is always about:blank:
@@ -202,7 +206,7 @@ func (r refusal) challenge(bearer bool) string {
 	switch {
 	case r.code == "invalid_client":
 		return `Basic realm="modelgate"`
-	case r.status == http.StatusUnauthorized && bearer && r.code == "invalid_token":
+	case bearer && r.code == "invalid_token" && !r.bare:
 		return realm + `, error="invalid_token", error_description="` + printable(r.detail) + `"`
 	case r.status == http.StatusUnauthorized:
 		return realm

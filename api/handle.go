@@ -282,7 +282,7 @@ func (c *call) fail(err error) {
 	bearer := c.rt.Access == Bearer
 	if oauthRoute(c.path) {
 		switch {
-		case bearer && r.code == "invalid_token":
+		case bearer && r.code == "invalid_token" && !r.bare:
 			r.oauth = "invalid_token" // RFC 6750 section 3.1
 		case r.oauth == "invalid_grant":
 			r.status = http.StatusBadRequest // RFC 6749 section 5.2

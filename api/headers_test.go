@@ -204,7 +204,7 @@ func TestCredentialPlaces(t *testing.T) {
 		{method: "GET", path: "/users/me", header: http.Header{"Authorization": {""}}},
 	} {
 		got := w.do(r)
-		got.refused(401, "unauthenticated")
+		got.refused(401, "invalid_token")
 		if challenge := got.Header.Get("WWW-Authenticate"); challenge != `Bearer realm="modelgate"` {
 			t.Errorf("%s: challenge %q", got.what, challenge)
 		}

@@ -171,7 +171,7 @@ func TestBadTokensAreLimited(t *testing.T) {
 	}
 	w.get("/users/me", "mg_wrong").limited()
 	w.get("/users/me", w.admin).is(200) // good ones are not held up
-	w.get("/users/me", "").refused(401, "unauthenticated")
+	w.get("/users/me", "").refused(401, "invalid_token")
 	w.clock.advance(62 * time.Second)
 	w.get("/users/me", "mg_wrong").refused(401, "invalid_token")
 }
