@@ -49,8 +49,8 @@ type Entry struct {
 // Head is the end of a chain: the sequence number and hash of its last record.
 // The zero Head stands for an empty log.
 type Head struct {
-	Seq  uint64
-	Hash string
+	Seq  uint64 `json:"seq"`
+	Hash string `json:"hash"`
 }
 
 // Heads keeps the head of the chain somewhere else than the log itself, so

@@ -23,8 +23,15 @@ type Config struct {
 // ErrClosed is what a Log answers after Close.
 var ErrClosed = errors.New("audit: the log is closed")
 
-// headTimeout bounds how long a record waits for its head to be saved.
-const headTimeout = 5 * time.Second
+const (
+	// headTimeout bounds how long a record waits for its head to be saved, and
+	// headPause how soon after a failure it is tried again: a locked database
+	// must not delay every denial.
+	headTimeout = 2 * time.Second
+	headPause   = 5 * time.Second
+	// lastFlush bounds the writing of counts at the end.
+	lastFlush = 5 * time.Second
+)
 
 // Log is the open audit log. All methods are safe for concurrent use.
 type Log struct {
@@ -38,6 +45,8 @@ type Log struct {
 
 	head  Head // last durable record; owned by the holder of commit
 	saved Head // what Heads knows; owned by the holder of commit
+	// pause: no head is saved before then; owned by the holder of commit.
+	pause time.Time
 	// torn: bytes beyond size may be in the file after a failed write; owned by
 	// the holder of commit.
 	torn bool
@@ -209,12 +218,13 @@ func (l *Log) mend() error {
 // record, which is on the disk and chained: the next write, or Run, saves a
 // later head, and Open accepts a log that is ahead of its head.
 func (l *Log) saveHead() {
-	if l.cfg.Heads == nil || l.saved == l.head {
+	if l.cfg.Heads == nil || l.saved == l.head || time.Now().Before(l.pause) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), headTimeout)
 	defer cancel()
 	if err := l.cfg.Heads.SetAuditHead(ctx, l.head); err != nil {
+		l.pause = time.Now().Add(headPause)
 		l.cfg.Logger.Error("the head of the audit log could not be saved; it will be tried again", "seq", l.head.Seq, "cause", err)
 		return
 	}
@@ -231,7 +241,7 @@ func (l *Log) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-l.tallies.full:
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), headTimeout)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 			defer cancel()
 			return l.flush(last, true)
 		}
@@ -272,7 +282,7 @@ func (l *Log) flush(ctx context.Context, all bool) error {
 
 // Close writes what is folded or tallied and closes the file.
 func (l *Log) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), headTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), lastFlush)
 	defer cancel()
 	err := l.flush(ctx, true)
 	if errors.Is(err, ErrClosed) {
@@ -288,6 +298,7 @@ func (l *Log) Close() error {
 	l.commit <- struct{}{}
 	defer func() { <-l.commit }()
 	l.writeBatch()
+	l.pause = time.Time{}
 	l.saveHead()
 	return errors.Join(err, l.file.Close())
 }

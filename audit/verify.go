@@ -9,10 +9,10 @@ import (
 
 // Report is what Verify found.
 type Report struct {
-	Records uint64 // good records, from the beginning up to the problem
-	Head    Head   // of the last of them
-	Problem string // empty: intact
-	At      uint64 // the sequence number at which the problem stands
+	Records uint64 `json:"records"` // good ones, from the beginning up to the problem
+	Head    Head   `json:"head"`    // of the last of them
+	Problem string `json:"problem"` // empty: intact
+	At      uint64 `json:"at"`      // the sequence number at which the problem stands
 }
 
 // Verify reads a whole log and finds any byte edited, any record added, taken
