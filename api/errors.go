@@ -50,9 +50,6 @@ var outcomes = map[string]outcome{
 	"weak_password":             {http.StatusBadRequest, "invalid_request", 0},
 	"invalid_credentials":       {http.StatusUnauthorized, "invalid_grant", 0},
 	"invalid_token":             {http.StatusUnauthorized, "invalid_grant", 0},
-	"unauthenticated":           {http.StatusUnauthorized, "invalid_client", 0},
-	"not_allowed":               {http.StatusForbidden, "access_denied", 0},
-	"refresh_reused":            {http.StatusUnauthorized, "invalid_grant", 0},
 	"forbidden":                 {http.StatusForbidden, "access_denied", 0},
 	"wrong_password":            {http.StatusForbidden, "access_denied", 0},
 	"reauthentication_required": {http.StatusForbidden, "access_denied", 0},
@@ -86,7 +83,10 @@ var outcomes = map[string]outcome{
 }
 
 // outward renames codes that tell things apart in here, but not to callers.
-var outward = map[string]string{"not_allowed": "forbidden", "refresh_reused": "invalid_token", "unauthenticated": "invalid_token"}
+var outward = map[string]string{"not_allowed": "forbidden", "refresh_reused": "invalid_token", noCredential: "invalid_token"}
+
+// noCredential is the code of a request that brings none at all.
+const noCredential = "unauthenticated"
 
 // refusal is an error as a caller sees it.
 type refusal struct {
@@ -134,19 +134,22 @@ walk:
 	if code == auth.ErrReused.Code {
 		detail = auth.ErrToken.Detail
 	}
+	bare := code == noCredential
+	if name, ok := outward[code]; ok {
+		code = name
+	}
 	o, ok := outcomes[code]
 	if !ok || code == "internal" {
 		code, detail = "internal", internalDetail
 		o = outcomes[code]
 	}
+	if bare {
+		o.oauth = "invalid_client"
+	}
 	if retry == 0 {
 		retry = o.retry
 	}
-	r := refusal{status: o.status, code: code, oauth: o.oauth, detail: detail, retry: retry, bare: code == "unauthenticated"}
-	if name, ok := outward[code]; ok {
-		r.code = name
-	}
-	return r
+	return refusal{status: o.status, code: code, oauth: o.oauth, detail: detail, retry: retry, bare: bare}
 }
 
 // problem is RFC 9457's application/problem+json. Type is always about:blank:

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -296,7 +297,37 @@ func (c *call) fail(err error) {
 		h["Retry-After"] = []string{strconv.Itoa(r.retry)}
 	}
 	data, mediaType := r.body(c.path, c.id)
+	if r.code == "too_large" && c.gin.Request.ProtoMajor == 1 {
+		// Without this the server reads on before it answers, and then cuts.
+		_ = c.control().EnableFullDuplex()
+		h["Connection"] = []string{"close"}
+		defer c.discardBody()
+	}
 	c.write(r.status, []string{mediaType}, data)
+}
+
+// What is thrown away of a body that was refused for its size. Many clients
+// listen only when they have sent everything: cut at once, they would see a
+// broken connection and no reason.
+const (
+	discardMost     = 256 << 20
+	discardStranger = 4 << 20 // of callers who showed no credential
+	discardGrace    = 10 * time.Second
+)
+
+// discardBody reads the rest of the body after the answer was sent.
+func (c *call) discardBody() {
+	r := c.gin.Request
+	if r.Body == nil || r.Header.Get("Expect") != "" { // who waits for our word has it now
+		return
+	}
+	most := int64(discardMost)
+	if c.who.UserID == "" {
+		most = discardStranger
+	}
+	_ = c.control().Flush()
+	_ = c.control().SetReadDeadline(time.Now().Add(discardGrace))
+	_, _ = io.CopyN(io.Discard, r.Body, most)
 }
 
 // finish contains a panic, counts, logs, and gives the call back.

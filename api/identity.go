@@ -12,8 +12,8 @@ import (
 const maxCredential = 4096
 
 var (
-	errNoCredential = &fault{code: "unauthenticated", detail: "log in with POST /login and send the access token, or an API key, as Authorization: Bearer"}
-	errBadScheme    = &fault{code: "unauthenticated", detail: "only Authorization: Bearer is taken here; POST /login gives a token"}
+	errNoCredential = &fault{code: noCredential, detail: "log in with POST /login and send the access token, or an API key, as Authorization: Bearer"}
+	errBadScheme    = &fault{code: noCredential, detail: "only Authorization: Bearer is taken here; POST /login gives a token"}
 )
 
 // identify turns the Authorization header into the call's principal. Together
