@@ -301,6 +301,7 @@ func (c *call) fail(err error) {
 		// Without this the server reads on before it answers, and then cuts.
 		_ = c.control().EnableFullDuplex()
 		h["Connection"] = []string{"close"}
+		h["Content-Length"] = []string{strconv.Itoa(len(data))} // the answer must end before the reading does
 		defer c.discardBody()
 	}
 	c.write(r.status, []string{mediaType}, data)

@@ -233,6 +233,12 @@ func TestBodyCaps(t *testing.T) {
 			t.Fatalf("%v %v: %s", resp, err, data)
 		}
 	})
+	t.Run("100 MB from a client that listens only afterwards", func(t *testing.T) {
+		resp, data, err := w.raw(head("/predict", "Content-Length: 100000000\r\n") + strings.Repeat("x", 100_000_000))
+		if err != nil || resp.StatusCode != 413 || !strings.Contains(string(data), "too_large") {
+			t.Fatalf("%v %v: %s", resp, err, data)
+		}
+	})
 	t.Run("a token of a megabyte", func(t *testing.T) {
 		w.post("/refresh", "", map[string]string{"refresh_token": strings.Repeat("a", 1<<20)}).refused(413, "too_large")
 	})
