@@ -238,7 +238,7 @@ func (r *rates) storeFailed(err error) {
 	r.metrics.limitStoreErrors.Inc()
 	now := r.now().Unix()
 	if last := r.warned.Load(); now-last >= 60 && r.warned.CompareAndSwap(last, now) {
-		r.log.Error("the store of rates fails: sign-in refuses, predictions count in this process", "error", err.Error())
+		r.log.Error("the store of rates fails: sign-in refuses, predictions count in this process", "cause", err.Error())
 	}
 }
 

@@ -190,7 +190,7 @@ func (s *Service) flushUses(ctx context.Context) {
 		err := s.cfg.Store.TouchKey(ctx, id, time.Unix(0, last).UTC())
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			if ctx.Err() == nil {
-				s.cfg.Logger.Warn("the last use of API keys could not be stored; it is tried again in a minute", "error", err)
+				s.cfg.Logger.Warn("the last use of API keys could not be stored; it is tried again in a minute", "cause", err)
 			}
 			return
 		}

@@ -145,7 +145,7 @@ func (s *Service) sweep(ctx context.Context) {
 	now := s.now()
 	s.cache.sweep(now)
 	if err := s.cfg.Store.Sweep(ctx, now); err != nil && ctx.Err() == nil {
-		s.cfg.Logger.Error("expired sessions, keys and tickets could not be removed; it is tried again in an hour", "error", err)
+		s.cfg.Logger.Error("expired sessions, keys and tickets could not be removed; it is tried again in an hour", "cause", err)
 	}
 }
 

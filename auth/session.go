@@ -88,7 +88,7 @@ func (s *Service) upgrade(ctx context.Context, user User, password string) User 
 	})
 	if err != nil {
 		if !errors.Is(err, errPeek) {
-			s.cfg.Logger.Warn("a password hash could not be renewed", "user", user.ID, "error", err)
+			s.cfg.Logger.Warn("a password hash could not be renewed", "user", user.ID, "cause", err)
 		}
 		return user
 	}
@@ -147,7 +147,7 @@ func (s *Service) drop(ctx context.Context, session Session) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), denialTimeout)
 	defer cancel()
 	if err := s.cfg.Store.EndSession(ctx, session.ID); err != nil {
-		s.cfg.Logger.Error("a session that was refused could not be removed", "session", session.ID, "error", err)
+		s.cfg.Logger.Error("a session that was refused could not be removed", "session", session.ID, "cause", err)
 	}
 }
 
