@@ -51,8 +51,8 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) tool staticcheck ./... ./testdata
 
 bench: ## the benchmarks of bench/ and of inference
-	@$(ORT_LIB); packages=$$($(GO) list ./bench/... ./inference/... 2>/dev/null); \
-		$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $$packages
+	@$(ORT_LIB); $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m \
+		$(if $(wildcard bench/*.go bench/*/*.go),./bench/...) ./inference/...
 
 fuzz: ## run every fuzz test for FUZZTIME
 	@$(ORT_LIB); grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \
