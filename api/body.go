@@ -167,7 +167,7 @@ func (c *call) readBody(limit int64) (body, error) {
 			_ = c.control().SetReadDeadline(start.Add(c.s.bodyGrace + time.Duration(read)*time.Second/slowestBody))
 		}
 	}
-	c.doneReading()
+	// From here on net/http listens for the client hanging up, without deadline.
 	return b, nil
 }
 

@@ -83,7 +83,9 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.standardHeaders()
 		defer c.finish()
 		if g.Request.ContentLength != 0 { // -1: chunks
-			c.expectBody()
+			// Also of a body that nobody will read: before it sends the answer,
+			// net/http waits for what is left of a small one.
+			_ = c.control().SetReadDeadline(c.start.Add(s.bodyGrace))
 		}
 		if c.err = c.admit(); c.err == nil {
 			c.err = rt.handle(c)
@@ -146,22 +148,6 @@ func (c *call) target() string {
 }
 
 func (c *call) control() *http.ResponseController { return http.NewResponseController(c.gin.Writer) }
-
-// expectBody sets the deadline of a body, whether or not it will be read:
-// before it answers, net/http waits for what is left of a small one.
-func (c *call) expectBody() {
-	now := time.Now()
-	_ = c.control().SetReadDeadline(now.Add(c.s.bodyGrace))
-	if c.gin.Request.Header.Get("Expect") != "" {
-		// The first read writes "100 Continue", and the write deadline of the
-		// connection's last answer may be over.
-		_ = c.control().SetWriteDeadline(now.Add(c.s.writeGrace))
-	}
-}
-
-// doneReading lifts the read deadline: what the server reads from now on waits
-// for the client to hang up, and a deadline would look like that.
-func (c *call) doneReading() { _ = c.control().SetReadDeadline(time.Time{}) }
 
 // bind reads a JSON body into v.
 func (c *call) bind(v any, limit int64) error {

@@ -93,33 +93,8 @@ func same(status int) (all [9]int) {
 // token.
 func TestMatrix(t *testing.T) {
 	w := newWorld(t, noLimits)
-	w.role("users-role", "users:manage")
-	w.role("audit-role", "audit:read")
-	w.role("metrics-role", "metrics:read")
-	w.role("models-role", "models:manage")
-	roles := map[string]string{"user": "", "scientist": "data-scientist", "users": "users-role", "auditor": "audit-role",
-		"metrics": "metrics-role", "models": "models-role"}
-	for name, role := range roles {
-		if role == "" {
-			w.user(name)
-		} else {
-			w.user(name, role)
-		}
-	}
-	key := w.post("/users/me/keys", w.admin, map[string]any{"name": "all"}).is(201).field("key")
-	scoped := w.post("/users/me/keys", w.admin, map[string]any{"name": "one", "models": []string{"other"}}).is(201).field("key")
+	credential, loggedOut := w.credentials()
 	bad := w.badTokens()
-	credentials := map[string]string{"key": key, "scoped": scoped}
-	credential := func(caller string) string {
-		if credentials[caller] == "" {
-			password := userPassword
-			if caller == "admin" {
-				password = adminPassword
-			}
-			credentials[caller] = w.login(caller, password)
-		}
-		return credentials[caller]
-	}
 
 	listed := map[string]bool{}
 	for _, r := range w.api.Routes() {
@@ -145,7 +120,7 @@ func TestMatrix(t *testing.T) {
 			return w.do(r)
 		}
 		if row.route == "GET /users/me" { // the row before it logs everybody out
-			credentials = map[string]string{"key": key, "scoped": scoped}
+			loggedOut()
 		}
 		t.Run(row.route, func(t *testing.T) {
 			for i, caller := range callers {
@@ -213,4 +188,38 @@ func (w *world) badTokens() map[string]string {
 	w.admin = w.login("admin", adminPassword)
 	w.get("/users/me", w.admin).is(http.StatusOK)
 	return bad
+}
+
+// credentials makes the callers of the matrix. credential gives a token of one;
+// loggedOut says that the tokens are dead, so that new ones are made.
+func (w *world) credentials() (credential func(caller string) string, loggedOut func()) {
+	w.t.Helper()
+	w.role("users-role", "users:manage")
+	w.role("audit-role", "audit:read")
+	w.role("metrics-role", "metrics:read")
+	w.role("models-role", "models:manage")
+	roles := map[string]string{"user": "", "scientist": "data-scientist", "users": "users-role", "auditor": "audit-role",
+		"metrics": "metrics-role", "models": "models-role"}
+	for name, role := range roles {
+		if role == "" {
+			w.user(name)
+		} else {
+			w.user(name, role)
+		}
+	}
+	key := w.post("/users/me/keys", w.admin, map[string]any{"name": "all"}).is(201).field("key")
+	scoped := w.post("/users/me/keys", w.admin, map[string]any{"name": "one", "models": []string{"other"}}).is(201).field("key")
+	credentials := map[string]string{"key": key, "scoped": scoped}
+	credential = func(caller string) string {
+		if credentials[caller] == "" {
+			password := userPassword
+			if caller == "admin" {
+				password = adminPassword
+			}
+			credentials[caller] = w.login(caller, password)
+		}
+		return credentials[caller]
+	}
+	loggedOut = func() { credentials = map[string]string{"key": key, "scoped": scoped} }
+	return credential, loggedOut
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -293,5 +294,38 @@ func TestUploadPace(t *testing.T) {
 	})
 	if err != nil || resp.StatusCode != 201 {
 		t.Fatalf("a slow upload: %v %v: %s", resp, err, data)
+	}
+}
+
+// TestUploadLeaves: who hangs up while his model is tried publishes nothing.
+func TestUploadLeaves(t *testing.T) {
+	w := newWorld(t, noLimits)
+	gate := w.fake.HoldRuns()
+	body, kind := multipartBody(t, part{"file", "m.onnx", modelFile(t, "iris.onnx")})
+	ctx, leave := context.WithCancel(context.Background())
+	req, err := http.NewRequestWithContext(ctx, "POST", w.http.URL+"/models/iris/versions", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+w.admin)
+	req.Header.Set("Content-Type", kind)
+	done := make(chan error, 1)
+	go func() {
+		_, err := w.http.Client().Do(req)
+		done <- err
+	}()
+	gate.Await(t, 1)
+	leave()
+	<-done
+	for deadline := time.Now().Add(5 * time.Second); !strings.Contains(w.log.String(), `"status":499`); {
+		if time.Now().After(deadline) {
+			t.Fatal("the trial of a client that left goes on")
+		}
+		w.get("/healthz", "").is(200)
+	}
+	gate.Open()
+	w.get("/models/iris", w.admin).refused(404, "not_found")
+	if w.leftovers() != 0 {
+		t.Errorf("%d temporary files are left", w.leftovers())
 	}
 }

@@ -261,8 +261,8 @@ func TestClientLeaves(t *testing.T) {
 	}
 }
 
-// TestRunOutlastsBodyGrace guards against the read deadline of a body that
-// looks like a client hanging up once the body is there.
+// TestRunOutlastsBodyGrace: the read deadline of a body does not look like a
+// client hanging up once the body is there.
 func TestRunOutlastsBodyGrace(t *testing.T) {
 	w := newWorld(t, noLimits, func(_ *auth.Config, c *Config) { c.BodyGrace = 100 * time.Millisecond })
 	w.iris()

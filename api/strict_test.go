@@ -289,8 +289,8 @@ func TestSlowReader(t *testing.T) {
 	}
 }
 
-// TestIdleThenContinue guards against write deadlines that outlive their
-// request: "100 Continue" is written before the next answer's is set.
+// TestIdleThenContinue: the write deadline of one answer does not outlive its
+// request; "100 Continue" is written before the next one's is set.
 func TestIdleThenContinue(t *testing.T) {
 	w := newWorld(t, noLimits, withGrace)
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())

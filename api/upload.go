@@ -39,7 +39,7 @@ func (s *Server) upload(c *call) (published, error) {
 		return published{}, &fault{code: "unsupported_media_type", detail: `send multipart/form-data with a part "file" (the .onnx file) and, if need be, a part "spec" (JSON)`}
 	}
 	source := &steady{c: c, r: http.MaxBytesReader(c.gin.Writer, r.Body, s.maxModel+uploadExtra), start: time.Now()}
-	file, spec, err := s.readParts(c, multipart.NewReader(source, params["boundary"]))
+	file, spec, err := s.readParts(c, source, params["boundary"])
 	if file != nil {
 		defer file.Discard()
 	}
@@ -54,7 +54,6 @@ func (s *Server) upload(c *call) (published, error) {
 		}
 		return published{}, err
 	}
-	c.doneReading()
 	m, v, err := s.catalog.Publish(c.ctx(), c.who, name, file, spec.model(), s.inference.Try)
 	if err != nil {
 		return published{}, err
@@ -64,7 +63,8 @@ func (s *Server) upload(c *call) (published, error) {
 }
 
 // readParts walks the parts. The staged file is returned also with an error.
-func (s *Server) readParts(c *call, parts *multipart.Reader) (file *models.Staged, spec uploadSpec, err error) {
+func (s *Server) readParts(c *call, body io.Reader, boundary string) (file *models.Staged, spec uploadSpec, err error) {
+	parts := multipart.NewReader(body, boundary)
 	hasSpec := false
 	for {
 		part, err := parts.NextRawPart()
@@ -101,6 +101,10 @@ func (s *Server) readParts(c *call, parts *multipart.Reader) (file *models.Stage
 		default:
 			return file, spec, invalid(`a part is neither "file" nor "spec"`)
 		}
+	}
+	// To the very end, so that a client that leaves during the trial is noticed.
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		return file, spec, stopped(err)
 	}
 	if file == nil {
 		return nil, spec, invalid(`the part "file" is missing; it holds the .onnx file`)
