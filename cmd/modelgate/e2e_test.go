@@ -5,6 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math"
+	"path/filepath"
+	"regexp"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -208,4 +212,48 @@ func TestRestart(t *testing.T) {
 	refused(t, err, 401, "a refresh token used before the crash")
 	_, err = p.anonymous().Refresh(ctx, next.RefreshToken)
 	refused(t, err, 401, "its family")
+}
+
+// TestExternalWeights sends PyTorch's own export with its weights inside and
+// compares the answers with those of Python's onnxruntime.
+func TestExternalWeights(t *testing.T) {
+	ctx := context.Background()
+	p := start(t, t.TempDir())
+	admin := p.admin()
+	file, external := readModel(t, filepath.Join("..", "..", "testdata", "external.onnx"))
+	if external == 0 {
+		t.Fatal("the model has no external weights; this test proves nothing")
+	}
+	push(t, admin, "external", file, client.Spec{})
+	type tensor struct {
+		Shape []int     `json:"shape"`
+		Data  []float64 `json:"data"`
+	}
+	var expected struct {
+		Cases []struct {
+			Name            string
+			Inputs, Outputs map[string]tensor
+		}
+	}
+	if err := json.Unmarshal(modelBytes(t, "cases/external.json"), &expected); err != nil || len(expected.Cases) == 0 {
+		t.Fatalf("%d cases, %v", len(expected.Cases), err)
+	}
+	for _, c := range expected.Cases {
+		got, err := admin.Predict(ctx, client.PredictRequest{Model: "external", Inputs: c.Inputs})
+		if err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+		for name, want := range c.Outputs {
+			numbers := regexp.MustCompile(`[-+.0-9eE]+`).FindAllString(string(got.Outputs[name]), -1)
+			if len(numbers) != len(want.Data) {
+				t.Fatalf("%s: %s has %d numbers, want %d", c.Name, name, len(numbers), len(want.Data))
+			}
+			for i, text := range numbers {
+				v, err := strconv.ParseFloat(text, 64)
+				if err != nil || math.Abs(v-want.Data[i]) > 1e-5*math.Max(1, math.Abs(want.Data[i])) {
+					t.Errorf("%s: %s[%d] = %s, want %v", c.Name, name, i, text, want.Data[i])
+				}
+			}
+		}
+	}
 }

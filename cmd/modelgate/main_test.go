@@ -182,25 +182,6 @@ func modelBytes(t *testing.T, name string) []byte {
 	return data
 }
 
-// post sends raw bytes with a token, for what the client would not send.
-func (p *program) post(path, token, contentType string, body []byte) (*http.Response, string) {
-	p.t.Helper()
-	req, err := http.NewRequest(http.MethodPost, p.url+path, bytes.NewReader(body))
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	req.Header.Set("Content-Type", contentType)
-	if token != "" {
-		req.Header.Set("Authorization", "Bearer "+token)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	return resp, readAll(p.t, resp)
-}
-
 func readAll(t *testing.T, resp *http.Response) string {
 	t.Helper()
 	var b bytes.Buffer

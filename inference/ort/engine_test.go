@@ -93,27 +93,18 @@ func slow(t *testing.T) []byte {
 	return bytes.ReplaceAll(read(t, "hostile/constant_bomb.onnx"), large, small)
 }
 
-// stray begins a load that takes long and leaves it to itself, as Load does
-// when the time is up.
-func stray(t *testing.T, e *Engine) *load {
-	t.Helper()
+// Loads that nobody waits for are bounded, and give back what they took.
+func TestStrayLoads(t *testing.T) {
+	e := open(t, Config{Memory: inference.NewMemory(1 << 20), StrayLoads: 1})
 	l, err := e.beginLoad(slow(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	go l.run()
 	l.abandon()
-	return l
-}
-
-// Loads that nobody waits for are bounded, and give back what they took.
-func TestStrayLoads(t *testing.T) {
-	e := open(t, Config{Memory: inference.NewMemory(1 << 20), StrayLoads: 1})
-	l := stray(t, e)
 	if _, err := e.Load(t.Context(), read(t, "two_io.onnx"), inference.Options{}); !errors.Is(err, inference.ErrUnavailable) {
 		t.Fatalf("beside a stray: got %v", err)
 	}
-	<-l.done
+	l.run()
 	loadFile(t, e, "two_io.onnx")
 	if len(e.sessions) != 1 || l.session != nil {
 		t.Errorf("%d sessions are known", len(e.sessions))
@@ -145,14 +136,18 @@ func TestCloseUnderStrayLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := stray(t, e)
+	l, err := e.beginLoad(read(t, "two_io.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.abandon()
 	if err := e.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if n := users(); n != 1 {
 		t.Errorf("the library has %d users, not the stray load alone", n)
 	}
-	<-l.done
+	l.run()
 	if n := users(); n != 0 {
 		t.Errorf("the library has %d users after the load ended", n)
 	}
