@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -77,8 +78,19 @@ func (w *world) checkContract(req *http.Request, got answer) {
 	if w.seen != nil {
 		w.seen(req.Method, rt.Path, got.Status)
 	}
+	asked := &openapi3filter.RequestValidationInput{Request: req, Route: rt}
+	if body := rt.Operation.RequestBody; body != nil && got.Status < 300 && req.GetBody != nil && hasMediaType(req, "application/json") {
+		// What is accepted must be what the specification says is accepted.
+		var err error
+		if req.Body, err = req.GetBody(); err == nil {
+			err = openapi3filter.ValidateRequestBody(context.Background(), asked, body.Value)
+		}
+		if err != nil {
+			w.t.Errorf("%s: accepted, but openapi.yaml refuses it: %v", got.what, err)
+		}
+	}
 	in := &openapi3filter.ResponseValidationInput{
-		RequestValidationInput: &openapi3filter.RequestValidationInput{Request: req, Route: rt},
+		RequestValidationInput: asked,
 		Status:                 got.Status,
 		Header:                 got.Header,
 		Body:                   io.NopCloser(bytes.NewReader(got.Body)),
@@ -167,6 +179,42 @@ func TestOpenAPICodes(t *testing.T) {
 		}
 		if found == hidden[code] {
 			t.Errorf("code %s: in the specification %v, hidden %v", code, found, hidden[code])
+		}
+	}
+}
+
+// TestOpenAPIRequests compares the fields of request bodies, both ways: what
+// the server decodes and what the specification promises.
+func TestOpenAPIRequests(t *testing.T) {
+	doc, err := spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range map[string]any{
+		"Registration": registerRequest{}, "Login": loginRequest{}, "Refresh": refreshRequest{}, "PasswordReset": resetRequest{},
+		"PasswordChange": passwordRequest{}, "KeyRequest": keyRequest{}, "UserRequest": userRequest{}, "UserPatch": userPatch{},
+		"RoleRequest": roleRequest{}, "UploadSpec": uploadSpec{}, "ModelPatch": modelPatch{}, "Disclosure": disclosure{}, "Rule": rule{},
+		"Serving": serving{},
+	} {
+		schema := doc.Components.Schemas[name]
+		if schema == nil {
+			t.Errorf("openapi.yaml has no schema %s", name)
+			continue
+		}
+		fields := map[string]bool{}
+		for _, f := range reflect.VisibleFields(reflect.TypeOf(v)) {
+			if tag, _, _ := strings.Cut(f.Tag.Get("json"), ","); tag != "" {
+				fields[tag] = true
+			}
+		}
+		for f := range schema.Value.Properties {
+			if !fields[f] {
+				t.Errorf("%s: openapi.yaml has %s, which is refused", name, f)
+			}
+			delete(fields, f)
+		}
+		for f := range fields {
+			t.Errorf("%s: %s is taken, but openapi.yaml does not have it", name, f)
 		}
 	}
 }
