@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -251,8 +250,4 @@ func TestReadiness(t *testing.T) {
 	down.Store(false)
 	w.api.probe.asked = time.Time{}
 	w.get("/readyz", "").is(200)
-	w.api.Drain()
-	w.get("/readyz", "").refused(503, "unavailable")
-	w.get("/healthz", "").is(200)
-	w.get("/users/me", w.admin).is(http.StatusOK)
 }

@@ -3,7 +3,9 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	_ "embed"
+	"encoding/base64"
 	"html/template"
 	"maps"
 	"net/http"
@@ -26,9 +28,6 @@ func (s *Server) health(*call) (status, error) { return status{"ok"}, nil }
 // readiness says whether work should be sent here. It tells nothing of why
 // not.
 func (s *Server) readiness(c *call) (status, error) {
-	if s.draining.Load() {
-		return status{}, errNotReady
-	}
 	if s.ready != nil {
 		if err := s.probe.ask(s.ready); err != nil {
 			return status{}, &fault{code: errNotReady.code, detail: errNotReady.detail, cause: err}
@@ -80,19 +79,23 @@ func (s *Server) serveOpenAPI(c *call) error {
 	return nil
 }
 
-// docsPolicy lets the page have its own style element and nothing else.
-var docsPolicy = []string{"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
-
 func (s *Server) serveDocs(c *call) error {
 	h := c.gin.Writer.Header()
 	h["Cache-Control"] = briefly
-	h["Content-Security-Policy"] = docsPolicy
-	c.write(http.StatusOK, []string{"text/html; charset=utf-8"}, s.docs)
+	h["Content-Security-Policy"] = s.docs.policy
+	c.write(http.StatusOK, []string{"text/html; charset=utf-8"}, s.docs.page)
 	return nil
 }
 
 //go:embed docs.html
 var docsHTML string
+
+// docs is the documentation page, with a policy that lets it have its own style
+// element and nothing else.
+type docs struct {
+	page   []byte
+	policy []string
+}
 
 // operation is what the page shows of one.
 type operation struct {
@@ -140,14 +143,14 @@ func (c *contract) under(tag string) (rows []docsRow) {
 
 // docsPage renders the documentation from the specification, once. The page
 // needs no script and nothing from elsewhere.
-var docsPage = sync.OnceValues(func() ([]byte, error) {
+var docsPage = sync.OnceValues(func() (docs, error) {
 	openapi, err := openapiJSON()
 	if err != nil {
-		return nil, err
+		return docs{}, err
 	}
 	var c contract
 	if err := json.Unmarshal(openapi, &c); err != nil {
-		return nil, err
+		return docs{}, err
 	}
 	type section struct {
 		Name, Description string
@@ -163,9 +166,15 @@ var docsPage = sync.OnceValues(func() ([]byte, error) {
 	}
 	t, err := template.New("docs").Parse(docsHTML)
 	if err != nil {
-		return nil, err
+		return docs{}, err
 	}
 	var b bytes.Buffer
-	err = t.Execute(&b, page)
-	return b.Bytes(), err
+	if err := t.Execute(&b, page); err != nil {
+		return docs{}, err
+	}
+	_, style, _ := strings.Cut(b.String(), "<style>")
+	style, _, _ = strings.Cut(style, "</style>")
+	hash := sha256.Sum256([]byte(style))
+	return docs{page: b.Bytes(), policy: []string{"default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
+		"'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}}, nil
 })

@@ -3,6 +3,8 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -233,6 +235,11 @@ func TestOpenAPIServed(t *testing.T) {
 		if r.Method != "HEAD" && !strings.Contains(page, r.Method+" "+r.Path+"<") {
 			t.Errorf("the documentation page lacks %s %s", r.Method, r.Path)
 		}
+	}
+	policy := w.get("/docs", "").Header.Get("Content-Security-Policy")
+	style := page[strings.Index(page, "<style>")+len("<style>") : strings.Index(page, "</style>")]
+	if hash := sha256.Sum256([]byte(style)); !strings.Contains(policy, base64.StdEncoding.EncodeToString(hash[:])) || strings.Contains(policy, "unsafe") {
+		t.Errorf("the page's policy is %q", policy)
 	}
 	for _, outside := range []string{"<script", "http://", "https://", "src=", "@import", "url("} {
 		if strings.Contains(page, outside) {

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
@@ -46,7 +45,7 @@ type Config struct {
 	PasswordGrant bool   // POST /token takes grant_type=password
 	TLS           bool   // clients come over TLS: answers carry HSTS
 
-	Ready   func(context.Context) error // what GET /readyz asks; nil: always ready
+	Ready   func(context.Context) error // what GET /readyz asks, at most twice a second; nil: always ready
 	Version string                      // for the metrics; no route tells it
 	Now     func() time.Time            // of the rates; nil: the clock
 }
@@ -77,13 +76,12 @@ type Server struct {
 	passwordGrant bool
 	tls           bool
 
-	ready    func(context.Context) error
-	probe    probe
-	draining atomic.Bool
+	ready func(context.Context) error
+	probe probe
 
 	routes  []*route
 	openapi []byte
-	docs    []byte
+	docs    docs
 	engine  *gin.Engine
 }
 
@@ -161,9 +159,6 @@ func (s *Server) build() error {
 // answers; its http.Server should bound the rest, as ReadHeaderTimeout and
 // IdleTimeout do.
 func (s *Server) Handler() http.Handler { return s.engine }
-
-// Drain makes GET /readyz fail from now on, so that no new work is sent here.
-func (s *Server) Drain() { s.draining.Store(true) }
 
 // Access says who may call a route at all.
 type Access string
