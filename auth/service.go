@@ -218,8 +218,12 @@ type signIn struct {
 }
 
 func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
+	actor := a.username
+	if !validName(actor, 2) {
+		actor = "" // no user's name; often it is a password, typed in the wrong field
+	}
 	return audit.Entry{
-		Actor: a.username, ActorID: a.user.ID, Action: a.action, Outcome: outcome, Reason: reason,
+		Actor: actor, ActorID: a.user.ID, Action: a.action, Outcome: outcome, Reason: reason,
 		Address: a.origin.Address, Request: a.origin.RequestID,
 	}
 }

@@ -145,6 +145,9 @@ func (s *Staged) sync() error {
 func (f *Files) keep(s *Staged) error {
 	path := f.path(s.Digest)
 	folder := filepath.Dir(path)
+	if err := os.MkdirAll(f.blobs, 0o700); err != nil { // somebody may have cleared the folder
+		return diskError(err)
+	}
 	if err := os.Mkdir(folder, 0o700); err == nil {
 		err = syncDir(f.blobs)
 		if err != nil {

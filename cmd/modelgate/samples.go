@@ -16,7 +16,7 @@ import (
 // samples are the models of --demo; their files are in testdata.
 var samples = []struct{ name, file, description string }{
 	{"iris", "iris.onnx", "Species of an iris from four lengths in cm: 0 setosa, 1 versicolor, 2 virginica."},
-	{"digits", "digits.onnx", "Handwritten digit of an 8x8 image, values 0 to 1."},
+	{"digits", "digits.onnx", "Handwritten digit of an 8x8 image, pixels 0 to 16."},
 	{"sentiment", "sentiment.onnx", "Whether a short English sentence is positive or negative."},
 }
 

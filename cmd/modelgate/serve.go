@@ -105,6 +105,13 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 		return srv, err
 	}
 	srv.closeLater(srv.audit.Close)
+	// The runtime comes before the first administrator, for the same reason as
+	// the address.
+	memory := inference.NewMemory(int64(cfg.TensorMem))
+	engine, err := srv.openEngine(memory)
+	if err != nil {
+		return srv, err
+	}
 	guard := auth.NewGuard(srv.audit)
 	if err := srv.openAuth(ctx, db, guard, std); err != nil {
 		return srv, err
@@ -120,9 +127,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(srv.auth.Collectors()...)
-	if err := srv.openInference(catalog, registry); err != nil {
-		return srv, err
-	}
+	srv.openInference(engine, memory, catalog, registry)
 	if cfg.Demo {
 		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
 			return srv, err
@@ -172,19 +177,22 @@ func (s *server) url() string {
 	return scheme + localAddress(s.listener.Addr().String())
 }
 
-func (s *server) openInference(catalog *models.Catalog, registry *prometheus.Registry) error {
-	cfg := s.cfg
-	path, err := ort.FindLibrary(cfg.ONNXRuntime)
+func (s *server) openEngine(memory *inference.Memory) (inference.Engine, error) {
+	path, err := ort.FindLibrary(s.cfg.ONNXRuntime)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	memory := inference.NewMemory(int64(cfg.TensorMem))
-	engine, err := ort.Open(path, ort.Config{Memory: memory, MaxMemory: int64(cfg.RuntimeMem)})
+	engine, err := ort.Open(path, ort.Config{Memory: memory, MaxMemory: int64(s.cfg.RuntimeMem)})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.closeLater(engine.Close)
 	s.log.Warn("models run inside this process (isolation none): a hostile model file could read its keys; publish only files you trust")
+	return engine, nil
+}
+
+func (s *server) openInference(engine inference.Engine, memory *inference.Memory, catalog *models.Catalog, registry *prometheus.Registry) {
+	cfg := s.cfg
 	s.service = inference.New(inference.Config{
 		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.Slots, Queue: cfg.Queue,
 		Timeout: cfg.Timeout, LoadTimeout: cfg.LoadTimeout, IdleClose: cfg.IdleClose, SessionMemory: int64(cfg.SessionMem),
@@ -199,7 +207,6 @@ func (s *server) openInference(catalog *models.Catalog, registry *prometheus.Reg
 		defer cancel()
 		return s.service.Close(ctx)
 	})
-	return nil
 }
 
 func (s *server) openAPI(db *store.DB, guard *auth.Guard, catalog *models.Catalog, registry *prometheus.Registry) error {
