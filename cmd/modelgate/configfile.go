@@ -9,8 +9,8 @@ import (
 	"strings"
 
 	"github.com/alecthomas/kong"
+	"github.com/goccy/go-yaml"
 	"github.com/joho/godotenv"
-	"gopkg.in/yaml.v3"
 )
 
 const envPrefix = "MODELGATE_"
