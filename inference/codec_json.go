@@ -183,7 +183,7 @@ func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor,
 			}
 		}
 	}()
-	s := scanner{b: inputs}
+	s := scanner{b: inputs, part: "inputs"}
 	switch c := s.space(); {
 	case c == '{':
 		err = decodeObject(&s, sig, mem, tensors)

@@ -25,8 +25,17 @@ const (
 // scanner walks one JSON text (RFC 8259). Its methods leave i behind what they
 // read; after an error i is where the trouble is.
 type scanner struct {
-	b []byte
-	i int
+	b    []byte
+	i    int
+	part string // of the body that b is, for messages; empty: all of it
+}
+
+// at says where i is, in the words of who sent the text.
+func (s *scanner) at(i int) string {
+	if s.part == "" {
+		return fmt.Sprintf("byte %d", i)
+	}
+	return fmt.Sprintf("byte %d of %s", i, s.part)
 }
 
 // fail is an ErrInput that names the byte where the text stops being what was
@@ -35,7 +44,7 @@ func (s *scanner) fail(expected string) error {
 	if s.i >= len(s.b) {
 		return ErrInput.With("the JSON ends too early: expected " + expected)
 	}
-	return ErrInput.With(fmt.Sprintf("the JSON is not valid at byte %d: expected %s, found %s", s.i, expected, s.found()))
+	return ErrInput.With(fmt.Sprintf("the JSON is not valid at %s: expected %s, found %s", s.at(s.i), expected, s.found()))
 }
 
 // found quotes what stands at i, for messages.
@@ -150,7 +159,7 @@ func (s *scanner) raw(expected string) (raw []byte, escaped bool, err error) {
 		escaped = escaped || c == '\\'
 	}
 	if wide >= utf8.RuneSelf && !utf8.Valid(raw) {
-		return nil, false, ErrInput.With(fmt.Sprintf("the string at byte %d is not valid UTF-8", s.i))
+		return nil, false, ErrInput.With(fmt.Sprintf("the string at %s is not valid UTF-8", s.at(s.i)))
 	}
 	s.i = end
 	return raw, escaped, nil
@@ -318,7 +327,7 @@ func (s *scanner) skipNested() error {
 				return nil
 			}
 			if depth > maxDepth {
-				return ErrInput.With(fmt.Sprintf("the JSON nests deeper than %d levels at byte %d", maxDepth, at))
+				return ErrInput.With(fmt.Sprintf("the JSON nests deeper than %d levels at %s", maxDepth, s.at(at)))
 			}
 		}
 		i = next

@@ -20,9 +20,13 @@ type Config struct {
 	Store  Store
 	Files  *Files
 	Guard  *auth.Guard
-	Limits Limits           // of the static check
-	Now    func() time.Time // nil: time.Now
-	Logger *slog.Logger     // the protected log; nil: none
+	Limits Limits // of the static check
+	// RolesExist fails with an error for the caller that names a role which does
+	// not exist (auth.Service has it), before a change is recorded as allowed.
+	// nil: only the Store looks, when the record is written already.
+	RolesExist func(ctx context.Context, names []string) error
+	Now        func() time.Time // nil: time.Now
+	Logger     *slog.Logger     // the protected log; nil: none
 }
 
 // Catalog is the one way to models: it decides, audits, remembers. All of it
@@ -37,6 +41,7 @@ type Catalog struct {
 	limits Limits
 	now    func() time.Time
 	log    *slog.Logger
+	exist  func(ctx context.Context, roles []string) error
 
 	current atomic.Pointer[snapshot]
 	retired atomic.Pointer[func(versionID string)]
@@ -56,7 +61,7 @@ const examinations = 2
 // that were out of service for a damaged file are back when it is whole again.
 func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	c := &Catalog{
-		store: cfg.Store, files: cfg.Files, guard: cfg.Guard, limits: cfg.Limits, now: cfg.Now, log: cfg.Logger,
+		store: cfg.Store, files: cfg.Files, guard: cfg.Guard, limits: cfg.Limits, now: cfg.Now, log: cfg.Logger, exist: cfg.RolesExist,
 		writing: make(chan struct{}, 1), examining: make(chan struct{}, examinations),
 	}
 	if c.now == nil {

@@ -57,5 +57,12 @@ type Rejected struct {
 	Cause  error // for the protected log
 }
 
-func (r *Rejected) Error() string { return "model refused: " + r.Code + ": " + r.Detail }
+func (r *Rejected) Error() string {
+	s := "model refused: " + r.Code + ": " + r.Detail
+	if r.Cause != nil {
+		s += ": " + r.Cause.Error()
+	}
+	return s
+}
+
 func (r *Rejected) Unwrap() error { return r.Cause }

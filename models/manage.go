@@ -23,6 +23,9 @@ func (c *Catalog) Update(ctx context.Context, who auth.Principal, name string, p
 	if err := p.check(); err != nil {
 		return nil, err
 	}
+	if err := c.rolesExist(ctx, p); err != nil {
+		return nil, err
+	}
 	if err := c.lock(ctx); err != nil {
 		return nil, err
 	}

@@ -13,10 +13,14 @@ from onnx import defs
 
 DOMAINS = ["", "ai.onnx.ml"]
 
+# The newest versions that the pinned runtime (1.30.0) loads; the package may be ahead of it.
+RUNTIME_IR = 13
+RUNTIME_OPSETS = {"": 26, "ai.onnx.ml": 5}
+
 
 def main() -> None:
     print(f"# Made by operators.py with onnx {onnx.__version__}.")
-    print(f"ir_version {int(onnx.IR_VERSION)}")
+    print(f"ir_version {min(int(onnx.IR_VERSION), RUNTIME_IR)}")
     names = {domain: set() for domain in DOMAINS}
     newest = dict.fromkeys(DOMAINS, 0)
     for schema in defs.get_all_schemas_with_history():
@@ -24,7 +28,7 @@ def main() -> None:
             names[schema.domain].add(schema.name)
             newest[schema.domain] = max(newest[schema.domain], schema.since_version)
     for domain in DOMAINS:
-        print(f"domain {domain or 'ai.onnx'} {newest[domain]}")
+        print(f"domain {domain or 'ai.onnx'} {min(newest[domain], RUNTIME_OPSETS[domain])}")
         for name in sorted(names[domain]):
             print(name)
 

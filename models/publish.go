@@ -34,11 +34,14 @@ func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, 
 	if err := change.check(); err != nil {
 		return nil, nil, err
 	}
+	if err := c.rolesExist(ctx, change); err != nil {
+		return nil, nil, err
+	}
 	sig, facts, err := c.examine(ctx, file, spec, try)
 	if err != nil {
 		if r := (*Rejected)(nil); errors.As(err, &r) {
 			c.log.Warn("model file refused", "request_id", who.Origin.RequestID, "user", who.Username, "model", name,
-				"code", r.Code, "cause", fmt.Sprintf("%s; digest %s; %v", r.Detail, file.Digest, r.Cause))
+				"code", r.Code, "cause", fmt.Errorf("%w; digest %s", r, file.Digest))
 		}
 		return nil, nil, err
 	}
@@ -205,4 +208,24 @@ func (c *Catalog) collect(digests ...string) {
 			c.log.Error("removing a model file that nothing needs", "cause", fmt.Errorf("%s: %w", digest, err))
 		}
 	}
+}
+
+// rolesExist looks at every role that a change names.
+func (c *Catalog) rolesExist(ctx context.Context, change Patch) error {
+	if c.exist == nil {
+		return nil
+	}
+	var names []string
+	if change.Roles != nil {
+		names = append(names, *change.Roles...)
+	}
+	if change.Disclosure != nil {
+		for name := range change.Disclosure.Roles {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	return c.exist(ctx, names)
 }

@@ -159,7 +159,7 @@ func (c *check) model(file []byte) (Graph, error) {
 		return Graph{}, refuse("not_onnx", "the file has no graph; it is no ONNX model, or not the whole of it")
 	}
 	if newest := onnx().irVersion; m.ir < minIR || m.ir > newest {
-		return Graph{}, refuse("unsupported_version", "the file has ir_version %d; supported are %d to %d", m.ir, minIR, newest)
+		return Graph{}, refuse("unsupported_version", "the file has ir_version %d; supported are %d to %d. Export it for one of these, as with onnx.helper.make_model(..., ir_version=%d)", m.ir, minIR, newest, newest)
 	}
 	if len(m.opsets) == 0 {
 		return Graph{}, refuse("unsupported_version", "the file does not say which version of the ONNX operators it uses (opset_import)")
@@ -269,7 +269,7 @@ func opsetImport(b []byte, versions map[string]int64) error {
 		return nil
 	}
 	if version < 1 || version > own.opset {
-		return refuse("unsupported_version", "the file uses version %d of the operators of %s; supported are 1 to %d", version, own.name, own.opset)
+		return refuse("unsupported_version", "the file uses version %d of the operators of %s; supported are 1 to %d. Export it for one of these (opset_version in torch.onnx.export, target_opset in skl2onnx)", version, own.name, own.opset)
 	}
 	// skl2onnx imports a domain twice at times; the runtime copes.
 	versions[own.name] = max(versions[own.name], version)

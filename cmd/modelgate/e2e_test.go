@@ -257,3 +257,24 @@ func TestExternalWeights(t *testing.T) {
 		}
 	}
 }
+
+// TestRefusedChangeIsNotRecorded: the audit log says "allowed" of nothing that
+// was refused.
+func TestRefusedChangeIsNotRecorded(t *testing.T) {
+	ctx := context.Background()
+	p := start(t, t.TempDir())
+	admin := p.admin()
+	_, err := tryPush(admin, "iris", modelBytes(t, "iris.onnx"), client.Spec{Roles: []string{"nonesuch"}})
+	refused(t, err, 400, "a role that does not exist")
+	push(t, admin, "iris", modelBytes(t, "iris.onnx"), client.Spec{})
+	_, err = admin.UpdateModel(ctx, "iris", client.ModelPatch{Roles: &[]string{"nonesuch"}})
+	refused(t, err, 400, "a role that does not exist")
+	_, err = admin.UpdateModel(ctx, "iris", client.ModelPatch{Disclosure: json.RawMessage(`{"roles":{"nonesuch":{"top_k":1}}}`)})
+	refused(t, err, 400, "a role that does not exist")
+	for action, want := range map[string]int{"model.publish": 1, "model.update": 0} {
+		list, err := admin.Audit(ctx, client.AuditQuery{Action: action})
+		if err != nil || len(list) != want {
+			t.Errorf("%s: %d records, %v; want %d", action, len(list), err, want)
+		}
+	}
+}

@@ -120,7 +120,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	if err != nil {
 		return srv, err
 	}
-	catalog, err := models.New(ctx, models.Config{Store: db, Files: files, Guard: guard, Logger: log})
+	catalog, err := models.New(ctx, models.Config{Store: db, Files: files, Guard: guard, Logger: log, RolesExist: srv.auth.RolesExist})
 	if err != nil {
 		return srv, err
 	}
