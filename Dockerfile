@@ -9,8 +9,7 @@
 # published on loopback only, or a proxy in front speaks TLS. deploy/ has a compose and a Kubernetes file.
 #
 # What is proved: the project's tests run this file set (deploy/rootfs.sh) under chroot with a read-only root, as user
-# 65532 without capabilities: serve, healthcheck, a clean end on SIGTERM. This file itself was not built by the tests,
-# for want of a container engine.
+# 65532 without capabilities: serve, healthcheck, a clean end on SIGTERM. Building this file is not part of the tests.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src
