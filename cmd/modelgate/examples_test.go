@@ -61,7 +61,11 @@ func examples(t *testing.T, name string) {
 			t.Skipf("the examples need %s, which is not here", tool)
 		}
 	}
-	folder := t.TempDir()
+	// Not the temporary folder itself: an example makes a folder beside the tree.
+	folder := filepath.Join(t.TempDir(), "modelgate")
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	p := start(t, filepath.Join(folder, "data"), "MODELGATE_DEMO=true")
 	// Examples are typed in the root of the tree. What they write must not go there.
 	for _, below := range []string{"testdata", "client", "go.mod", "go.sum"} {
