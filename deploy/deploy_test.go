@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -301,5 +302,47 @@ func wantOwned(t *testing.T, data string) {
 	})
 	if err != nil || files < 2 {
 		t.Errorf("%d files in the data folder (%v)", files, err)
+	}
+}
+
+// TestMemoryFits holds the memory that the deployment files give modelgate against the limit of their container, by the sum
+// of "Sizing" in docs/operations.md: who is above it is killed in the middle of other people's requests.
+func TestMemoryFits(t *testing.T) {
+	const mib = 1 << 20
+	const idle, hasher, checked = 70 * mib, 46 * mib, 2 // an idle server; one password; files checked at once
+	for name, limit := range map[string]*regexp.Regexp{
+		"compose.yaml":    regexp.MustCompile(`mem_limit: (\d+)g`),
+		"kubernetes.yaml": regexp.MustCompile(`limits:\s+memory: (\d+)Gi`),
+	} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		find := func(what *regexp.Regexp) int {
+			found := what.FindStringSubmatch(string(text))
+			if found == nil {
+				t.Fatalf("%s says nothing of %s", name, what)
+			}
+			n, err := strconv.Atoi(found[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(found) > 2 && found[2] == "GiB" {
+				return n << 30
+			}
+			return n * mib
+		}
+		size := func(key string) int {
+			return find(regexp.MustCompile(key + `(?:: |, value: )(\d+)(MiB|GiB)`))
+		}
+		hashers := find(regexp.MustCompile(`MODELGATE_HASHERS(?:: |, value: )"(\d+)"`)) / mib
+		sum := idle + size("MODELGATE_BODY_MEMORY") + size("MODELGATE_TENSOR_MEMORY") + size("MODELGATE_RUNTIME_MEMORY") +
+			hashers*hasher + checked*size("MODELGATE_MAX_MODEL")
+		if most := find(limit) << 10; sum > most {
+			t.Errorf("%s lets modelgate take %d MiB, its container has %d MiB", name, sum/mib, most/mib)
+		}
+		if size("MODELGATE_SESSION_MEMORY") > size("MODELGATE_RUNTIME_MEMORY") {
+			t.Errorf("%s: loaded models may take more than ONNX Runtime may", name)
+		}
 	}
 }
