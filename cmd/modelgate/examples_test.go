@@ -120,6 +120,11 @@ func runExamples(t *testing.T, p *program, folder string, list []block) map[int]
 			// What a person types at a prompt.
 			text = strings.ReplaceAll(text, "--username admin\n", "--username admin --password-stdin <password\n")
 			text = strings.ReplaceAll(text, "'the password that was printed'", "'"+adminPassword+"'")
+			text = strings.ReplaceAll(text, "bin/modelgate password ", "bin/modelgate password --password-stdin <passwords ")
+			text = strings.ReplaceAll(text, `--token "$INVITATION"`, `--token "$INVITATION" --password-stdin <password`)
+			// And what he copies from the screen.
+			text = strings.ReplaceAll(text, "user add rosalind --role botanists", "user add rosalind --role botanists | tee printed")
+			text = strings.ReplaceAll(text, "'the invitation that was printed'", `"$(sed -n 's/^Invitation *//p' printed)"`)
 			script.WriteString(text)
 		case "python":
 			fmt.Fprintf(&script, "cat >example.py <<'EOF'\n%sEOF\npython3 example.py\n", text)
@@ -131,6 +136,9 @@ func runExamples(t *testing.T, p *program, folder string, list []block) map[int]
 		fmt.Fprintf(&script, "printf '\\n"+end+"\\n'\n", i)
 	}
 	if err := os.WriteFile(filepath.Join(folder, "password"), []byte(adminPassword+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "passwords"), []byte(adminPassword+"\nnine quiet green boats\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("sh", "-c", script.String())
