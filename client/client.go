@@ -67,6 +67,9 @@ func New(base string, opts ...Option) (*Client, error) {
 	return c, nil
 }
 
+// URL is the server's address as New was given it, without a slash at its end.
+func (c *Client) URL() string { return c.base }
+
 // Error is a refusal by the server.
 type Error struct {
 	Status     int

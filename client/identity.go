@@ -79,6 +79,11 @@ func (c *Client) Accept(ctx context.Context, invite, password string) (User, err
 	return u, c.call(ctx, http.MethodPost, "/register", map[string]string{"invite_token": invite, "password": password}, &u)
 }
 
+// ResetPassword uses up a reset token; every login of its user ends.
+func (c *Client) ResetPassword(ctx context.Context, reset, password string) error {
+	return c.call(ctx, http.MethodPost, "/password-reset", map[string]string{"reset_token": reset, "password": password}, nil)
+}
+
 // Login proves a password.
 func (c *Client) Login(ctx context.Context, username, password string) (Tokens, error) {
 	var t Tokens
@@ -112,7 +117,7 @@ func (c *Client) Keys(ctx context.Context) ([]Key, error) {
 	return page[Key](ctx, c, "/users/me/keys", nil, 0)
 }
 
-// CreateKey makes an API key; expires 0 takes the server's default, models nil
+// CreateKey makes an API key; with expires 0 it never expires, models nil
 // opens all of the caller's.
 func (c *Client) CreateKey(ctx context.Context, name string, expires time.Duration, models []string) (Key, error) {
 	in := map[string]any{"name": name}

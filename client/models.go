@@ -29,25 +29,39 @@ type Model struct {
 	Inputs      []Tensor `json:"inputs"`
 	Outputs     []Tensor `json:"outputs"`
 
-	Owner          string          `json:"owner,omitempty"`
-	Roles          []string        `json:"roles,omitempty"`
-	DefaultVersion int             `json:"default_version,omitempty"`
-	Aliases        map[string]int  `json:"aliases,omitempty"`
-	Versions       []Version       `json:"versions,omitempty"`
+	Owner          string          `json:"owner,omitempty"` // user id
+	Roles          []string        `json:"roles,omitzero"`
 	Disclosure     json.RawMessage `json:"disclosure,omitempty"`
 	Serving        json.RawMessage `json:"serving,omitempty"`
+	DefaultVersion int             `json:"default_version,omitempty"`
+	Aliases        map[string]int  `json:"aliases,omitzero"`
+	CreatedAt      time.Time       `json:"created_at,omitzero"`
+	UpdatedAt      time.Time       `json:"updated_at,omitzero"`
+	Versions       []Version       `json:"versions,omitzero"`
 }
 
 // Version is one uploaded file of a model.
 type Version struct {
 	Name      string    `json:"name,omitempty"`
 	Version   int       `json:"version"`
-	Digest    string    `json:"digest"` // "sha256:..."
+	Digest    string    `json:"digest"`         // "sha256:..."
+	Size      int64     `json:"size,omitempty"` // bytes
 	State     string    `json:"state"`
-	Size      int64     `json:"size,omitempty"`
-	Inputs    []Tensor  `json:"inputs,omitempty"`
-	Outputs   []Tensor  `json:"outputs,omitempty"`
+	Reason    string    `json:"reason,omitempty"` // why it is out of service
+	Inputs    []Tensor  `json:"inputs,omitzero"`
+	Outputs   []Tensor  `json:"outputs,omitzero"`
+	Facts     *Facts    `json:"facts,omitempty"`
+	CreatedBy string    `json:"created_by,omitempty"` // user id
 	CreatedAt time.Time `json:"created_at,omitzero"`
+}
+
+// Facts are what the server found in a version's file.
+type Facts struct {
+	Opset      int64    `json:"opset"`
+	Operators  []string `json:"operators"`
+	Nodes      int      `json:"nodes"`
+	Parameters int64    `json:"parameters"`
+	Trial      string   `json:"trial"` // "ran", or "inconclusive": zeros were no valid input
 }
 
 // Models lists the models open to the caller.
