@@ -36,7 +36,7 @@ build: ## build bin/modelgate, with ONNX Runtime beside it
 	$(GO) build $(BUILD) -o bin/modelgate ./cmd/modelgate
 
 run: build ## build, then serve the sample models on LISTEN, with the data in DATA
-	bin/modelgate serve --listen $(LISTEN) --data $(DATA) --demo $(ARGS)
+	bin/modelgate serve --listen $(LISTEN) --data $(DATA) --demo --no-access-log $(ARGS)
 
 test: ## fetch ONNX Runtime, vet, run every test
 	@$(ORT_LIB); $(GO) vet $(PKG) && $(GO) test -timeout 10m $(TESTARGS) $(PKG)
