@@ -33,7 +33,7 @@ func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	defer db.Close()
-	password, err := readPassword(s, bufio.NewReader(s.in), "New password", c.PasswordStdin)
+	password, err := newPassword(s, bufio.NewReader(s.in), c.PasswordStdin)
 	if err != nil {
 		return err
 	}

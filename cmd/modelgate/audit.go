@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 
 	"modelgate/audit"
@@ -78,7 +79,7 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, s std) error {
 	}
 	if err := c.show(s, report, func(w io.Writer) {
 		if report.Problem == "" {
-			fmt.Fprintf(w, "The log is whole: %d records, none edited, removed or cut.\n", report.Records)
+			fmt.Fprintln(w, verified(report))
 		}
 	}); err != nil {
 		return err
@@ -88,6 +89,24 @@ func (c *AuditVerifyCmd) Run(ctx context.Context, s std) error {
 			report.At, strings.TrimSuffix(report.Problem, "."), "you trust later records")
 	}
 	return nil
+}
+
+// verified says what a report without a problem proves. A file that was begun
+// after another was moved away says nothing about the records in that one.
+func verified(r audit.Report) string {
+	text := fmt.Sprintf("The log is whole: %s, none edited, removed or cut.", count(int(r.Records), "record", "records"))
+	if first := r.Head.Seq - r.Records + 1; r.Records > 0 && first > 1 {
+		text += fmt.Sprintf("\nIt continues after record %d: the records up to that one are not in this file. Verify them in the file that was moved away.", first-1)
+	}
+	return text
+}
+
+// count writes "1 record" or "2 records".
+func count(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + more
 }
 
 func discardLogs() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -29,7 +29,7 @@ type BackupCmd struct {
 func (c *BackupCmd) Run(ctx context.Context, s std) error {
 	out, err := os.OpenFile(c.Out, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		return fmt.Errorf("can't write the backup: %w", err)
+		return fmt.Errorf("can't write the backup to %s: %w; name another file in a folder that you may write to", c.Out, pathReason(err))
 	}
 	n, err := c.write(ctx, out)
 	if err == nil {
@@ -114,7 +114,7 @@ func addFile(w *tar.Writer, path, name string) error {
 // RestoreCmd fills an empty data folder.
 type RestoreCmd struct {
 	In   string `arg:"" type:"existingfile" help:"The tar file that 'modelgate backup' wrote."`
-	Data string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"The data folder; it must be empty or missing."`
+	Data string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"The data folder; it must be empty or missing. Default: ${default}."`
 }
 
 func (c *RestoreCmd) Run(ctx context.Context, s std) (err error) {
@@ -157,6 +157,18 @@ func (c *RestoreCmd) Run(ctx context.Context, s std) (err error) {
 	return nil
 }
 
+var errNoBackup = errors.New("this is no whole backup: the file was cut short or is another; copy it again, or take an earlier one")
+
+// notWhole leaves the disk's own errors as they are; all others of reading a
+// tar file mean the same to who restores one.
+func notWhole(err error) error {
+	var disk *fs.PathError
+	if errors.As(err, &disk) {
+		return err
+	}
+	return errNoBackup
+}
+
 // extract writes the files of a backup below dir and nowhere else.
 func extract(ctx context.Context, in io.Reader, dir string) (files int, err error) {
 	root, err := os.OpenRoot(dir)
@@ -172,7 +184,7 @@ func extract(ctx context.Context, in io.Reader, dir string) (files int, err erro
 			break
 		}
 		if err != nil {
-			return 0, fmt.Errorf("this is no whole backup: %w", err)
+			return 0, notWhole(err)
 		}
 		if h.Typeflag != tar.TypeReg || h.Name != databaseName && !inBackup(h.Name) {
 			return 0, fmt.Errorf("this is no backup of modelgate: it holds %q", h.Name)
@@ -184,7 +196,7 @@ func extract(ctx context.Context, in io.Reader, dir string) (files int, err erro
 		files++
 	}
 	if !database {
-		return 0, errors.New("this is no whole backup: it holds no database")
+		return 0, fmt.Errorf("%w: it holds no database", errNoBackup)
 	}
 	return files, nil
 }
@@ -202,7 +214,7 @@ func extractFile(ctx context.Context, root *os.Root, name string, r io.Reader) e
 	}
 	if _, err := io.Copy(f, r); err != nil {
 		f.Close()
-		return err
+		return notWhole(err)
 	}
 	if err := f.Sync(); err != nil {
 		f.Close()

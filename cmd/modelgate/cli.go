@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -11,8 +10,6 @@ import (
 
 	"github.com/alecthomas/kong"
 	kongcompletion "github.com/jotaen/kong-completion"
-
-	"modelgate/client"
 )
 
 const description = "Serve ONNX models to people you don't fully trust: identity, per-model roles, rate limits and an audit log in one program."
@@ -22,14 +19,16 @@ type CLI struct {
 	Serve  ServeCmd  `cmd:"" group:"Server" help:"Run the server."`
 	Config ConfigCmd `cmd:"" group:"Server" help:"Print the resolved configuration, secrets masked."`
 
-	Login   LoginCmd   `cmd:"" group:"Client" help:"Log in to a server; later commands use it."`
-	Logout  LogoutCmd  `cmd:"" group:"Client" help:"End the login here and on the server."`
-	Whoami  WhoamiCmd  `cmd:"" group:"Client" help:"Show the server, user and roles in use."`
-	Models  ModelsCmd  `cmd:"" group:"Client" help:"List the models open to you, or show one."`
-	Predict PredictCmd `cmd:"" group:"Client" help:"Ask a model for a prediction."`
-	Push    PushCmd    `cmd:"" group:"Client" help:"Upload a model or a new version of one."`
-	Model   ModelCmd   `cmd:"" group:"Client" help:"Change or delete a model."`
-	Key     KeyCmd     `cmd:"" group:"Client" help:"API keys for machines."`
+	Login    LoginCmd    `cmd:"" group:"Client" help:"Log in to a server; later commands use it."`
+	Logout   LogoutCmd   `cmd:"" group:"Client" help:"End the login here and on the server."`
+	Accept   AcceptCmd   `cmd:"" group:"Client" help:"Take an invitation, or a token to reset a password with."`
+	Password PasswordCmd `cmd:"" group:"Client" help:"Change your password."`
+	Whoami   WhoamiCmd   `cmd:"" group:"Client" help:"Show the server, user and roles in use."`
+	Models   ModelsCmd   `cmd:"" group:"Client" help:"List the models open to you, or show one."`
+	Predict  PredictCmd  `cmd:"" group:"Client" help:"Ask a model for a prediction."`
+	Push     PushCmd     `cmd:"" group:"Client" help:"Upload a model or a new version of one."`
+	Model    ModelCmd    `cmd:"" group:"Client" help:"Change or delete a model."`
+	Key      KeyCmd      `cmd:"" group:"Client" help:"API keys for machines."`
 
 	User  UserCmd  `cmd:"" group:"Administration" help:"Users and their roles."`
 	Role  RoleCmd  `cmd:"" group:"Administration" help:"Roles, which open models and carry permissions and rates."`
@@ -40,35 +39,9 @@ type CLI struct {
 	Restore RestoreCmd `cmd:"" group:"Offline, on the data folder" help:"Put a backup into an empty data folder."`
 
 	Healthcheck HealthcheckCmd            `cmd:"" group:"Other" help:"Exit 0 when a server answers as ready (for containers)."`
-	Version     VersionCmd                `cmd:"" group:"Other" help:"Print the version."`
+	Help        HelpCmd                   `cmd:"" group:"Other" help:"Explain a command."`
+	Version     VersionCmd                `cmd:"" group:"Other" help:"Print the version, as --version does."`
 	Completion  kongcompletion.Completion `cmd:"" group:"Other" help:"Print the shell's completion code."`
-}
-
-// fail prints err with what to do next and returns code.
-func fail(s std, err error, code int) int {
-	fmt.Fprintln(s.err, "modelgate:", err)
-	var e *client.Error
-	if errors.As(err, &e) {
-		if hint := hintFor(e); hint != "" {
-			fmt.Fprintln(s.err, hint)
-		}
-	}
-	return code
-}
-
-// hintFor says what the command line can do about a server's refusal.
-func hintFor(e *client.Error) string {
-	switch e.Code {
-	case "invalid_token", "unauthenticated":
-		return "Run 'modelgate login URL' and repeat the command."
-	case "reauthentication_required":
-		return "Run 'modelgate login URL' again and repeat the command within 10 minutes."
-	case "rate_limited":
-		if e.RetryAfter > 0 {
-			return fmt.Sprintf("Try again in %s.", e.RetryAfter)
-		}
-	}
-	return ""
 }
 
 func commandPath(e *kong.ParseError) string {
@@ -106,6 +79,22 @@ func (c *VersionCmd) Run(s std) error {
 	})
 }
 
+// HelpCmd is COMMAND --help in another order.
+type HelpCmd struct {
+	Command []string `arg:"" optional:"" help:"The command, as in: model set."`
+}
+
+func (c *HelpCmd) Run(app *kong.Kong) error {
+	ctx, err := kong.Trace(app, c.Command)
+	if err == nil {
+		err = ctx.Error
+	}
+	if err != nil {
+		return usageError{fmt.Errorf("%w; 'modelgate --help' lists the commands", err)}
+	}
+	return ctx.PrintUsage(false)
+}
+
 // ConfigCmd prints what serve would use.
 type ConfigCmd struct {
 	Flags
@@ -114,7 +103,7 @@ type ConfigCmd struct {
 
 func (c *ConfigCmd) Run(s std) error {
 	if err := c.Config.Check(); err != nil {
-		return err
+		return usageError{err}
 	}
 	settings := c.Config.Settings()
 	return c.show(s, settings, func(w io.Writer) {

@@ -22,14 +22,14 @@ import (
 // over the file, the file over the default.
 type Config struct {
 	// Where.
-	Listen      string `env:"MODELGATE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API; port 0 takes a free one."`
-	Data        string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"Folder of the database, models, keys and audit log. Made at need, readable by its owner only."`
+	Listen      string `env:"MODELGATE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API; port 0 takes a free one. Default: ${default}."`
+	Data        string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"Folder of the database, models, keys and audit log. Made at need, readable by its owner only. Default: ${default}."`
 	DatabaseURL string `env:"MODELGATE_DATABASE_URL" name:"database-url" placeholder:"URL" help:"Database; 'sqlite:PATH'. Default: modelgate.db in the data folder."`
 	ONNXRuntime string `env:"MODELGATE_ONNXRUNTIME_LIB" name:"onnxruntime-lib" type:"path" placeholder:"FILE" help:"ONNX Runtime's shared library. Default: beside the program, then where 'make build' caches it."`
 	Demo        bool   `env:"MODELGATE_DEMO" help:"Publish the sample models to role 'user' where they are missing."`
 
 	// Identity.
-	AdminPassword string        `env:"MODELGATE_ADMIN_PASSWORD" name:"admin-password" secret:"" placeholder:"PASSWORD" help:"Password of the first administrator 'admin', used on an empty database only. Default: a random one, printed once. Prefer the variable: flags can be seen by other users of the machine."`
+	AdminPassword string        `env:"MODELGATE_ADMIN_PASSWORD" name:"admin-password" secret:"" placeholder:"PASSWORD" help:"Password of the user 'admin', who is made while nobody is an administrator; without effect after that. Default: a random one, printed once. Prefer the variable: flags can be seen by other users of the machine."`
 	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of an Ed25519 key in the data folder. Prefer the variable."`
 	Issuer        string        `env:"MODELGATE_ISSUER" placeholder:"URL" help:"Issuer of access tokens, as clients reach this server. Default: the listening address."`
 	Audience      string        `env:"MODELGATE_AUDIENCE" default:"modelgate" help:"Audience of access tokens."`
@@ -40,8 +40,8 @@ type Config struct {
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
 
 	// Limits.
-	RatePredict string        `env:"MODELGATE_RATE_PREDICT" name:"rate-predict" default:"6000-M" placeholder:"N-S|M|H|D" help:"Rows that one user may predict in a second, minute, hour or day. Roles may carry their own rate."`
-	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account."`
+	RatePredict string        `env:"MODELGATE_RATE_PREDICT" name:"rate-predict" default:"6000-M" placeholder:"N-S|M|H|D" help:"Rows that one user may predict in a second, minute, hour or day. Roles may carry their own rate. Default: ${default}."`
+	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account. Default: ${default}."`
 	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest request body, uploads apart."`
 	MaxModel    Bytes         `env:"MODELGATE_MAX_MODEL" name:"max-model" default:"512MiB" help:"Largest model file (at most 2GiB)."`
 	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for all request bodies at one time; more requests get 503."`
@@ -184,10 +184,20 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.MaxModel > 2<<30 {
 		bad("--max-model %s is above 2GiB, the largest ONNX file there is", c.MaxModel)
 	}
+	if c.MaxBody < minBody {
+		bad("--max-body %s is below %s; a login would not fit", c.MaxBody, minBody)
+	}
+	if c.SessionMem > c.RuntimeMem {
+		bad("--session-memory %s is above --runtime-memory %s, which loaded models are part of; lower the one or raise the other",
+			c.SessionMem, c.RuntimeMem)
+	}
 	if c.BodyMemory < c.MaxBody {
 		bad("--body-memory %s is below --max-body %s; the largest body must fit", c.BodyMemory, c.MaxBody)
 	}
 }
+
+// minBody is the least --max-body.
+const minBody = Bytes(1 << 10)
 
 // isLoopback is strict: a host name could resolve to anything but "localhost".
 func isLoopback(host string) bool {

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"modelgate/audit"
 )
 
 // parse resolves a configuration as serve does.
@@ -102,6 +104,9 @@ func TestCheck(t *testing.T) {
 		{[]string{"--max-model", "3GiB"}, "2GiB"},
 		{[]string{"--body-memory", "1MiB"}, "--max-body"},
 		{[]string{"--slots=-1"}, "negative"},
+		{[]string{"--max-body", "1023"}, "1KiB"},
+		{[]string{"--session-memory", "9GiB"}, "--runtime-memory"},
+		{[]string{"--session-memory", "8GiB"}, ""},
 	} {
 		cfg, err := parse(t, c.args...)
 		if err != nil {
@@ -147,6 +152,36 @@ func TestDotEnv(t *testing.T) {
 	}
 	if _, set := os.LookupEnv("STRANGER"); set {
 		t.Error(".env set a variable that is not ours")
+	}
+}
+
+// TestExitCodes: a wrong setting is wrong usage, whoever finds it.
+func TestExitCodes(t *testing.T) {
+	for _, args := range [][]string{
+		{"serve", "--timeout", "soon"},
+		{"serve", "--slots=-1", "--data", t.TempDir()},
+		{"config", "--slots=-1"},
+		{"login", "http://192.0.2.1"},
+		{"model", "set", "iris", "--role", ""},
+		{"help", "frobnicate"},
+	} {
+		var errs bytes.Buffer
+		if code := run(context.Background(), args, std{strings.NewReader(""), new(bytes.Buffer), &errs}); code != 2 {
+			t.Errorf("%q: exit %d, want 2: %s", args, code, errs.String())
+		}
+	}
+}
+
+// TestVerifiedSaysWhatIsProved: a file begun after another was moved away is
+// whole, but not all there is.
+func TestVerifiedSaysWhatIsProved(t *testing.T) {
+	all := verified(audit.Report{Records: 1, Head: audit.Head{Seq: 1}})
+	if !strings.Contains(all, "whole: 1 record,") || strings.Contains(all, "continues") {
+		t.Error(all)
+	}
+	rest := verified(audit.Report{Records: 2, Head: audit.Head{Seq: 9}})
+	if !strings.Contains(rest, "whole: 2 records,") || !strings.Contains(rest, "continues after record 7") {
+		t.Error(rest)
 	}
 }
 

@@ -15,6 +15,10 @@ import (
 
 const envPrefix = "MODELGATE_"
 
+// notFromDotEnv are the variables that decide whom a client command talks to
+// and which file is read: the folder of a stranger must not choose them.
+var notFromDotEnv = []string{"MODELGATE_URL", "MODELGATE_TOKEN", "MODELGATE_CONFIG"}
+
 // loadDotEnv takes the MODELGATE_ variables of ./.env that the environment
 // does not have. Other names are left alone: a stray .env must not change the
 // process.
@@ -27,7 +31,7 @@ func loadDotEnv() error {
 		return fmt.Errorf(".env in this folder can't be read: %w; mend or remove it", err)
 	}
 	for k, v := range values {
-		if _, set := os.LookupEnv(k); !set && strings.HasPrefix(k, envPrefix) {
+		if _, set := os.LookupEnv(k); !set && strings.HasPrefix(k, envPrefix) && !slices.Contains(notFromDotEnv, k) {
 			if err := os.Setenv(k, v); err != nil {
 				return fmt.Errorf(".env: %w", err)
 			}
@@ -99,7 +103,7 @@ func (r *fileResolver) Validate(*kong.Application) error { return nil }
 // be a silent default.
 func (r *fileResolver) check(app *kong.Application) error {
 	known := map[string]bool{}
-	eachFlag(app.Node, func(f *kong.Flag) { known[f.Name] = len(f.Tag.Envs) > 0 })
+	eachFlag(app.Node, func(f *kong.Flag) { known[f.Name] = known[f.Name] || len(f.Tag.Envs) > 0 })
 	for key := range r.values {
 		if !known[key] || key == "config" {
 			return fmt.Errorf("--config %s: unknown key %q; 'modelgate config' lists the keys", r.path, key)

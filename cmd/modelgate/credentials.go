@@ -155,6 +155,9 @@ func (l login) with(t client.Tokens) login {
 // connect returns a client for the kept login, or for MODELGATE_URL and
 // MODELGATE_TOKEN where they are set.
 func connect() (*client.Client, error) {
+	if os.Getenv("MODELGATE_TOKEN") != "" && os.Getenv("MODELGATE_URL") == "" {
+		return nil, errors.New("MODELGATE_TOKEN is set but MODELGATE_URL is not; set both, or neither to use the login of 'modelgate login'")
+	}
 	if url := os.Getenv("MODELGATE_URL"); url != "" {
 		token := os.Getenv("MODELGATE_TOKEN")
 		if token == "" {
@@ -166,6 +169,11 @@ func connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.connect()
+}
+
+// connect returns a client for the kept login, whatever the environment says.
+func (s *credentialStore) connect() (*client.Client, error) {
 	l, err := s.load()
 	if err != nil {
 		return nil, err

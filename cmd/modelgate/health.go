@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"modelgate/client"
 )
 
 // HealthcheckCmd is what a container runs: there is no shell or curl in it.
@@ -18,27 +20,30 @@ type HealthcheckCmd struct {
 
 func (c *HealthcheckCmd) Run(ctx context.Context, s std) error {
 	base := strings.TrimRight(c.URL, "/")
-	client := &http.Client{Timeout: 5 * time.Second}
+	probe := &http.Client{Timeout: 5 * time.Second}
 	if base == "" {
 		base = "http://" + localAddress(c.Listen)
 		if c.Cert != "" {
 			base = "https://" + localAddress(c.Listen)
 			// The certificate names the public host, not this one; the question
 			// is only whether our own server answers.
-			client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+			probe.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 		}
+	}
+	if _, err := client.New(base); err != nil {
+		return err
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
 	if err != nil {
 		return err
 	}
-	resp, err := client.Do(req)
+	resp, err := probe.Do(req)
 	if err != nil {
-		return err
+		return fmt.Errorf("can't reach %s: %w", base, transportReason(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s/readyz answered %s", base, resp.Status)
+		return fmt.Errorf("%s is not ready (%s): it is stopping, or can't use its database, or is no modelgate server; its log says more", base, resp.Status)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type KeyCmd struct {
 type KeyCreateCmd struct {
 	Output
 	Name    string        `arg:"" help:"What the key is for."`
-	Expires time.Duration `placeholder:"DURATION" help:"Life of the key, as in 720h. Default: the server's."`
+	Expires time.Duration `placeholder:"DURATION" help:"Life of the key, as in 720h. Default: it never expires."`
 	Model   []string      `short:"m" placeholder:"NAME" help:"Only for these models (repeat, or separate by commas)."`
 }
 

@@ -25,7 +25,7 @@ func openLogs(w io.Writer, level, path string) (*slog.Logger, io.Closer, error) 
 	}
 	file, err := openRotating(path, maxProtectedLog)
 	if err != nil {
-		return nil, nil, fmt.Errorf("the protected log can't be opened: %w", err)
+		return nil, nil, fmt.Errorf("can't write to the data folder %s: %w; name one that you may write to with --data", filepath.Dir(path), pathReason(err))
 	}
 	h := &splitHandler{
 		open:      slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l}),

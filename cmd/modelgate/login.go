@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"os/user"
 	"strings"
-
-	"golang.org/x/term"
 
 	"modelgate/client"
 )
@@ -20,10 +17,11 @@ type LoginCmd struct {
 	URL           string `arg:"" help:"The server, as in http://127.0.0.1:8080."`
 	Username      string `short:"u" placeholder:"NAME" help:"User name; asked for when left out."`
 	PasswordStdin bool   `name:"password-stdin" help:"Read the password from standard input."`
+	Cleartext
 }
 
 func (c *LoginCmd) Run(ctx context.Context, s std) error {
-	api, err := client.New(c.URL)
+	api, err := c.client(c.URL)
 	if err != nil {
 		return err
 	}
@@ -48,11 +46,11 @@ func (c *LoginCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	kept := login{URL: c.URL, Username: strings.ToLower(c.Username)}.with(t)
+	kept := login{URL: api.URL(), Username: strings.ToLower(c.Username)}.with(t)
 	if err := store.locked(func() error { return store.save(kept) }); err != nil {
 		return fmt.Errorf("can't keep the login: %w", err)
 	}
-	fmt.Fprintf(s.err, "Logged in to %s as %s. 'modelgate models' lists what is open to you.\n", c.URL, kept.Username)
+	fmt.Fprintf(s.err, "Logged in to %s as %s. 'modelgate models' lists what is open to you.\n", kept.URL, kept.Username)
 	return nil
 }
 
@@ -75,28 +73,6 @@ func ask(s std, in *bufio.Reader, label, preset string) (string, error) {
 	return line, nil
 }
 
-// readPassword reads from the terminal without echo, or one line of standard
-// input. Only the line's end is cut: blanks belong to a password.
-func readPassword(s std, in *bufio.Reader, label string, fromStdin bool) (string, error) {
-	if f, ok := s.in.(*os.File); ok && !fromStdin && term.IsTerminal(int(f.Fd())) {
-		fmt.Fprintf(s.err, "%s: ", label)
-		b, err := term.ReadPassword(int(f.Fd()))
-		fmt.Fprintln(s.err)
-		return string(b), err
-	}
-	if !fromStdin {
-		return "", errors.New("no terminal to ask for the password on; give --password-stdin")
-	}
-	line, err := in.ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	if line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r"); line == "" {
-		return "", errors.New("standard input was empty; write the password to it")
-	}
-	return line, nil
-}
-
 // LogoutCmd ends the kept login.
 type LogoutCmd struct{}
 
@@ -109,7 +85,7 @@ func (c *LogoutCmd) Run(ctx context.Context, s std) error {
 		fmt.Fprintln(s.err, "There was no login to end.")
 		return nil
 	}
-	api, err := connect()
+	api, err := store.connect()
 	if err == nil {
 		err = api.Logout(ctx)
 	}
@@ -135,7 +111,11 @@ func (c *WhoamiCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	return c.show(s, u, func(w io.Writer) {
-		fmt.Fprintf(w, "User\t%s\nRoles\t%s\n", u.Username, strings.Join(u.Roles, ", "))
+	answer := struct {
+		Server string `json:"server"`
+		client.User
+	}{api.URL(), u}
+	return c.show(s, answer, func(w io.Writer) {
+		fmt.Fprintf(w, "Server\t%s\nUser\t%s\nRoles\t%s\n", answer.Server, u.Username, strings.Join(u.Roles, ", "))
 	})
 }

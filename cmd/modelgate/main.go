@@ -37,6 +37,9 @@ func run(ctx context.Context, args []string, s std) int {
 		fmt.Fprintln(s.err, "modelgate:", err)
 		return 2
 	}
+	if len(args) == 1 && args[0] == "--version" { // no flag: some commands have a --version of their own
+		args = []string{"version"}
+	}
 	var cli CLI
 	exit := -1
 	app := kong.Must(&cli, kong.Name("modelgate"), kong.Description(description),
@@ -56,6 +59,10 @@ func run(ctx context.Context, args []string, s std) int {
 		return fail(s, err, 2)
 	}
 	if err := command.Run(app); err != nil {
+		var usage usageError
+		if errors.As(err, &usage) {
+			return fail(s, err, 2)
+		}
 		return fail(s, err, 1)
 	}
 	return 0

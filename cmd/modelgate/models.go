@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -61,13 +62,28 @@ func showModel(w io.Writer, m client.Model) {
 	if m.Versions == nil { // the caller does not manage it
 		return
 	}
-	fmt.Fprintf(w, "Roles\t%s\n", strings.Join(m.Roles, ", "))
+	fmt.Fprintf(w, "Roles\t%s\n", dash(strings.Join(m.Roles, ", ")))
+	for _, set := range []struct {
+		label string
+		value json.RawMessage
+	}{{"Disclosure", m.Disclosure}, {"Serving", m.Serving}} {
+		var compact bytes.Buffer
+		if json.Compact(&compact, set.value) == nil && compact.Len() > len("{}") {
+			fmt.Fprintf(w, "%s\t%s\n", set.label, printable(compact.String()))
+		}
+	}
 	for _, v := range m.Versions {
 		mark := ""
 		if v.Version == m.DefaultVersion {
 			mark = " (default)"
 		}
 		fmt.Fprintf(w, "Version\t%d%s  %s  %s  %s\n", v.Version, mark, v.State, Bytes(v.Size), v.Digest)
+		if v.Reason != "" {
+			fmt.Fprintf(w, "\t%s\n", printable(v.Reason))
+		}
+		if f := v.Facts; f != nil {
+			fmt.Fprintf(w, "\topset %d: %s; trial run: %s\n", f.Opset, printable(strings.Join(f.Operators, ", ")), f.Trial)
+		}
 	}
 	for _, a := range sortedKeys(m.Aliases) {
 		fmt.Fprintf(w, "Alias\t%s = version %d\n", a, m.Aliases[a])
@@ -126,7 +142,7 @@ type ModelCmd struct {
 type ModelSetCmd struct {
 	Output
 	Name           string         `arg:"" help:"The model."`
-	Role           []string       `short:"r" placeholder:"ROLE" help:"Open the model to these roles and no others (repeat, or separate by commas)."`
+	Role           []string       `short:"r" xor:"role" placeholder:"ROLE" help:"Open the model to these roles and no others (repeat, or separate by commas)."`
 	NoRoles        bool           `name:"no-roles" xor:"role" help:"Close the model to all but its owner and administrators."`
 	Description    *string        `placeholder:"TEXT" help:"New description."`
 	DefaultVersion *int           `name:"default-version" placeholder:"N" help:"Version that callers get who name none."`
@@ -135,6 +151,9 @@ type ModelSetCmd struct {
 }
 
 func (c *ModelSetCmd) Run(ctx context.Context, s std) error {
+	if err := checkRoles(c.Role, "to close the model to all roles, give --no-roles"); err != nil {
+		return err
+	}
 	p := client.ModelPatch{Description: c.Description, DefaultVersion: c.DefaultVersion}
 	if c.Role != nil || c.NoRoles {
 		roles := orEmpty(c.Role)
@@ -150,7 +169,7 @@ func (c *ModelSetCmd) Run(ctx context.Context, s std) error {
 		p.Disclosure = json.RawMessage(c.Disclosure)
 	}
 	if p.Roles == nil && p.Aliases == nil && p.Description == nil && p.DefaultVersion == nil && p.Disclosure == nil {
-		return errors.New("nothing to change; give --role, --description, --default-version, --alias or --disclosure")
+		return errors.New("nothing to change; give --role, --no-roles, --description, --default-version, --alias or --disclosure")
 	}
 	api, err := connect()
 	if err != nil {
@@ -161,6 +180,15 @@ func (c *ModelSetCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	return c.show(s, m, func(w io.Writer) { showModel(w, m) })
+}
+
+// checkRoles refuses empty names, as an unset variable of a shell gives them:
+// they must not close or open anything silently.
+func checkRoles(roles []string, instead string) error {
+	if roles != nil && len(roles) == 0 || slices.Contains(roles, "") {
+		return usageError{errors.New("--role: a role's name is empty; " + instead)}
+	}
+	return nil
 }
 
 // ModelDeleteCmd is DELETE on a model or version.

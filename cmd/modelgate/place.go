@@ -11,7 +11,7 @@ import (
 // Place says where the data is, for commands that work on it offline.
 type Place struct {
 	File        ConfigFile `name:"config" env:"MODELGATE_CONFIG" type:"path" placeholder:"FILE" help:"YAML file of settings, keyed by the flags' names."`
-	Data        string     `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"The data folder."`
+	Data        string     `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"The data folder. Default: ${default}."`
 	DatabaseURL string     `env:"MODELGATE_DATABASE_URL" name:"database-url" placeholder:"URL" help:"Database, where it is not in the data folder."`
 }
 
@@ -44,11 +44,11 @@ var errLocked = errors.New("another modelgate works on this data folder; stop it
 // the returned file is closed or the process ends.
 func lockData(data string) (*os.File, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
-		return nil, fmt.Errorf("can't make the data folder: %w", err)
+		return nil, fmt.Errorf("can't make the data folder %s: %w; name a folder that you may write to with --data", data, pathReason(err))
 	}
 	f, err := os.OpenFile(lockPath(data), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("can't write to the data folder: %w", err)
+		return nil, fmt.Errorf("can't write to the data folder %s: %w; name one that you may write to with --data", data, pathReason(err))
 	}
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		f.Close()

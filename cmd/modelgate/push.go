@@ -36,6 +36,9 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 		}
 		spec.Disclosure = json.RawMessage(c.Disclosure)
 	}
+	if err := checkRoles(c.Role, "leave --role out to open the model to no role"); err != nil {
+		return err
+	}
 	api, err := connect()
 	if err != nil {
 		return err
@@ -46,7 +49,7 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 	}
 	defer model.Close()
 	if n := model.External(); n > 0 {
-		fmt.Fprintf(s.err, "Including %d tensors that stand in other files.\n", n)
+		fmt.Fprintf(s.err, "Including %s in other files.\n", count(n, "tensor that stands", "tensors that stand"))
 	}
 	bar := c.progress(s, model.Size())
 	v, err := api.Push(ctx, c.Name, model.Size(), func() (io.Reader, error) {
@@ -58,10 +61,29 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	return c.show(s, v, func(w io.Writer) {
+	if err := c.show(s, v, func(w io.Writer) {
 		fmt.Fprintf(w, "Model\t%s\nVersion\t%d\nState\t%s\nDigest\t%s\nInputs\t%s\nOutputs\t%s\n",
 			v.Name, v.Version, v.State, v.Digest, tensors(v.Inputs), tensors(v.Outputs))
-	})
+	}); err != nil || c.JSON || v.Version == 1 {
+		return err
+	}
+	// The upload is done: a question that fails now must not look like its failure.
+	if m, err := api.Model(ctx, c.Name); err == nil {
+		fmt.Fprintln(s.err, answering(m, v.Version))
+	}
+	return nil
+}
+
+// answering says which version callers get who name none.
+func answering(m client.Model, pushed int) string {
+	switch m.DefaultVersion {
+	case pushed:
+		return fmt.Sprintf("Version %d answers from now on.", pushed)
+	case 0:
+		return fmt.Sprintf("No version answers callers who name none. To change that: modelgate model set %s --default-version %d", m.Name, pushed)
+	}
+	return fmt.Sprintf("Version %d still answers callers who name none. To switch: modelgate model set %s --default-version %d",
+		m.DefaultVersion, m.Name, pushed)
 }
 
 // progress draws on a terminal only; when everything is sent it says what the

@@ -33,7 +33,7 @@ type ServeCmd struct{ Flags }
 // Run opens, wires, serves and drains: the only place that sees all rooms.
 func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 	if err := c.Config.Check(); err != nil {
-		return err
+		return usageError{err}
 	}
 	log, protected, err := openLogs(s.err, c.LogLevel, protectedPath(c.Data))
 	if err != nil {

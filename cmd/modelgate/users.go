@@ -24,7 +24,7 @@ type UserCmd struct {
 type UserAddCmd struct {
 	Output
 	Username string   `arg:"" help:"User name: a-z, 0-9, '.', '_', '-'."`
-	Role     []string `short:"r" default:"user" placeholder:"ROLE" help:"Roles (repeat, or separate by commas)."`
+	Role     []string `short:"r" default:"user" placeholder:"ROLE" help:"Roles (repeat, or separate by commas). Default: ${default}."`
 }
 
 func (c *UserAddCmd) Run(ctx context.Context, s std) error {
@@ -38,7 +38,7 @@ func (c *UserAddCmd) Run(ctx context.Context, s std) error {
 	}
 	return c.show(s, u, func(w io.Writer) {
 		fmt.Fprintf(w, "User\t%s\nRoles\t%s\nInvitation\t%s\n", u.Username, strings.Join(u.Roles, ", "), u.InviteToken)
-		fmt.Fprintf(w, "\nHand the invitation over; within 72 hours it is taken once by:\n  POST /register {\"invite_token\":\"...\",\"password\":\"...\"}\n")
+		fmt.Fprintf(w, "\nHand it over. Within 72 hours it is taken once, with a password to choose, by:\n  modelgate accept %s\n", api.URL())
 	})
 }
 
@@ -159,7 +159,7 @@ func (c *UserResetCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	return c.show(s, map[string]string{"username": u.Username, "reset_token": token}, func(w io.Writer) {
-		fmt.Fprintf(w, "Reset token\t%s\n\nHand it over; within an hour it is taken once by:\n  POST /password-reset {\"reset_token\":\"...\",\"password\":\"...\"}\n", token)
+		fmt.Fprintf(w, "Reset token\t%s\n\nHand it over. Within an hour it is taken once, with a new password, by:\n  modelgate accept %s\n", token, api.URL())
 	})
 }
 

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strings"
+	"syscall"
+
+	"modelgate/auth"
+	"modelgate/client"
+	"modelgate/models"
+)
+
+// usageError is a mistake in flags or settings: it ends the program with 2, as
+// a flag that does not exist does.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// fail prints err with what to do next and returns code.
+func fail(s std, err error, code int) int {
+	fmt.Fprintln(s.err, "modelgate:", plain(err))
+	if hint := hintFor(err); hint != "" {
+		fmt.Fprintln(s.err, hint)
+	}
+	return code
+}
+
+// plain is err in words for a person. The rooms put a code before theirs, which
+// programs read from the API's answers; here it would only be in the way.
+func plain(err error) string {
+	text := err.Error()
+	var identity *auth.Error
+	if errors.As(err, &identity) {
+		text = strings.Replace(text, identity.Code+": "+identity.Detail, identity.Detail, 1)
+	}
+	var catalog *models.Error
+	if errors.As(err, &catalog) {
+		text = strings.Replace(text, catalog.Code+": "+catalog.Detail, catalog.Detail, 1)
+	}
+	return text
+}
+
+// hintFor says what the command line can do about a failure.
+func hintFor(err error) string {
+	var refused *client.Error
+	if errors.As(err, &refused) {
+		return hintForRefusal(refused)
+	}
+	var name *net.DNSError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return "Is the server running there? 'modelgate serve' starts one; 'modelgate login URL' goes to another."
+	case errors.As(err, &name):
+		return "Check the server's name, and that this machine can look it up."
+	case errors.As(err, &authority):
+		return "If the certificate is from an authority of your own, set SSL_CERT_FILE to that authority's certificate."
+	}
+	return ""
+}
+
+func hintForRefusal(e *client.Error) string {
+	switch e.Code {
+	case "invalid_token", "unauthenticated":
+		if os.Getenv("MODELGATE_URL") != "" {
+			return "Set MODELGATE_TOKEN to a key of that server ('modelgate key create' makes one), or unset it and MODELGATE_URL."
+		}
+		return "Run 'modelgate login URL' and repeat the command."
+	case "reauthentication_required":
+		return "Run 'modelgate login URL' again and repeat the command within 10 minutes."
+	case "rate_limited":
+		if e.RetryAfter > 0 {
+			return fmt.Sprintf("Try again in %s.", e.RetryAfter)
+		}
+	}
+	for _, r := range routes {
+		if strings.Contains(e.Detail, r.route) {
+			return "Here: " + r.command
+		}
+	}
+	return ""
+}
+
+// routes are those that the server's refusals send a caller to, the longer
+// before what it begins with, and the commands that stand for them.
+var routes = []struct{ route, command string }{
+	{"GET /models/", "modelgate models NAME"},
+	{"GET /models", "modelgate models"},
+	{"GET /admin/roles", "modelgate role list"},
+	{"GET /admin/users", "modelgate user list"},
+	{"GET /users/me/keys", "modelgate key list"},
+}
+
+// transportReason drops the method and address that http.Client repeats.
+func transportReason(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		return u.Err
+	}
+	return err
+}
