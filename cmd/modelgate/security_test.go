@@ -117,23 +117,24 @@ func TestUnsafeStarts(t *testing.T) {
 		what    string
 		env     []string
 		message string
+		exit    int // 2: the settings alone tell
 	}{
-		{"plain HTTP for everybody", []string{"MODELGATE_LISTEN=0.0.0.0:0"}, "--insecure-http"},
-		{"a TLS key that others can read", []string{"MODELGATE_TLS_CERT=" + cert, "MODELGATE_TLS_KEY=" + key}, "chmod 600"},
-		{"a signing key that others can read", []string{"MODELGATE_DATA=" + opened}, "chmod 600"},
-		{"a short secret", []string{"MODELGATE_JWT_SECRET=secret"}, "openssl rand"},
-		{"a sample secret", []string{"MODELGATE_JWT_SECRET=your-256-bit-secret-change-me-please"}, "openssl rand"},
-		{"a secret that repeats itself", []string{"MODELGATE_JWT_SECRET=" + strings.Repeat("ab1", 20)}, "openssl rand"},
-		{"a common password", []string{"MODELGATE_ADMIN_PASSWORD=password123"}, "first that attackers try"},
-		{"a short password", []string{"MODELGATE_ADMIN_PASSWORD=x7#kQ"}, "at least 8"},
+		{"plain HTTP for everybody", []string{"MODELGATE_LISTEN=0.0.0.0:0"}, "--insecure-http", 2},
+		{"a TLS key that others can read", []string{"MODELGATE_TLS_CERT=" + cert, "MODELGATE_TLS_KEY=" + key}, "chmod 600", 2},
+		{"a signing key that others can read", []string{"MODELGATE_DATA=" + opened}, "chmod 600", 1},
+		{"a short secret", []string{"MODELGATE_JWT_SECRET=secret"}, "openssl rand", 1},
+		{"a sample secret", []string{"MODELGATE_JWT_SECRET=your-256-bit-secret-change-me-please"}, "openssl rand", 1},
+		{"a secret that repeats itself", []string{"MODELGATE_JWT_SECRET=" + strings.Repeat("ab1", 20)}, "openssl rand", 1},
+		{"a common password", []string{"MODELGATE_ADMIN_PASSWORD=password123"}, "first that attackers try", 1},
+		{"a short password", []string{"MODELGATE_ADMIN_PASSWORD=x7#kQ"}, "at least 8", 1},
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			cmd := exec.Command("modelgate", "serve")
 			cmd.Dir = t.TempDir()
 			cmd.Env = append(os.Environ(), append([]string{"MODELGATE_LISTEN=127.0.0.1:0", "MODELGATE_DATA=" + filepath.Join(cmd.Dir, "data")}, c.env...)...)
 			out, err := cmd.CombinedOutput()
-			if err == nil || cmd.ProcessState.ExitCode() != 1 {
-				t.Errorf("exit: %v", err)
+			if err == nil || cmd.ProcessState.ExitCode() != c.exit {
+				t.Errorf("exit: %v, want %d", err, c.exit)
 			}
 			if !strings.Contains(string(out), c.message) || strings.Contains(string(out), "listens on") {
 				t.Errorf("want a message with %q:\n%s", c.message, out)
