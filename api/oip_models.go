@@ -204,4 +204,3 @@ func (s *Server) oipUnload(c *call) error {
 	}
 	return invalid("models are unloaded by themselves when nobody calls them; to close one, PATCH /models/NAME with other roles, or DELETE it")
 }
-

@@ -301,7 +301,7 @@ func (s *Server) table() []*route {
 		signedIn(post, "/v2/models/{name}/versions/{version}/infer", 200, s.infer),
 		signedIn(post, "/v2/repository/index", 200, s.oipIndex),
 		managed(post, "/v2/repository/models/{name}/load", "model.load", 200, s.oipLoad),
-		managed(post, "/v2/repository/models/{name}/unload", "model.unload", 200, s.oipUnload),
+		managed(post, "/v2/repository/models/{name}/unload", "model.unload", 400, s.oipUnload),
 	}
 }
 
