@@ -122,23 +122,28 @@ func (c *call) readBody(limit int64) (body, error) {
 	if err := plainEncoding(r); err != nil {
 		return body{}, err
 	}
-	if r.ContentLength > limit {
+	return c.readFrom(r.Body, r.ContentLength, limit)
+}
+
+// readFrom reads all of from, of which length bytes come (-1: nobody knows).
+func (c *call) readFrom(from io.Reader, length, limit int64) (body, error) {
+	if length > limit {
 		return body{}, tooLarge(limit)
 	}
 	b := body{budget: c.s.budget}
-	if r.Body == nil || r.Body == http.NoBody {
+	if from == nil || from == http.NoBody {
 		return b, nil
 	}
 	first := int64(smallestClass)
-	if r.ContentLength > 0 {
-		first = min(r.ContentLength, firstRead)
+	if length > 0 {
+		first = min(length, firstRead)
 	}
 	if err := b.grow(first, limit+1); err != nil {
 		return b, err
 	}
 	start := time.Now()
 	for {
-		n, err := r.Body.Read((*b.buf)[len(b.data):])
+		n, err := from.Read((*b.buf)[len(b.data):])
 		b.data = (*b.buf)[:len(b.data)+n]
 		read := int64(len(b.data))
 		if read > limit {
@@ -153,12 +158,12 @@ func (c *call) readBody(limit int64) (body, error) {
 			return b, stopped(err)
 		}
 		if len(b.data) == len(*b.buf) {
-			if r.ContentLength == read {
+			if length == read {
 				break
 			}
 			want := 4 * read
-			if r.ContentLength > 0 {
-				want = min(want, r.ContentLength)
+			if length > 0 {
+				want = min(want, length)
 			}
 			if err := b.grow(want, limit+1); err != nil {
 				b.release()
@@ -177,6 +182,10 @@ func tooLarge(limit int64) *fault {
 
 // stopped is the answer to a body that ended before it should.
 func stopped(err error) *fault {
+	var known *fault
+	if errors.As(err, &known) {
+		return known
+	}
 	if tooSlow(err) {
 		return &fault{code: "timeout", detail: "the body arrived too slowly; send it again", cause: err}
 	}

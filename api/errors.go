@@ -174,13 +174,25 @@ func oauthRoute(path string) bool {
 	return path == "/token" || path == "/revoke" || path == "/introspect"
 }
 
+// oipRoute reports whether errors of the path are the Open Inference
+// Protocol's.
+func oipRoute(path string) bool { return path == "/v2" || strings.HasPrefix(path, "/v2/") }
+
+// oipError is an error of the Open Inference Protocol.
+type oipError struct {
+	Error string `json:"error"`
+}
+
 // body encodes the refusal for the path that was asked for, with its media type.
 func (r refusal) body(path, requestID string) (data []byte, mediaType string) {
 	var v any
 	mediaType = "application/problem+json"
-	if oauthRoute(path) {
+	switch {
+	case oauthRoute(path):
 		v, mediaType = oauthError{r.oauth, printable(r.detail)}, "application/json"
-	} else {
+	case oipRoute(path):
+		v, mediaType = oipError{r.detail}, "application/json"
+	default:
 		v = problem{"about:blank", http.StatusText(r.status), r.status, r.detail, r.code, requestID}
 	}
 	data, _ = json.Marshal(v, jsontext.AllowInvalidUTF8(true)) // strings and a number: nothing can fail

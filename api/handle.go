@@ -275,6 +275,9 @@ func (c *call) fail(err error) {
 			r.status = http.StatusBadRequest // RFC 6749 section 5.2
 		}
 	}
+	if oipRoute(c.path) && r.status == http.StatusUnprocessableEntity {
+		r.status = http.StatusBadRequest // the protocol has no 422
+	}
 	h := c.gin.Writer.Header()
 	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
 		h["Www-Authenticate"] = []string{challenge}

@@ -80,6 +80,18 @@ var matrix = []struct {
 	{"DELETE /models/{name}", "/models/none", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
 	{"DELETE /models/{name}/versions/{version}", "/models/none/versions/1", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
 	{"POST /predict", "", `{"model":"none","inputs":[1]}`, "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"GET /v2", "", "", "", 0, same(200)},
+	{"GET /v2/health/live", "", "", "", 200, same(200)},
+	{"GET /v2/health/ready", "", "", "", 200, same(200)},
+	{"GET /v2/models/{name}", "/v2/models/none", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"GET /v2/models/{name}/versions/{version}", "/v2/models/none/versions/1", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"GET /v2/models/{name}/ready", "/v2/models/none/ready", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"GET /v2/models/{name}/versions/{version}/ready", "/v2/models/none/versions/1/ready", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"POST /v2/models/{name}/infer", "/v2/models/none/infer", `{"inputs":[]}`, "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"POST /v2/models/{name}/versions/{version}/infer", "/v2/models/none/versions/1/infer", `{"inputs":[]}`, "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"POST /v2/repository/index", "", "", "", 0, same(200)},
+	{"POST /v2/repository/models/{name}/load", "/v2/repository/models/none/load", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"POST /v2/repository/models/{name}/unload", "/v2/repository/models/none/unload", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
 }
 
 func same(status int) (all [9]int) {

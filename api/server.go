@@ -46,7 +46,7 @@ type Config struct {
 	TLS           bool   // clients come over TLS: answers carry HSTS
 
 	Ready   func(context.Context) error // what GET /readyz asks, at most twice a second; nil: always ready
-	Version string                      // for the metrics; no route tells it
+	Version string                      // for the metrics and GET /v2
 	Now     func() time.Time            // of the rates; nil: the clock
 }
 
@@ -75,6 +75,7 @@ type Server struct {
 	issuer        string
 	passwordGrant bool
 	tls           bool
+	version       string
 
 	ready func(context.Context) error
 	probe probe
@@ -92,7 +93,7 @@ func New(cfg Config) (*Server, error) {
 		gatherer: cfg.Metrics, log: cfg.Logger, accessLog: cfg.AccessLog,
 		maxBody: or(cfg.MaxBody, 32<<20), maxModel: or(cfg.MaxModel, 512<<20),
 		bodyGrace: or(cfg.BodyGrace, bodyGrace), writeGrace: or(cfg.WriteGrace, writeGrace),
-		issuer: cfg.Issuer, passwordGrant: cfg.PasswordGrant, tls: cfg.TLS, ready: cfg.Ready,
+		issuer: cfg.Issuer, passwordGrant: cfg.PasswordGrant, tls: cfg.TLS, version: cfg.Version, ready: cfg.Ready,
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -288,6 +289,19 @@ func (s *Server) table() []*route {
 		managed(del, "/models/{name}/versions/{version}", "version.delete", 204, plain(s.deleteVersion)),
 
 		signedIn(post, "/predict", 200, s.predict),
+
+		signedIn(get, "/v2", 200, plain(s.oipServer)),
+		open(get, "/v2/health/live", 200, noRate, plain(s.oipLive)),
+		open(get, "/v2/health/ready", 200, noRate, plain(s.oipReady)),
+		signedIn(get, "/v2/models/{name}", 200, plain(s.oipModel)),
+		signedIn(get, "/v2/models/{name}/versions/{version}", 200, plain(s.oipModel)),
+		signedIn(get, "/v2/models/{name}/ready", 200, plain(s.oipModelReady)),
+		signedIn(get, "/v2/models/{name}/versions/{version}/ready", 200, plain(s.oipModelReady)),
+		signedIn(post, "/v2/models/{name}/infer", 200, s.infer),
+		signedIn(post, "/v2/models/{name}/versions/{version}/infer", 200, s.infer),
+		signedIn(post, "/v2/repository/index", 200, s.oipIndex),
+		managed(post, "/v2/repository/models/{name}/load", "model.load", 200, s.oipLoad),
+		managed(post, "/v2/repository/models/{name}/unload", "model.unload", 400, s.oipUnload),
 	}
 }
 

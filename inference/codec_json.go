@@ -226,6 +226,11 @@ func decodeObject(s *scanner, sig *models.Signature, mem *Memory, tensors []Tens
 			return err
 		}
 	}
+	return complete(sig, tensors)
+}
+
+// complete fails unless every input was given.
+func complete(sig *models.Signature, tensors []Tensor) error {
 	for i := range tensors {
 		if tensors[i].Type == models.Undefined {
 			return inputError(&sig.Inputs[i], "is missing; the model takes %s", names(sig.Inputs))

@@ -52,13 +52,18 @@ func (r *tensorReader) read() (t Tensor, err error) {
 	if err := fits(r.spec, r.shape); err != nil {
 		return Tensor{}, err
 	}
+	return r.filled(), nil
+}
+
+// filled is the tensor with its shape and without the room that was not needed.
+func (r *tensorReader) filled() Tensor {
 	r.t.Shape = r.shape
 	if r.t.Type == models.String {
 		r.t.Strings = r.t.Strings[:r.at]
 	} else {
 		r.t.Data = r.t.Data[:r.at*r.t.Type.Size()]
 	}
-	return r.t, nil
+	return r.t
 }
 
 // array reads nested arrays, or a single value for rank 0.

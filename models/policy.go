@@ -85,6 +85,14 @@ func (c *Catalog) MayPublish(ctx context.Context, who auth.Principal, name strin
 	return err
 }
 
+// MayManage decides whether the caller manages the model, and audits a denial
+// under action. ErrClosed: he does not, or there is no such model for him;
+// ErrNotFound: he manages all, but there is none.
+func (c *Catalog) MayManage(ctx context.Context, who auth.Principal, name, action string) error {
+	_, err := c.manage(ctx, &who, name, action)
+	return err
+}
+
 // allow records a change before it is made.
 func (c *Catalog) allow(ctx context.Context, who *auth.Principal, action, name string, detail map[string]string) error {
 	return c.guard.Decide(ctx, *who, true, nil, true, auth.Action{Name: action, Target: name, Detail: detail})
