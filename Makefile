@@ -9,6 +9,7 @@ TESTARGS ?=
 FUZZTIME ?= 20s
 SOAK     ?= ^TestMemoryIsFlat$$
 BENCH    ?= .
+BENCHARGS ?=
 
 # The version is stamped in by the linker. VCS stamping by the go command itself is off, since it fails the whole build
 # where git does not trust the folder's owner, as in many containers.
@@ -22,12 +23,12 @@ export CGO_ENABLED = 1
 ORT_LIB = lib=$$(sh inference/ort/fetch.sh) || exit 1; export MODELGATE_ONNXRUNTIME_LIB="$$lib"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint bench fuzz soak runtime clean
+.PHONY: help build run test race lint bench parts fuzz soak runtime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo 'Variables: LISTEN, DATA, ARGS (run); PKG, TESTARGS (test, race); BENCH (bench); FUZZTIME (fuzz)'
+	@echo 'Variables: LISTEN, DATA, ARGS (run); PKG, TESTARGS (test, race); BENCHARGS (bench); BENCH (parts); FUZZTIME (fuzz)'
 
 build: ## build bin/modelgate, with ONNX Runtime beside it
 	@mkdir -p bin
@@ -47,12 +48,16 @@ race: ## the same tests under the race detector
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w mends it):"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./... ./testdata
-	$(GO) tool staticcheck ./... ./testdata
+	$(GO) vet ./... ./testdata ./bench/testdata/hello
+	$(GO) tool staticcheck ./... ./testdata ./bench/testdata/hello
 
-bench: ## the benchmarks of bench/ and of inference
-	@$(ORT_LIB); $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m \
-		$(if $(wildcard bench/*.go bench/*/*.go),./bench/...) ./inference/...
+bench: build ## measure the whole against its floor, and write the table of docs/benchmarks.md
+	@models=$$(sh bench/models.sh) || exit 1; \
+		$(GO) build $(BUILD) -o bin/bench ./bench && $(GO) build $(BUILD) -o bin/bench-hello ./bench/testdata/hello && \
+		bin/bench -models "$$models" -docs docs/benchmarks.md $(BENCHARGS)
+
+parts: ## benchmarks of the parts, by Go's own tool
+	@$(ORT_LIB); $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)
 
 fuzz: ## run every fuzz test for FUZZTIME
 	@$(ORT_LIB); grep -rl --include='*_test.go' '^func Fuzz' . | while read -r file; do \

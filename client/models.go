@@ -187,3 +187,13 @@ func (c *Client) DeleteModel(ctx context.Context, name string) error {
 func (c *Client) DeleteVersion(ctx context.Context, name string, version int) error {
 	return c.call(ctx, http.MethodDelete, "/models/"+url.PathEscape(name)+"/versions/"+strconv.Itoa(version), nil, nil)
 }
+
+// PredictBytes sends a body of /predict that was made before, and returns the
+// answer as it came: for who sends the same one often, or keeps answers whole.
+func (c *Client) PredictBytes(ctx context.Context, body []byte) ([]byte, error) {
+	var answer []byte
+	err := c.send(ctx, http.MethodPost, "/predict", "application/json", &answer, func() (io.Reader, int64) {
+		return bytes.NewReader(body), int64(len(body))
+	})
+	return answer, err
+}

@@ -26,6 +26,7 @@ type CLI struct {
 	Whoami   WhoamiCmd   `cmd:"" group:"Client" help:"Show the server, user and roles in use."`
 	Models   ModelsCmd   `cmd:"" group:"Client" help:"List the models open to you, or show one."`
 	Predict  PredictCmd  `cmd:"" group:"Client" help:"Ask a model for a prediction."`
+	Bench    BenchCmd    `cmd:"" group:"Client" help:"Load a model with requests and tell throughput and latencies."`
 	Push     PushCmd     `cmd:"" group:"Client" help:"Upload a model or a new version of one."`
 	Model    ModelCmd    `cmd:"" group:"Client" help:"Change or delete a model."`
 	Key      KeyCmd      `cmd:"" group:"Client" help:"API keys for machines."`

@@ -155,21 +155,34 @@ func (l login) with(t client.Tokens) login {
 // connect returns a client for the kept login, or for MODELGATE_URL and
 // MODELGATE_TOKEN where they are set.
 func connect() (*client.Client, error) {
+	url, cred, err := whereTo()
+	if err != nil {
+		return nil, err
+	}
+	return client.New(url, client.WithCredentials(cred))
+}
+
+// whereTo is the server of connect, and who calls it.
+func whereTo() (string, client.Credentials, error) {
 	if os.Getenv("MODELGATE_TOKEN") != "" && os.Getenv("MODELGATE_URL") == "" {
-		return nil, errors.New("MODELGATE_TOKEN is set but MODELGATE_URL is not; set both, or neither to use the login of 'modelgate login'")
+		return "", nil, errors.New("MODELGATE_TOKEN is set but MODELGATE_URL is not; set both, or neither to use the login of 'modelgate login'")
 	}
 	if url := os.Getenv("MODELGATE_URL"); url != "" {
 		token := os.Getenv("MODELGATE_TOKEN")
 		if token == "" {
-			return nil, errors.New("MODELGATE_URL is set but MODELGATE_TOKEN is not; set it to an API key (modelgate key create)")
+			return "", nil, errors.New("MODELGATE_URL is set but MODELGATE_TOKEN is not; set it to an API key (modelgate key create)")
 		}
-		return client.New(url, client.WithToken(token))
+		return url, client.Static(token), nil
 	}
 	s, err := openCredentials()
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	return s.connect()
+	l, err := s.load()
+	if err != nil {
+		return "", nil, err
+	}
+	return l.URL, s, nil
 }
 
 // connect returns a client for the kept login, whatever the environment says.

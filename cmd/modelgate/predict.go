@@ -61,7 +61,9 @@ func (c *PredictCmd) read(s std) ([]byte, error) {
 		return nil, fmt.Errorf("can't read the inputs: %w", err)
 	}
 	if !json.Valid(data) {
-		return nil, errors.New(`the inputs are not JSON; write them as in '[[5.1,3.5,1.4,0.2]]' or '{"X":[[5.1,3.5,1.4,0.2]]}'`)
+		return nil, errNotJSON
 	}
 	return data, nil
 }
+
+var errNotJSON = errors.New(`the inputs are not JSON; write them as in '[[5.1,3.5,1.4,0.2]]' or '{"X":[[5.1,3.5,1.4,0.2]]}'`)

@@ -1,12 +1,15 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"modelgate/client"
 )
 
 // TestScripts runs the command line as a person would. `server` starts a real
@@ -41,6 +44,13 @@ func TestScripts(t *testing.T) {
 				ts.Setenv("DATA", data)
 				ts.Defer(p.kill)
 				ts.Defer(func() { ts.Check(os.WriteFile(ts.MkAbs("server.log"), []byte(p.output()), 0o600)) })
+			},
+			// accept INVITATION makes the account, with the password of the others.
+			"accept": func(ts *testscript.TestScript, _ bool, args []string) {
+				c, err := client.New(ts.Getenv("URL"))
+				ts.Check(err)
+				_, err = c.Accept(context.Background(), args[0], adminPassword)
+				ts.Check(err)
 			},
 			// keep VAR REGEXP sets a variable to the first group found in stdout.
 			"keep": func(ts *testscript.TestScript, _ bool, args []string) {
