@@ -180,7 +180,7 @@ func TestRetiredUnderARun(t *testing.T) {
 		}
 		// The catalogue goes on granting it: it is asked again, but not for ever.
 		b.shelf.opened = 0
-		if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) || b.shelf.opened != 3 {
+		if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) || b.shelf.opened != 20 {
 			t.Errorf("%v after asking %d times", err, b.shelf.opened)
 		}
 		if s := b.fake.Stats(); s.Loads != 1 {

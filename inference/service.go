@@ -169,11 +169,16 @@ func releaseAll(tensors []Tensor) {
 	}
 }
 
+// leaseTries is how often a caller may meet a version that was retired just
+// then. Each but the first needs a further switch within microseconds, so this
+// only bounds a catalogue that goes on granting what is retired.
+const leaseTries = 20
+
 // lease asks the catalogue, and takes the live session of the version it
 // grants. A version that is retired in between is asked for again, so that a
 // deletion or a switch of the default fails no request.
 func (s *Service) lease(ctx context.Context, who auth.Principal, ref models.Ref) (models.Access, *entry, error) {
-	for range 3 {
+	for range leaseTries {
 		access, err := s.open(ctx, who, ref)
 		if err != nil {
 			return models.Access{}, nil, err
