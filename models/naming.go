@@ -40,7 +40,7 @@ func validTensorName(s string) bool {
 }
 
 func invalidName(what, name string) error {
-	return ErrInvalid.With(fmt.Sprintf("%s is no name for a %s; use 1 to %d of a-z, 0-9, '.', '_' and '-', the first a letter or digit",
+	return ErrInvalid.With(fmt.Sprintf("%s is not a valid %s name; use 1 to %d of a-z, 0-9, '.', '_' and '-', the first a letter or digit",
 		quote([]byte(name)), what, maxPublicName))
 }
 
