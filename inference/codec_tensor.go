@@ -425,7 +425,7 @@ func (r *tensorReader) shallow(level int) error {
 	case c == 'n':
 		return inputError(r.spec, "has null where an array belongs; it wants %s", contract(r.spec))
 	case level == 0:
-		return inputError(r.spec, "wants %s: arrays nested %d deep, got a single value", contract(r.spec), len(r.shape))
+		return inputError(r.spec, "wants %s: %d levels of arrays, got a single value", contract(r.spec), len(r.shape))
 	}
 	return inputError(r.spec, "wants %s: %d levels of arrays, got values at level %d; for one row write [[...]]",
 		contract(r.spec), len(r.shape), level)
