@@ -36,6 +36,32 @@ func (b *budget) give(n int64) { b.left.Add(n) }
 
 func (b *budget) held() float64 { return float64(b.total - b.left.Load()) }
 
+// shares bounds what one user's larger bodies take of the budget, so that no
+// account alone keeps the others out.
+type shares struct {
+	most int64
+	mu   sync.Mutex
+	held map[string]int64 // by user id; guarded by mu
+}
+
+func (s *shares) take(user string, n int64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[user]+n > s.most {
+		return false
+	}
+	s.held[user] += n
+	return true
+}
+
+func (s *shares) give(user string, n int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.held[user] -= n; s.held[user] <= 0 {
+		delete(s.held, user)
+	}
+}
+
 // Bodies are read into buffers of these classes, which are reused. A body
 // starts in the smallest that may do and moves up as bytes really arrive: a
 // declared length alone takes no memory.
@@ -65,6 +91,8 @@ type body struct {
 	buf    *[]byte
 	class  int
 	budget *budget
+	shares *shares
+	user   string // whose share larger buffers are of
 }
 
 // grow moves the bytes read so far into a buffer of at least n bytes.
@@ -74,7 +102,13 @@ func (b *body) grow(n, most int64) error {
 	if class >= 0 {
 		size = smallestClass << (2 * class)
 	}
+	if size > firstRead && !b.shares.take(b.user, size) {
+		return &fault{code: "unavailable", detail: "too many large requests of yours are being read; send fewer at once"}
+	}
 	if !b.budget.take(size) {
+		if size > firstRead {
+			b.shares.give(b.user, size)
+		}
 		return &fault{code: "unavailable", detail: "too many request bodies are being read; try again in a moment"}
 	}
 	var next *[]byte
@@ -101,7 +135,11 @@ func (b *body) release() {
 	if len(b.data) <= firstRead {
 		clear(b.data)
 	}
-	b.budget.give(int64(len(*b.buf)))
+	size := int64(len(*b.buf))
+	b.budget.give(size)
+	if size > firstRead {
+		b.shares.give(b.user, size)
+	}
 	if b.class >= 0 {
 		buffers[b.class].Put(b.buf)
 	}
@@ -130,7 +168,10 @@ func (c *call) readFrom(from io.Reader, length, limit int64) (body, error) {
 	if length > limit {
 		return body{}, tooLarge(limit)
 	}
-	b := body{budget: c.s.budget}
+	b := body{budget: c.s.budget, shares: c.s.shares, user: c.who.UserID}
+	if limit <= policyBody {
+		b.budget = c.s.reserve
+	}
 	if from == nil || from == http.NoBody {
 		return b, nil
 	}
@@ -169,9 +210,17 @@ func (c *call) readFrom(from io.Reader, length, limit int64) (body, error) {
 				b.release()
 				return b, err
 			}
-			_ = c.control().SetReadDeadline(start.Add(c.s.bodyGrace + time.Duration(read)*time.Second/slowestBody))
+		}
+		if read > firstRead {
+			// A pace on the whole, and no long pause: a stalled body holds memory.
+			pace := start.Add(c.s.bodyGrace + time.Duration(read)*time.Second/slowestBody)
+			if pause := time.Now().Add(c.s.bodyGrace); pause.Before(pace) {
+				pace = pause
+			}
+			_ = c.control().SetReadDeadline(pace)
 		}
 	}
+	c.bodyRead = true
 	// From here on net/http listens for the client hanging up, without deadline.
 	return b, nil
 }

@@ -69,6 +69,8 @@ type call struct {
 	status  int
 	err     error      // what the answer refuses, for the log
 	values  *[4]string // of headers; outlives the call
+
+	bodyRead bool // to its end
 }
 
 var calls = sync.Pool{New: func() any { return new(call) }}
@@ -286,7 +288,7 @@ func (c *call) fail(err error) {
 		h["Retry-After"] = []string{strconv.Itoa(r.retry)}
 	}
 	data, mediaType := r.body(c.path, c.id)
-	if r.code == "too_large" && c.gin.Request.ProtoMajor == 1 {
+	if c.unread(r) {
 		// Without this the server reads on before it answers, and then cuts.
 		_ = c.control().EnableFullDuplex()
 		h["Connection"] = []string{"close"}
@@ -296,7 +298,18 @@ func (c *call) fail(err error) {
 	c.write(r.status, []string{mediaType}, data)
 }
 
-// What is thrown away of a body that was refused for its size. Many clients
+// unread reports whether a refused request has more of a body to come than
+// net/http throws away by itself.
+func (c *call) unread(r refusal) bool {
+	const small = 64 << 10
+	req := c.gin.Request
+	if req.ProtoMajor != 1 || r.code == "timeout" || c.bodyRead {
+		return false
+	}
+	return req.ContentLength > small || req.ContentLength < 0 && r.code == "too_large"
+}
+
+// What is thrown away of a body that was refused unread. Many clients
 // listen only when they have sent everything: cut at once, they would see a
 // broken connection and no reason.
 const (

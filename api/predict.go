@@ -78,9 +78,10 @@ func (s *Server) predict(c *call) error {
 	if err != nil {
 		return err
 	}
-	defer result.Release()
 	buf := answers.Get().(*[]byte)
-	out, err := inference.AppendJSON((*buf)[:0], result, &p.envelope)
+	out, err := encode(*buf, result, &p.envelope)
+	// Nothing of the request is held while a slow client reads its answer.
+	b.release()
 	if err != nil {
 		return err
 	}
@@ -102,4 +103,10 @@ func (s *Server) chargeRest(c *call, rows int64) error {
 	lc, err := s.rates.chargePrediction(c.ctx(), &c.who, rows-1)
 	c.rateHeaders(lc)
 	return err
+}
+
+// encode writes the answer into buf's memory and frees result.
+func encode(buf []byte, result *inference.Result, e *inference.Envelope) ([]byte, error) {
+	defer result.Release()
+	return inference.AppendJSON(buf[:0], result, e)
 }

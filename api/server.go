@@ -67,7 +67,9 @@ type Server struct {
 	limitText     decimal
 	resetText     decimal
 	proxies       proxies
-	budget        *budget
+	budget        *budget // of bodies of predictions
+	reserve       *budget // of small bodies: whoever fills the other keeps nobody from signing in
+	shares        *shares
 	maxBody       int64
 	maxModel      int64
 	bodyGrace     time.Duration
@@ -102,8 +104,11 @@ func New(cfg Config) (*Server, error) {
 		s.gatherer = prometheus.NewRegistry()
 	}
 	s.budget = newBudget(max(or(cfg.BodyBudget, 256<<20), 2*s.maxBody))
+	s.reserve = newBudget(smallReserve)
+	s.shares = &shares{most: max(s.budget.total/2, 2*s.maxBody+1<<20), held: map[string]int64{}}
+	held := func() float64 { return s.budget.held() + s.reserve.held() }
 	var err error
-	if s.metrics, err = newMetrics(s.gatherer, cfg.Version, s.budget.held); err != nil {
+	if s.metrics, err = newMetrics(s.gatherer, cfg.Version, held); err != nil {
 		return nil, fmt.Errorf("api: metrics: %w", err)
 	}
 	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
@@ -228,8 +233,9 @@ func managed(method, path string, action string, status int, h handler) *route {
 
 // Sizes of JSON bodies.
 const (
-	smallBody  = 16 << 10 // names and passwords
-	policyBody = 64 << 10 // roles, models' policies, upload specs
+	smallReserve = 32 << 20 // all of them together
+	smallBody    = 16 << 10 // names and passwords
+	policyBody   = 64 << 10 // roles, models' policies, upload specs
 )
 
 // table is every route with its method, who may call it, what is charged to

@@ -343,11 +343,27 @@ func TestBodyBudget(t *testing.T) {
 	if !w.api.budget.take(all) {
 		t.Fatal("the budget can't be taken")
 	}
-	got := w.do(request{method: "POST", path: "/login", json: `{"username":"admin","password":"x"}`})
+	got := w.do(request{method: "POST", path: "/predict", token: w.admin, json: `{"model":"m","inputs":[1]}`})
 	got.refused(503, "unavailable")
 	if got.Header.Get("Retry-After") == "" {
 		t.Error("no Retry-After")
 	}
+	// Predictions that fill the memory keep nobody from signing in.
+	w.post("/login", "", map[string]string{"username": "admin", "password": adminPassword}).is(200)
 	w.api.budget.give(all)
+	// Nor does one user keep others from predicting.
+	w.api.shares.held["u_somebody"] = w.api.shares.most
+	mine := body{budget: w.api.budget, shares: w.api.shares, user: "u_somebody"}
+	if err := mine.grow(1<<20, 1<<20); err == nil {
+		t.Error("a user got more than his share")
+	}
+	other := body{budget: w.api.budget, shares: w.api.shares, user: "u_other"}
+	if err := other.grow(1<<20, 1<<20); err != nil {
+		t.Errorf("another user got none: %v", err)
+	}
+	other.release()
+	if n := len(w.api.shares.held); n != 1 {
+		t.Errorf("%d users hold a share, want the one", n)
+	}
 	w.post("/login", "", map[string]string{"username": "admin", "password": adminPassword}).is(200)
 }

@@ -98,8 +98,15 @@ func (r *KeyRequest) check() error {
 
 func unprintable(r rune) bool { return !unicode.IsPrint(r) }
 
+// errScopedKey keeps a key that is good for some models from its owner's other
+// credentials.
+var errScopedKey = ErrForbidden.With("a key limited to models can't see or end other credentials; log in")
+
 // DeleteKey ends one of one's own keys; ErrNotFound for any other.
 func (s *Service) DeleteKey(ctx context.Context, who Principal, id string) error {
+	if who.Models != nil && id != who.KeyID {
+		return errScopedKey
+	}
 	defer s.cache.revoke(who.UserID)
 	err := s.cfg.Store.DeleteKey(ctx, who.UserID, id)
 	if errors.Is(err, ErrNotFound) {

@@ -150,13 +150,18 @@ func (s *Service) PutRole(ctx context.Context, who Principal, name string, permi
 	return role, nil
 }
 
-// mayChangeRole refuses built-in roles, and permissions that who lacks.
+// mayChangeRole refuses built-in roles, permissions that who lacks, and his own
+// roles, but to administrators.
 func (s *Service) mayChangeRole(ctx context.Context, who Principal, old Role, next Permission, a Action) error {
 	if old.Builtin {
 		return s.cfg.Guard.Decide(ctx, who, false, ErrBuiltin, true, a)
 	}
 	if p := old.Permissions | next; !who.Can(p) {
 		err := ErrForbidden.With("you can't give or take permissions that you lack: " + strings.Join((p&^who.Permissions).Names(), ", "))
+		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+	}
+	if slices.Contains(who.Roles, old.Name) && !slices.Contains(who.Roles, adminRole) {
+		err := ErrForbidden.With("nobody changes a role that he has himself, nor its rate; ask an administrator")
 		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
 	return nil

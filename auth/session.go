@@ -240,11 +240,17 @@ func (s *Service) end(ctx context.Context, a signIn, sessionID, reason string) e
 
 // Sessions lists one's live sessions, newest first.
 func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error) {
+	if who.Models != nil {
+		return nil, errScopedKey
+	}
 	return s.cfg.Store.SessionsOf(ctx, who.UserID, s.now())
 }
 
 // EndSession ends one of one's own sessions; ErrNotFound for any other.
 func (s *Service) EndSession(ctx context.Context, who Principal, id string) error {
+	if who.Models != nil {
+		return errScopedKey
+	}
 	session, err := s.cfg.Store.Session(ctx, id)
 	if err == nil && session.UserID != who.UserID {
 		err = ErrNotFound

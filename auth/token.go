@@ -173,7 +173,7 @@ func (s *Service) sign(session Session, user User, now time.Time) (token string,
 	c := claims{
 		Issuer: s.cfg.Issuer, Audience: s.cfg.Audience, Subject: user.ID, ID: newID(""),
 		Expires: expires.Unix(), IssuedAt: now.Unix(), NotBefore: now.Unix(),
-		ClientID: session.ClientID, Roles: append([]string{}, user.Roles...), SessionID: session.ID, AuthTime: session.AuthTime.Unix(),
+		ClientID: session.ClientID, Roles: tokenRoles(user.Roles), SessionID: session.ID, AuthTime: session.AuthTime.Unix(),
 	}
 	key := s.cfg.Keys.signer
 	t := jwt.NewWithClaims(key.method, &c)
@@ -183,4 +183,20 @@ func (s *Service) sign(session Session, user User, now time.Time) (token string,
 		return "", 0, ErrUnavailable.Because(fmt.Errorf("sign an access token: %w", err))
 	}
 	return token, time.Duration(c.Expires-c.IssuedAt) * time.Second, nil
+}
+
+// maxTokenRoles bounds the bytes of role names in an access token: with more it
+// would not fit where tokens are taken. What a caller may do is looked up, not
+// read from the token, so that leaving them out takes nothing from him.
+const maxTokenRoles = 1024
+
+func tokenRoles(roles []string) []string {
+	total := 0
+	for _, r := range roles {
+		total += len(r)
+	}
+	if total > maxTokenRoles {
+		return []string{}
+	}
+	return append([]string{}, roles...)
 }

@@ -91,6 +91,9 @@ func TestNobodyRaisesHimself(t *testing.T) {
 	_, err := e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage", "models:manage"}, "")
 	want(t, err, auth.ErrForbidden)
 	contains(t, detail(err), "models:manage")
+	_, err = e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage"}, "1000000-S")
+	want(t, err, auth.ErrForbidden)
+	contains(t, detail(err), "its rate")
 	_, err = e.PutRole(e.ctx, mona, "label", nil, "5-S")
 	want(t, err, nil)
 	// ... nor take, and somebody with more rights than hers is not hers to manage.

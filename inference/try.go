@@ -105,7 +105,7 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 		values[i].Release()
 	}
 	switch {
-	case err == nil:
+	case err == nil && bounded.Err() == nil:
 		return "ran", nil
 	case ctx.Err() != nil:
 		return "", ctx.Err()

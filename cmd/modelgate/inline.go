@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -79,6 +80,9 @@ func openModel(path string) (*modelFile, error) {
 
 // External is how many tensors stood in other files.
 func (m *modelFile) External() int { return m.external }
+
+// Files names the data files that are sent along, sorted.
+func (m *modelFile) Files() []string { return sortedKeys(m.files) }
 
 // Size is the length of what Reader gives.
 func (m *modelFile) Size() int64 { return size(m.parts) }
@@ -251,6 +255,12 @@ func (m *modelFile) section(entries map[string]string) (part, error) {
 	name := entries["location"]
 	f := m.files[name]
 	if f == nil {
+		// Keys and settings of users stand in such files, weights don't.
+		for _, element := range strings.Split(filepath.ToSlash(name), "/") {
+			if strings.HasPrefix(element, ".") {
+				return part{}, fmt.Errorf("the model asks for %q, a hidden file or one outside its folder, as its weights; such files are not sent. They should stand beside it under a plain name", name)
+			}
+		}
 		var err error
 		if f, err = m.dir.Open(name); err != nil {
 			return part{}, fmt.Errorf("the model's weights should stand in %q beside it: %w; put that file there", name, pathReason(err))

@@ -80,7 +80,8 @@ func TestInlineStaysInTheFolder(t *testing.T) {
 	if err := os.Symlink(secret, filepath.Join(folder, "link")); err != nil {
 		t.Fatal(err)
 	}
-	for _, location := range []string{"../secret", secret, "link", "missing"} {
+	write(t, filepath.Join(folder, ".env"), "a token")
+	for _, location := range []string{"../secret", secret, "link", "missing", ".env", "./.env", "a/../.env"} {
 		path := filepath.Join(folder, "m.onnx")
 		write(t, path, string(externalModel(location, "0", "")))
 		m, err := openModel(path)
