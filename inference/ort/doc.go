@@ -24,5 +24,8 @@
 //   - Freed memory goes back to the system after each load: see tidy in ortshim.c.
 //   - Outputs are copied: 30 ns for small ones, and their memory then counts for
 //     the budget and lives as long as the answer, not the run.
+//   - Integer divisions that trap on x86 (the smallest by -1) get the answer of
+//     other processors: see fpe.c. Else a caller could end the process with two
+//     numbers.
 //   - A look every 10 ms at the contexts of running runs: see watch.go.
 package ort
