@@ -73,14 +73,15 @@ func (s *Server) infer(c *call) error {
 	if err != nil {
 		return err
 	}
-	defer result.Release()
-	return c.writeInference(result, &p.scanned)
+	return c.writeInference(result, &p.scanned, &b)
 }
 
-// writeInference sends an answer, compressed where the client takes that.
-func (c *call) writeInference(result *inference.Result, asked *inference.Infer) error {
+// writeInference sends an answer, compressed where the client takes that. It
+// frees the result and the request's body first: a slow reader holds neither.
+func (c *call) writeInference(result *inference.Result, asked *inference.Infer, b *body) error {
 	buf := answers.Get().(*[]byte)
-	out, header, err := inference.AppendInfer((*buf)[:0], result, asked, c.param("version"))
+	out, header, err := c.encodeInference(*buf, result, asked)
+	b.release()
 	if err != nil {
 		return err
 	}
@@ -104,6 +105,12 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer) 
 		answers.Put(buf)
 	}
 	return nil
+}
+
+// encodeInference writes the answer into buf's memory and frees result.
+func (c *call) encodeInference(buf []byte, result *inference.Result, asked *inference.Infer) (out []byte, header int, err error) {
+	defer result.Release()
+	return inference.AppendInfer(buf[:0], result, asked, c.param("version"))
 }
 
 // oipMediaType reports whether the body may be what the protocol sends. Its
