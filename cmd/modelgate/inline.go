@@ -81,9 +81,6 @@ func openModel(path string) (*modelFile, error) {
 // External is how many tensors stood in other files.
 func (m *modelFile) External() int { return m.external }
 
-// Files names the data files that are sent along, sorted.
-func (m *modelFile) Files() []string { return sortedKeys(m.files) }
-
 // Size is the length of what Reader gives.
 func (m *modelFile) Size() int64 { return size(m.parts) }
 
