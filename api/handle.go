@@ -371,18 +371,13 @@ func (c *call) panicked(p any) {
 }
 
 // log writes what went wrong, and one line for the request. The attribute
-// "cause" holds what only the protected log may have. Paths, queries,
-// credentials and bodies are never logged.
+// "cause" holds what only the protected log may have.
 func (c *call) log(status int, d time.Duration) {
 	method := boundedMethod(c.gin.Request.Method)
 	if c.err != nil && status != 499 {
 		c.logRefusal(method, status)
 	}
-	if c.s.accessLog && c.s.log.Enabled(c.ctx(), slog.LevelInfo) {
-		c.s.log.LogAttrs(c.ctx(), slog.LevelInfo, "request", slog.String("request_id", c.id), slog.String("method", method),
-			slog.String("route", c.rt.Path), slog.Int("status", status), slog.Duration("duration", d),
-			slog.String("user_id", c.who.UserID))
-	}
+	c.s.accessLog.request(c.start.Add(d), c.id, method, c.rt.Path, status, d, c.who.UserID)
 }
 
 // logRefusal tells the operator of what is not the caller's doing; of the rest

@@ -117,7 +117,7 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	must("files")
 	w.models, err = models.New(ctx, models.Config{Store: w.db, Files: files, Guard: guard, Logger: log})
 	must("catalogue")
-	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: true, MaxBody: 1 << 20, MaxModel: 4 << 20,
+	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: w.log, MaxBody: 1 << 20, MaxModel: 4 << 20,
 		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now}
 	for _, o := range options {
 		o(&authConfig, &cfg)
