@@ -169,6 +169,7 @@ func (w *world) inference(real bool) *inference.Service {
 func (w *world) serve() {
 	w.http = httptest.NewUnstartedServer(w.api.Handler())
 	w.http.Config.ReadHeaderTimeout = 5 * time.Second
+	w.http.Listener, w.http.Config.ConnContext = Listener(w.http.Listener), Connected
 	w.http.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	w.http.Start()
 	w.t.Cleanup(w.http.Close)

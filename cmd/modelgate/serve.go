@@ -245,7 +245,7 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	}
 	s.closeLater(func() error { a.Close(); return nil })
 	s.http = &http.Server{
-		Handler: a.Handler(),
+		Handler: a.Handler(), ConnContext: api.Connected,
 		// Bodies and answers have deadlines of their own, request by request.
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
@@ -261,7 +261,7 @@ func listen(ctx context.Context, cfg *Config) (net.Listener, error) {
 		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --listen", cfg.Listen, pathReason(err))
 	}
 	if !cfg.TLS() {
-		return l, nil
+		return api.Listener(l), nil
 	}
 	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
 	if err != nil {
