@@ -88,7 +88,7 @@ func (d *decimal) of(n int64) string {
 // sendHeaders hands the headers to the connection, which puts them behind the
 // status line, or to net/http where there is no such connection.
 func (c *call) sendHeaders() {
-	if conn := connOf(c.gin.Request); conn != nil {
+	if conn := c.conn; conn != nil {
 		b := append(conn.head[:0], constantLines...)
 		for _, h := range c.headers {
 			b = h.append(b)
