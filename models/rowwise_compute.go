@@ -121,6 +121,10 @@ func image(n *step) ([]abstract, bool) {
 		dims[i] = open
 	}
 	switch n.op {
+	case "AveragePool", "LpPool", "MaxPool":
+		if k := n.find("kernel_shape"); k != nil {
+			copy(dims[2:], n.spatial(v.dims[2:], k.ints))
+		}
 	case "DepthToSpace", "SpaceToDepth":
 		if v.rank() != 4 {
 			return nil, false
@@ -160,10 +164,10 @@ func conv(n *step) ([]abstract, bool) {
 	if len(n.in) > 3 || !n.arg(2).steady() {
 		return nil, false
 	}
-	return convolve(n.arg(0), n.arg(1), n.op == "ConvTranspose")
+	return n.convolve(n.arg(0), n.arg(1))
 }
 
-func convolve(x, w abstract, transposed bool) ([]abstract, bool) {
+func (n *step) convolve(x, w abstract) ([]abstract, bool) {
 	if !x.isRows(3) || w.form != constant || !w.ranked || w.rank() != x.rank() {
 		return nil, false
 	}
@@ -171,17 +175,54 @@ func convolve(x, w abstract, transposed bool) ([]abstract, bool) {
 	for i := range dims[1:] {
 		dims[1+i] = open
 	}
-	if !transposed {
+	if n.op != "ConvTranspose" {
 		dims[1] = w.dims[0]
+		copy(dims[2:], n.spatial(x.dims[2:], w.dims[2:]))
 	}
 	return one(of(rows, dims))
+}
+
+// spatial are the sizes that a window leaves: floor((in + padding - extent) /
+// stride) + 1. Where something else decides (auto_pad, ceil_mode) they are
+// open.
+func (n *step) spatial(in, kernel []int64) []int64 {
+	out := make([]int64, len(in))
+	for i := range out {
+		out[i] = open
+	}
+	setting := func(name string, i int, otherwise int64) int64 {
+		a := n.find(name)
+		switch {
+		case a == nil:
+			return otherwise
+		case i < len(a.ints) && !a.long:
+			return a.ints[i]
+		}
+		return -1
+	}
+	auto := n.find("auto_pad")
+	if len(kernel) != len(in) || n.number("ceil_mode", 0) != 0 || auto != nil && string(auto.text) != "NOTSET" {
+		return out
+	}
+	const most = 1 << 30 // of each number, so that none overflows
+	for i, size := range in {
+		stride, dilation := setting("strides", i, 1), setting("dilations", i, 1)
+		before, behind := setting("pads", i, 0), setting("pads", len(in)+i, 0)
+		if min(size, kernel[i], stride, dilation) < 1 || min(before, behind) < 0 || max(size, kernel[i], stride, dilation, before, behind) > most {
+			continue
+		}
+		if left := size + before + behind - ((kernel[i]-1)*dilation + 1); left >= 0 {
+			out[i] = left/stride + 1
+		}
+	}
+	return out
 }
 
 func convInteger(n *step) ([]abstract, bool) {
 	if !n.arg(2).scalar() || !n.arg(3).steady() {
 		return nil, false
 	}
-	return convolve(n.arg(0), n.arg(1), false)
+	return n.convolve(n.arg(0), n.arg(1))
 }
 
 // qLinearConv: x, its scale and zero point, w, w's, y's, bias.
@@ -196,7 +237,7 @@ func qLinearConv(n *step) ([]abstract, bool) {
 			return nil, false
 		}
 	}
-	return convolve(n.arg(0), n.arg(3), false)
+	return n.convolve(n.arg(0), n.arg(3))
 }
 
 // resize: the axis of the rows keeps its size, either by a scale of 1 or

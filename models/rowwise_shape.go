@@ -14,7 +14,8 @@ import (
 // other dimensions are known and make up a row.
 func reshape(n *step) ([]abstract, bool) {
 	v, to := n.arg(0), n.arg(1)
-	if len(n.in) != 2 || n.number("allowzero", 0) != 0 || to.form != constant && to.form != sizes {
+	literal := n.number("allowzero", 0) != 0 && (to.ints == nil || slices.Contains(to.ints, 0)) // 0 is then a size
+	if len(n.in) != 2 || literal || to.form != constant && to.form != sizes {
 		return nil, false
 	}
 	if v.form == constant && to.form == constant {
