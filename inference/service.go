@@ -150,7 +150,7 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
-	values, err := s.run(ctx, who.Origin.RequestID, &access, e, req.Inputs, want)
+	values, err := s.run(ctx, &who, &access, e, req.Inputs, want)
 	if err != nil {
 		return nil, err
 	}
@@ -222,9 +222,9 @@ func wanted(access *models.Access, asked []string) ([]int, error) {
 
 // run waits for a slot and computes the wanted outputs, which it has looked
 // at as at a client's input.
-func (s *Service) run(ctx context.Context, requestID string, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
+func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
 	began := time.Now()
-	t, err := s.slots.acquire(ctx, e.lane)
+	t, err := s.slots.acquire(ctx, termsOf(who, access, e))
 	if err != nil {
 		if errors.Is(err, ErrQueueFull) {
 			s.metrics.refused.WithLabelValues("queue_full").Inc()
@@ -249,7 +249,13 @@ func (s *Service) run(ctx context.Context, requestID string, access *models.Acce
 	for i := range values {
 		values[i].Release()
 	}
-	return nil, s.runError(ctx, bounded, err, "request_id", requestID, "model", access.Model.Name, "version", access.Version.Number)
+	return nil, s.runError(ctx, bounded, err, "request_id", who.Origin.RequestID, "model", access.Model.Name, "version", access.Version.Number)
+}
+
+// termsOf is what a caller's run of a model asks of the slots.
+func termsOf(who *auth.Principal, access *models.Access, e *entry) terms {
+	serving := &access.Model.Serving
+	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue}
 }
 
 // runError turns what came of a run into what a caller is told. The rest is
