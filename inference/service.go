@@ -34,6 +34,8 @@ type Result struct {
 	Version int
 	Rows    int
 	Outputs []Output
+
+	few [2]Output // what Outputs mostly lies in
 }
 
 // Output is one value under its public name.
@@ -237,8 +239,9 @@ func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.A
 	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
 		limit = min(limit, time.Duration(ms)*time.Millisecond)
 	}
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	t.bounded = within(ctx, t.started.Add(limit))
+	bounded := &t.bounded
+	defer bounded.stop()
 	values, err := e.session.Run(bounded, in, want)
 	e.series.runTime.Observe(time.Since(t.started).Seconds())
 	if err == nil {
@@ -280,7 +283,10 @@ func (s *Service) runError(ctx, bounded context.Context, err error, about ...any
 
 // answer applies the rule and names the outputs. It owns values.
 func (s *Service) answer(access *models.Access, want []int, values []Value) (*Result, error) {
-	result := &Result{Model: access.Model.Name, Version: access.Version.Number, Outputs: make([]Output, len(want))}
+	result := &Result{Model: access.Model.Name, Version: access.Version.Number}
+	if result.Outputs = result.few[:min(len(want), len(result.few))]; len(want) > len(result.few) {
+		result.Outputs = make([]Output, len(want))
+	}
 	for i, k := range want {
 		result.Outputs[i] = Output{Name: access.Version.Signature.Outputs[k].Name, Value: values[i]}
 	}
