@@ -30,7 +30,7 @@ func (s *sink) SetWriteDeadline(time.Time) error { return nil }
 // BenchmarkPredict is the way of one tiny prediction without the network and
 // the model: routing, identity, limit, body, scan, decode, gate, encoding.
 func BenchmarkPredict(b *testing.B) {
-	w := newWorld(b, noLimits, func(_ *auth.Config, c *Config) { c.AccessLog = false })
+	w := newWorld(b, noLimits, func(_ *auth.Config, c *Config) { c.AccessLog = nil })
 	w.iris()
 	h := w.api.Handler()
 	body := strings.NewReader(irisRow)
@@ -56,7 +56,7 @@ func BenchmarkPredict(b *testing.B) {
 
 // BenchmarkHealth is the floor of any route.
 func BenchmarkHealth(b *testing.B) {
-	w := newWorld(b, noLimits, func(_ *auth.Config, c *Config) { c.AccessLog = false })
+	w := newWorld(b, noLimits, func(_ *auth.Config, c *Config) { c.AccessLog = nil })
 	h := w.api.Handler()
 	req, err := http.NewRequest("GET", "/healthz", nil)
 	if err != nil {
