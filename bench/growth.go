@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 )
 
 // growing is one thing that there may be more and more of while a request
@@ -26,6 +27,10 @@ type growing struct {
 // liveModels is how many of the registered models are called, in turn;
 // activeUsers how many of the stored users call.
 const liveModels, activeUsers = 8, 1000
+
+// settle is how long growth is under load before it is measured, besides the
+// usual: opening ten thousand connections leaves work behind.
+const settle = 500 * time.Millisecond
 
 // growths are what is measured; quick ones grow less.
 func (s settings) growths() []growing {
@@ -109,6 +114,7 @@ func (b *bench) growthSteps(ctx context.Context) ([]step, error) {
 	add := func(k key, at *server, requests [][]byte, held int) {
 		p := b.plan(at, requests[0], crowd)
 		p.Others = requests[1:]
+		p.Warmup += settle
 		steps = append(steps, step{k, func(ctx context.Context) (result Result, err error) {
 			if held == 0 {
 				return loadChild(ctx, p)

@@ -56,11 +56,17 @@ func (c *httpWire) answer() error {
 		}
 	}
 	if length < 0 {
-		return fmt.Errorf("%q without a Content-Length", status)
+		return fmt.Errorf("%q without a Content-Length", string(status))
 	}
 	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
-		body, _ := io.ReadAll(io.LimitReader(c.r, int64(min(length, 500))))
-		return fmt.Errorf("the server answered %q: %s", status, body)
+		body := make([]byte, min(length, 500))
+		if _, err := io.ReadFull(c.r, body); err != nil {
+			return err
+		}
+		if _, err := c.r.Discard(length - len(body)); err != nil {
+			return err
+		}
+		return &refusal{bytes.Clone(status), body}
 	}
 	_, err := c.r.Discard(length)
 	return err

@@ -15,6 +15,7 @@ import (
 // Result is what one measurement saw.
 type Result struct {
 	Requests  int     // answered while it was measured
+	Failed    int     // refused meanwhile, where the plan allows that
 	Seconds   float64 // that took
 	P50, P99  float64 // milliseconds; 0 for the raw runtime
 	CPU       float64 // seconds of the measured processes
@@ -45,6 +46,7 @@ type plan struct {
 	Clients  int
 	Warmup   time.Duration
 	Duration time.Duration
+	Lenient  bool // count refusals, where they else fail the measurement
 }
 
 // wire is one connection to a server: HTTP/1.1 or gRPC.
@@ -75,7 +77,7 @@ func load(p plan) (Result, error) {
 			return Result{}, err
 		}
 		defer w.Close()
-		clients[i] = caller{wire: w, requests: requests, next: i * len(requests) / len(clients)}
+		clients[i] = caller{wire: w, requests: requests, next: i * len(requests) / len(clients), lenient: p.Lenient}
 	}
 	if err := each(clients, time.Now().Add(p.Warmup)); err != nil {
 		return Result{}, err
@@ -90,7 +92,7 @@ func load(p plan) (Result, error) {
 		return Result{}, err
 	}
 	for i := range clients {
-		clients[i].times = make([]time.Duration, 0, 1<<16)
+		clients[i].times, clients[i].failed = make([]time.Duration, 0, 1<<16), 0
 	}
 	start := time.Now()
 	if err := each(clients, start.Add(p.Duration)); err != nil {
@@ -109,6 +111,7 @@ func load(p plan) (Result, error) {
 	var times []time.Duration
 	for i := range clients {
 		times = append(times, clients[i].times...)
+		result.Failed += clients[i].failed
 	}
 	slices.Sort(times)
 	result.Requests = len(times)
@@ -182,16 +185,29 @@ type caller struct {
 	requests [][]byte
 	next     int
 	times    []time.Duration
+	lenient  bool
+	failed   int
 }
+
+// refusal is an answer other than a success, after which the connection goes on.
+type refusal struct{ status, body []byte }
+
+func (r *refusal) Error() string { return fmt.Sprintf("the server answered %q: %s", r.status, r.body) }
 
 func (c *caller) until(end time.Time) error {
 	for now := time.Now(); now.Before(end); {
-		if err := c.wire.exchange(c.requests[c.next%len(c.requests)]); err != nil {
-			return err
-		}
+		err := c.wire.exchange(c.requests[c.next%len(c.requests)])
 		c.next++
 		done := time.Now()
-		c.times = append(c.times, done.Sub(now))
+		var refused *refusal
+		switch {
+		case err == nil:
+			c.times = append(c.times, done.Sub(now))
+		case c.lenient && errors.As(err, &refused):
+			c.failed++
+		default:
+			return err
+		}
 		now = done
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -52,7 +53,7 @@ func (r *report) drawings() (list []drawing) {
 			list = append(list, drawing{name, title, drawBars(title, axis, bars)})
 		}
 	}
-	bars := func(family string, of func(round, key) float64, servers ...string) (all []bar) {
+	bars := func(family string, of func(round, key) float64, target func(m model, server string) float64, servers ...string) (all []bar) {
 		for _, m := range r.Models {
 			for _, server := range servers {
 				k := key{server, m.name, m.clients()}
@@ -60,7 +61,7 @@ func (r *report) drawings() (list []drawing) {
 					k.clients = 0
 				}
 				if _, ok := r.Rounds[0][k]; ok && m.family == family {
-					b := bar{label: r.title(k), ours: server != "raw" && server != "hello" && server != "bare"}
+					b := bar{label: r.title(k), target: target(m, server), ours: server != "raw" && server != "hello" && server != "bare"}
 					b.median, b.least, b.most = middle(r.Rounds, func(one round) float64 { return of(one, k) })
 					all = append(all, b)
 				}
@@ -68,10 +69,26 @@ func (r *report) drawings() (list []drawing) {
 		}
 		return all
 	}
+	micros := func(r round, k key) float64 { return r[k].CPUPerThousand() * 1000 }
+	perSecond := func(r round, k key) float64 { return r[k].PerSecond() }
+	median := func(of func(round, key) float64, k key) float64 {
+		f, _, _ := middle(r.Rounds, func(one round) float64 { return of(one, k) })
+		return f
+	}
 	add(tiny, "Tiny models, 64 clients: CPU time of one request", "microseconds of the server's CPU time",
-		bars(tiny, func(r round, k key) float64 { return r[k].CPUPerThousand() * 1000 }, "raw", "hello", "bare", "gate", "quiet", "binary", "grpc"))
+		bars(tiny, micros, func(m model, server string) float64 {
+			if server != "gate" && server != "binary" {
+				return 0
+			}
+			return tinyTarget * median(micros, key{"hello", m.name, crowd})
+		}, "raw", "hello", "bare", "gate", "quiet", "binary", "grpc"))
 	add(dense, "Dense MLP of 6 MB, 64 clients: throughput", "predictions per second",
-		bars(dense, func(r round, k key) float64 { return r[k].PerSecond() }, "raw", "gate", "binary", "grpc"))
+		bars(dense, perSecond, func(m model, server string) float64 {
+			if m.maxBatch == 0 {
+				return 0
+			}
+			return denseTarget * median(perSecond, key{"raw", baseName(m), 0})
+		}, "raw", "gate", "binary", "grpc"))
 	add(networks, "Convolutions and a transformer, 8 clients: what the runtime gets of the CPU time", "CPU time of the runtime alone / of modelgate",
 		r.networkBars())
 	if curves := r.growthCurves(); len(curves) > 0 {
@@ -88,7 +105,7 @@ func (r *report) networkBars() (all []bar) {
 		}
 		for _, w := range networkRows(m) {
 			if w.measured(r) {
-				b := bar{label: strings.TrimSuffix(w.what, ": raw CPU / served CPU"), target: w.least, ours: true}
+				b := bar{label: strings.NewReplacer(": raw CPU / served CPU", "", fmt.Sprintf(", %d clients", several), "").Replace(w.what), target: w.least, ours: true}
 				b.median, b.least, b.most = middle(r.Rounds, w.of)
 				all = append(all, b)
 			}
@@ -177,6 +194,9 @@ func drawBars(title, axis string, bars []bar) string {
 	for _, v := range grid {
 		c.line("grid", x(v), plotTop, x(v), end)
 		c.text(x(v), end+16, "small", "middle", short(v))
+	}
+	if slices.ContainsFunc(bars, func(b bar) bool { return b.target > 0 }) {
+		axis += " (red: the target)"
 	}
 	c.text(x(grid[len(grid)-1]/2), end+36, "small", "middle", axis)
 	for i, b := range bars {

@@ -61,8 +61,8 @@ func get(address string) []byte {
 	return []byte("GET / HTTP/1.1\r\nHost: " + address + "\r\n\r\n")
 }
 
-// post is a whole request with a token.
-func post(s *server, path, token, headers string, body []byte) []byte {
+// authorized is a whole request with a token.
+func authorized(s *server, path, token, headers string, body []byte) []byte {
 	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n%sContent-Length: %d\r\n\r\n",
 		path, s.address, token, headers, len(body))
 	return append([]byte(head), body...)
@@ -74,26 +74,32 @@ func predict(s *server, m model) []byte { return predictAs(s, m, s.token) }
 func predictAs(s *server, m model, token string) []byte {
 	body := fmt.Appendf(nil, `{"model":%q,"inputs":{%q:`, m.name, m.input)
 	numbers := values(m.numbers())
-	body = append(m.nested(body, m.shape, &numbers), "}}"...)
-	return post(s, "/predict", token, "Content-Type: application/json\r\n", body)
+	if m.ids {
+		body = arrays(body, m.shape, &numbers, func(b []byte, f float32) []byte { return strconv.AppendInt(b, tokenOf(f), 10) })
+	} else {
+		body = nested(body, m.shape, &numbers)
+	}
+	body = append(body, "}}"...)
+	return authorized(s, "/predict", token, "Content-Type: application/json\r\n", body)
 }
 
 // nested writes the next of the numbers as arrays of that shape.
-func (m model) nested(b []byte, shape []int64, numbers *[]float32) []byte {
+func nested(b []byte, shape []int64, numbers *[]float32) []byte {
+	return arrays(b, shape, numbers, func(b []byte, f float32) []byte { return strconv.AppendFloat(b, float64(f), 'g', -1, 32) })
+}
+
+func arrays(b []byte, shape []int64, numbers *[]float32, write func([]byte, float32) []byte) []byte {
 	if len(shape) == 0 {
-		f := (*numbers)[0]
+		b = write(b, (*numbers)[0])
 		*numbers = (*numbers)[1:]
-		if m.ids {
-			return strconv.AppendInt(b, tokenOf(f), 10)
-		}
-		return strconv.AppendFloat(b, float64(f), 'g', -1, 32)
+		return b
 	}
 	b = append(b, '[')
 	for i := range shape[0] {
 		if i > 0 {
 			b = append(b, ',')
 		}
-		b = m.nested(b, shape[1:], numbers)
+		b = arrays(b, shape[1:], numbers, write)
 	}
 	return append(b, ']')
 }
@@ -109,7 +115,7 @@ func infer(s *server, m model) []byte {
 	head := fmt.Sprintf(`{"inputs":[{"name":%q,"datatype":%q,"shape":[%s],"parameters":{"binary_data_size":%d}}],`+
 		`"parameters":{"binary_data_output":true}}`, m.input, m.datatype(), shape, len(data))
 	headers := fmt.Sprintf("Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n", len(head))
-	return post(s, "/v2/models/"+m.name+"/infer", s.token, headers, append([]byte(head), data...))
+	return authorized(s, "/v2/models/"+m.name+"/infer", s.token, headers, append([]byte(head), data...))
 }
 
 // Fields of inference.ModelInferRequest and its InferInputTensor, as in the
