@@ -133,9 +133,9 @@ func networkRows(m model) (rows []row) {
 	return rows
 }
 
-// flat is how much more a request may cost where the target says that it costs
+// steady is how much more a request may cost where the target says that it costs
 // the same: what two measurements of the same thing differ by.
-const flat = 1.1
+const steady = 1.1
 
 func (r *report) growthRows() (rows []row) {
 	for _, g := range r.Growths {
@@ -145,7 +145,7 @@ func (r *report) growthRows() (rows []row) {
 			one := ratio(fmt.Sprintf("CPU per request, %s: %s / %s", g.title, thousands(n), thousands(g.counts[0])),
 				cpuOver(many, few), many, few)
 			if n == g.counts[len(g.counts)-1] {
-				one = atMost(one, flat)
+				one = atMost(one, steady)
 			}
 			rows = append(rows, one)
 		}
