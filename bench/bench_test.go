@@ -181,7 +181,7 @@ func TestMeasure(t *testing.T) {
 	folder := t.TempDir()
 	t.Chdir("..")
 	program := func(name string) string { return filepath.Join(folder, name) }
-	s := settings{only: "iris", families: []string{growth}, quick: true, rounds: 2, warmup: 10 * time.Millisecond, duration: 100 * time.Millisecond,
+	s := settings{only: "iris", families: []string{growth}, quick: true, rounds: 1, warmup: 10 * time.Millisecond, duration: 100 * time.Millisecond,
 		program: program("modelgate"), hello: program("hello"), bare: program("bare"), fill: program("fill"), docs: program("doc.md")}
 	build := exec.Command("go", "build", "-o", folder, "./cmd/modelgate", "./bench/testdata/hello", "./bench/testdata/bare", "./bench/testdata/fill")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -201,7 +201,7 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wanted := []string{"before", "after", "2 rounds", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
+	wanted := []string{"before", "after", "1 rounds", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
 		"| ONNX Runtime alone, iris", "| the parts of the gate in a row | - | ",
 		"| gin hello world", "registered models: 100 / 1 |", "stored users: 10,000 / 1 |", "connections besides: 500 / 0 |"}
 	if speaksGRPC(t.Context(), s.program) {
@@ -229,6 +229,20 @@ func TestServerThatEnds(t *testing.T) {
 	l.Close()
 	_, err = launch(t.Context(), address, filepath.Join(t.TempDir(), "out"), "/", exec.Command("sh", "-c", "echo no port; exit 3"))
 	if err == nil || !strings.Contains(err.Error(), "no port") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestDeaths: a server that ended during a measurement explains its failure.
+func TestDeaths(t *testing.T) {
+	output := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(output, []byte(`{"msg":"request","path":"/"}`+"\nout of memory\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended, alive := make(chan struct{}), make(chan struct{})
+	close(ended)
+	err := deaths([]*server{{cmd: exec.Command("true"), output: output, done: ended}, {cmd: exec.Command("false"), done: alive}})
+	if err == nil || !strings.HasSuffix(err.Error(), ": out of memory") || strings.Contains(err.Error(), "false") {
 		t.Errorf("got %v", err)
 	}
 }

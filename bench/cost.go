@@ -10,8 +10,7 @@ import (
 )
 
 // costOfGate runs BenchmarkGate, from its own binary, and makes a Result of its
-// line. The benchmark is one goroutine that never waits, so its time is its CPU
-// time.
+// line.
 func (b *bench) costOfGate(ctx context.Context) (result Result, err error) {
 	cmd := exec.CommandContext(ctx, b.s.cost, "-test.run", "^$", "-test.bench", "^BenchmarkGate$", "-test.benchtime", b.s.duration.String())
 	out, err := cmd.CombinedOutput()
@@ -22,7 +21,7 @@ func (b *bench) costOfGate(ctx context.Context) (result Result, err error) {
 }
 
 // benchmarkLine reads what Go's benchmarks print, as in
-// "BenchmarkGate-2   1000000   812.5 ns/op   16 B/op   1 allocs/op".
+// "BenchmarkGate-2   1000000   812.5 ns/op   815.0 cpu-ns/op   16 B/op   1 allocs/op".
 func benchmarkLine(out, name string) (result Result, err error) {
 	for line := range strings.Lines(out) {
 		fields := strings.Fields(line)
@@ -39,8 +38,9 @@ func benchmarkLine(out, name string) (result Result, err error) {
 			}
 			switch fields[i+1] {
 			case "ns/op":
+				result.Seconds = value * float64(result.Requests) / 1e9
+			case "cpu-ns/op":
 				result.CPU = value * float64(result.Requests) / 1e9
-				result.Seconds = result.CPU
 			case "allocs/op":
 				result.Mallocs = value * float64(result.Requests)
 			}

@@ -110,12 +110,21 @@ func (g *gate) pass(ctx context.Context, token string, rate limiter.Rate) (grant
 func BenchmarkGate(b *testing.B) {
 	g := newGate(b)
 	ctx, rate := context.Background(), limiter.Rate{Period: time.Minute, Limit: 1 << 40}
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		b.Fatal(err)
+	}
 	b.ReportAllocs()
 	for b.Loop() {
 		if ok, err := g.pass(ctx, g.token, rate); !ok {
 			b.Fatal(err)
 		}
 	}
+	after, err := cpuTime(os.Getpid())
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(after-before)/float64(b.N), "cpu-ns/op")
 }
 
 // TestGate: what BenchmarkGate measures does decide.

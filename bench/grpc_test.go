@@ -154,7 +154,7 @@ func TestInfer(t *testing.T) {
 
 // TestBenchmarkLine reads what Go's tool prints.
 func TestBenchmarkLine(t *testing.T) {
-	r, err := benchmarkLine("goos: linux\nBenchmarkGate-2   \t 2000000\t       600.0 ns/op\t       8 B/op\t       3 allocs/op\nPASS\n", "BenchmarkGate")
+	r, err := benchmarkLine("goos: linux\nBenchmarkGate-2   \t 2000000\t       800.0 ns/op\t       600.0 cpu-ns/op\t       8 B/op\t       3 allocs/op\nPASS\n", "BenchmarkGate")
 	if err != nil || r.Requests != 2_000_000 || r.CPUPerThousand() < 0.0005999 || r.CPUPerThousand() > 0.0006001 || r.Allocations() != 3 {
 		t.Errorf("got %+v, %v", r, err)
 	}

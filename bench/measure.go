@@ -75,7 +75,7 @@ func measure(ctx context.Context, s settings) (r *report, err error) {
 		for j, step := range steps {
 			b.say("round %d of %d, %d of %d: %s", i+1, s.rounds, j+1, len(steps), r.title(step.key))
 			if one[step.key], err = step.run(ctx); err != nil {
-				return nil, fmt.Errorf("%s: %w", r.title(step.key), err)
+				return nil, errors.Join(fmt.Errorf("%s, %d clients: %w", r.title(step.key), step.key.clients, err), deaths(b.servers))
 			}
 		}
 		r.Rounds = append(r.Rounds, one)
@@ -94,7 +94,7 @@ func (b *bench) prepare(ctx context.Context) (steps []step, err error) {
 		}
 		return at, err
 	}
-	if b.hello, err = keep(startYardstick(ctx, b.s.hello)); err != nil {
+	if b.hello, err = keep(startYardstick(ctx, filepath.Join(b.folder, "hello.log"), b.s.hello)); err != nil {
 		return nil, err
 	}
 	if len(b.r.Models) > 0 {
@@ -105,7 +105,7 @@ func (b *bench) prepare(ctx context.Context) (steps []step, err error) {
 	}
 	for i, m := range b.r.Models {
 		if i == 0 && m.family == tiny {
-			if b.bare, err = keep(startYardstick(ctx, b.s.bare, b.s.fileOf(m))); err != nil {
+			if b.bare, err = keep(startYardstick(ctx, filepath.Join(b.folder, "bare.log"), b.s.bare, b.s.fileOf(m))); err != nil {
 				return nil, err
 			}
 			if b.quiet, err = keep(startGate(ctx, b.s, filepath.Join(b.folder, "quiet"), []model{m}, "--no-access-log")); err != nil {

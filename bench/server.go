@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -26,6 +28,7 @@ type server struct {
 	admin   string            // token of the administrator
 	missing map[string]string // models that are not there, by name, and why
 	cmd     *exec.Cmd
+	output  string        // file that it writes to
 	done    chan struct{} // closed when the process has ended
 }
 
@@ -53,7 +56,7 @@ func stopAll(servers []*server) {
 // launch starts a server and waits until it answers at path. Its output goes
 // into a file, as that of a service would.
 func launch(ctx context.Context, address, output, path string, cmd *exec.Cmd) (*server, error) {
-	s := &server{address: address, cmd: cmd, done: make(chan struct{})}
+	s := &server{address: address, cmd: cmd, output: output, done: make(chan struct{})}
 	file, err := os.Create(output)
 	if err != nil {
 		return nil, err
@@ -88,9 +91,33 @@ func launch(ctx context.Context, address, output, path string, cmd *exec.Cmd) (*
 			err = ctx.Err()
 		}
 		s.stop()
-		said, _ := os.ReadFile(output)
-		return nil, fmt.Errorf("%s: %w: %s", cmd.Path, err, bytes.TrimSpace(said))
+		return nil, fmt.Errorf("%s: %w: %s", cmd.Path, err, s.lastWords())
 	}
+}
+
+// lastWords are the end of a server's output, without the lines of its access
+// log.
+func (s *server) lastWords() string {
+	said, err := os.ReadFile(s.output)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(said)), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, `"msg":"request"`) })
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+// deaths tell of the servers that have ended, which explain what failed.
+func deaths(servers []*server) error {
+	var errs []error
+	for _, s := range servers {
+		select {
+		case <-s.done:
+			errs = append(errs, fmt.Errorf("%s has ended (%s): %s", s.cmd.Path, s.cmd.ProcessState, s.lastWords()))
+		default:
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // freeAddress is one that nobody listened on a moment ago.
@@ -104,18 +131,12 @@ func freeAddress() (string, error) {
 
 // startYardstick starts a program that takes an address, and what else it is
 // given.
-func startYardstick(ctx context.Context, program string, args ...string) (*server, error) {
+func startYardstick(ctx context.Context, output, program string, args ...string) (*server, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	output, err := os.CreateTemp("", "modelgate-bench-")
-	if err != nil {
-		return nil, err
-	}
-	output.Close()
-	defer os.Remove(output.Name())
-	return launch(ctx, address, output.Name(), "/", exec.Command(program, append([]string{address}, args...)...))
+	return launch(ctx, address, output, "/", exec.Command(program, append([]string{address}, args...)...))
 }
 
 const password = "horse-staple-battery-7"

@@ -99,6 +99,13 @@ func denseRows(m model, missing string) (rows []row) {
 		}
 		rows = append(rows, r)
 	}
+	if m.maxBatch > 0 {
+		// Nobody waits for company.
+		lone, single := key{"gate", m.name, alone}, key{"gate", baseName(m), alone}
+		r := ratio(m.title+", 1 client, JSON: p50 / without batches", func(r round) float64 { return r[lone].P50 / r[single].P50 }, lone, single)
+		r.missing = missing
+		rows = append(rows, r)
+	}
 	return rows
 }
 
