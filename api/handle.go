@@ -59,6 +59,7 @@ type call struct {
 	s       *Server
 	rt      *route
 	gin     *gin.Context
+	conn    *conn // nil: over TLS, or HTTP/2
 	id      string
 	address string
 	who     auth.Principal
@@ -79,13 +80,14 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 	return func(g *gin.Context) {
 		c := calls.Get().(*call)
 		*c = call{s: s, rt: rt, gin: g, id: newID(), start: time.Now(), path: g.Request.URL.Path, headers: c.headers[:0]}
+		c.conn = connOf(g.Request)
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
 		defer c.finish()
 		if g.Request.ContentLength != 0 { // -1: chunks
 			// Also of a body that nobody will read: before it sends the answer,
 			// net/http waits for what is left of a small one.
-			_ = c.control().SetReadDeadline(c.start.Add(s.bodyGrace))
+			c.readUntil(c.start.Add(s.bodyGrace))
 		}
 		if c.err = c.admit(); c.err == nil {
 			c.err = rt.handle(c)
@@ -147,6 +149,24 @@ func (c *call) target() string {
 	return shorten(c.gin.Params[0].Value, 128)
 }
 
+// readUntil and writeUntil set the deadlines of the request's body and of its
+// answer. Where a connection has none, as in tests, there is nothing to hold.
+func (c *call) readUntil(t time.Time) {
+	if c.conn != nil {
+		_ = c.conn.SetReadDeadline(t)
+		return
+	}
+	_ = c.control().SetReadDeadline(t)
+}
+
+func (c *call) writeUntil(t time.Time) {
+	if c.conn != nil {
+		_ = c.conn.SetWriteDeadline(t)
+		return
+	}
+	_ = c.control().SetWriteDeadline(t)
+}
+
 func (c *call) control() *http.ResponseController { return http.NewResponseController(c.gin.Writer) }
 
 // bind reads a JSON body into v.
@@ -197,7 +217,7 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 		w.Header()["Content-Length"] = []string{strconv.Itoa(len(data))}
 	}
 	grace := c.s.writeGrace + time.Duration(len(data))*time.Second/slowestRead
-	_ = c.control().SetWriteDeadline(time.Now().Add(grace))
+	c.writeUntil(time.Now().Add(grace))
 	c.status = status
 	c.sendHeaders()
 	w.WriteHeader(status)
@@ -227,7 +247,7 @@ func (c *call) fail(err error) {
 		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {
-		c.setHeader("Retry-After", strconv.Itoa(r.retry))
+		c.setNumber("Retry-After", int64(r.retry))
 	}
 	data, mediaType := r.body(c.path, c.id)
 	if c.unread(r) {
@@ -272,7 +292,7 @@ func (c *call) discardBody() {
 		most = discardStranger
 	}
 	_ = c.control().Flush()
-	_ = c.control().SetReadDeadline(time.Now().Add(discardGrace))
+	c.readUntil(time.Now().Add(discardGrace))
 	_, _ = io.CopyN(io.Discard, r.Body, most)
 }
 
