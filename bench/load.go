@@ -16,6 +16,7 @@ import (
 // Result is what one measurement saw.
 type Result struct {
 	Requests  int     // answered while it was measured
+	Failed    int     // refused meanwhile, where the plan allows that
 	Seconds   float64 // that took
 	P50, P99  float64 // milliseconds; 0 for the raw runtime
 	CPU       float64 // seconds of the measured processes
@@ -37,6 +38,7 @@ type plan struct {
 	Clients  int
 	Warmup   time.Duration
 	Duration time.Duration
+	Lenient  bool // count refusals, where they else fail the measurement
 }
 
 // load sends the request over one connection for each client, again when it
@@ -51,7 +53,7 @@ func load(p plan) (Result, error) {
 			return Result{}, err
 		}
 		defer conn.Close()
-		clients[i] = caller{conn: conn, r: bufio.NewReaderSize(conn, 64<<10), request: p.Request}
+		clients[i] = caller{conn: conn, r: bufio.NewReaderSize(conn, 64<<10), request: p.Request, lenient: p.Lenient}
 	}
 	if err := each(clients, time.Now().Add(p.Warmup)); err != nil {
 		return Result{}, err
@@ -62,7 +64,7 @@ func load(p plan) (Result, error) {
 		return Result{}, err
 	}
 	for i := range clients {
-		clients[i].times = make([]time.Duration, 0, 1<<16)
+		clients[i].times, clients[i].failed = make([]time.Duration, 0, 1<<16), 0
 	}
 	start := time.Now()
 	if err := each(clients, start.Add(p.Duration)); err != nil {
@@ -78,6 +80,7 @@ func load(p plan) (Result, error) {
 	var times []time.Duration
 	for i := range clients {
 		times = append(times, clients[i].times...)
+		result.Failed += clients[i].failed
 	}
 	slices.Sort(times)
 	result.Requests = len(times)
@@ -110,18 +113,31 @@ type caller struct {
 	r       *bufio.Reader
 	request []byte
 	times   []time.Duration
+	lenient bool
+	failed  int
 }
+
+// refusal is an answer other than 200.
+type refusal struct{ status, body []byte }
+
+func (r *refusal) Error() string { return fmt.Sprintf("the server answered %q: %s", r.status, r.body) }
 
 func (c *caller) until(end time.Time) error {
 	for now := time.Now(); now.Before(end); {
 		if _, err := c.conn.Write(c.request); err != nil {
 			return err
 		}
-		if err := c.answer(); err != nil {
+		err := c.answer()
+		done := time.Now()
+		var refused *refusal
+		switch {
+		case err == nil:
+			c.times = append(c.times, done.Sub(now))
+		case c.lenient && errors.As(err, &refused):
+			c.failed++
+		default:
 			return err
 		}
-		done := time.Now()
-		c.times = append(c.times, done.Sub(now))
 		now = done
 	}
 	return nil
@@ -155,8 +171,14 @@ func (c *caller) answer() error {
 		return fmt.Errorf("%q without a Content-Length", status)
 	}
 	if !bytes.HasPrefix(status, []byte("HTTP/1.1 200 ")) {
-		body, _ := io.ReadAll(io.LimitReader(c.r, int64(min(length, 500))))
-		return fmt.Errorf("the server answered %q: %s", status, body)
+		body := make([]byte, min(length, 500))
+		if _, err := io.ReadFull(c.r, body); err != nil {
+			return err
+		}
+		if _, err := c.r.Discard(length - len(body)); err != nil {
+			return err
+		}
+		return &refusal{status, body}
 	}
 	_, err := c.r.Discard(length)
 	return err

@@ -163,12 +163,16 @@ const beginMark, endMark = "<!-- begin: make bench -->", "<!-- end: make bench -
 
 // between puts text between the markers of a document and leaves the rest.
 func between(document, text string) (string, error) {
-	before, rest, ok := strings.Cut(document, beginMark+"\n")
-	_, after, closed := strings.Cut(rest, endMark)
+	return betweenMarks(document, beginMark, endMark, text)
+}
+
+func betweenMarks(document, begin, end, text string) (string, error) {
+	before, rest, ok := strings.Cut(document, begin+"\n")
+	_, after, closed := strings.Cut(rest, end)
 	if !ok || !closed {
-		return "", errors.New("the lines " + beginMark + " and " + endMark + " are not there, in this order")
+		return "", errors.New("the lines " + begin + " and " + end + " are not there, in this order")
 	}
-	return before + beginMark + "\n\n" + text + "\n" + endMark + after, nil
+	return before + begin + "\n\n" + text + "\n" + end + after, nil
 }
 
 func loadAverage() string {
