@@ -95,6 +95,9 @@ func newComparison(ctx context.Context, s settings, folder, servers string) (*co
 	var files []string
 	for _, name := range compared {
 		at := slices.IndexFunc(measured, func(m model) bool { return m.name == name })
+		if at < 0 {
+			return nil, fmt.Errorf("the model %q of the comparison is not among those measured", name)
+		}
 		if s.only == "" || s.only == name {
 			c.Models = append(c.Models, measured[at])
 			files = append(files, s.fileOf(measured[at]))

@@ -122,20 +122,21 @@ func (c *comparison) cells(k key) string {
 func (c *comparison) failures(b *strings.Builder) {
 	b.WriteString("\nVersions, and what could not be measured:\n\n")
 	for _, e := range c.Entrants[1:] {
-		fmt.Fprintf(b, "- %s: %s", e.title, version(e.name))
+		said := fmt.Sprintf("- %s: %s.", e.title, version(e.name))
 		switch {
 		case e.at == nil:
-			fmt.Fprintf(b, ". Not measured: %s", oneLine(e.why))
+			said += " Not measured: " + e.why + "."
 		case len(e.broken) == 0:
-			b.WriteString(". All was measured, and all answers were those of ONNX Runtime alone")
+			said += " All was measured, and all answers were those of ONNX Runtime alone."
 		}
-		b.WriteString(".\n")
+		b.WriteString(wrapped(said, "  "))
 		for _, m := range c.Models {
 			for _, body := range e.bodies {
 				for _, clients := range []int{0, crowdOf(m), alone} {
 					k := key{server: e.name + "/" + body.name, model: m.name, clients: clients}
 					if why := e.broken[k]; why != "" {
-						fmt.Fprintf(b, "  - %s, %s, %s: %s\n", m.title, body.name, whenBroken(clients), oneLine(why))
+						said := fmt.Sprintf("- %s, %s, %s: %s", m.title, body.name, whenBroken(clients), why)
+						b.WriteString("  " + wrapped(said, "    "))
 					}
 				}
 			}
@@ -144,8 +145,11 @@ func (c *comparison) failures(b *strings.Builder) {
 }
 
 func whenBroken(clients int) string {
-	if clients == 0 {
+	switch clients {
+	case 0:
 		return "the answer before measuring"
+	case 1:
+		return "one client"
 	}
 	return fmt.Sprintf("%d clients", clients)
 }
@@ -164,8 +168,26 @@ func version(name string) string {
 	return "unknown version"
 }
 
-// oneLine keeps a reason from breaking the document, and from filling it.
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(s), " ")
-	return strings.ReplaceAll(s[:min(len(s), 300)], "|", "/")
+// wrapped breaks a text into lines short enough for the document, and cuts one
+// that would fill it.
+func wrapped(text, indent string) string {
+	const width, most = 115, 60
+	var b strings.Builder
+	length := 0
+	for i, word := range strings.Fields(text) {
+		word = word[:min(len(word), width)]
+		switch {
+		case i == most:
+			b.WriteString(" ...\n")
+			return b.String()
+		case length+len(word) > width:
+			b.WriteString("\n" + indent)
+			length = 0
+		case i > 0:
+			b.WriteByte(' ')
+		}
+		b.WriteString(word)
+		length += len(word) + 1
+	}
+	return b.String() + "\n"
 }

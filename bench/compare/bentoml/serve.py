@@ -1,7 +1,7 @@
 """BentoML with ONNX Runtime. serve.py PORT WORKERS MODEL.onnx ...
 
-One worker process a core, one thread a run. Its adaptive batching is off by default and stays so. The access log is on, as
-by default.
+One worker process a core, one thread a run. The endpoints are coroutines: run on its threads, they were slower. Its adaptive
+batching is off by default and stays so. The access log is on, as by default.
 """
 
 import os
@@ -14,7 +14,7 @@ import onnxruntime
 
 
 def endpoint(name):
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    async def predict(self, x: np.ndarray) -> np.ndarray:
         return self.sessions[name].run(None, {"x": x.astype(np.float32, copy=False)})[0]
 
     predict.__name__ = name

@@ -1,8 +1,8 @@
 """LitServe with ONNX Runtime. serve.py PORT WORKERS MODEL.onnx ...
 
-Workers are as many as cores and requests go through its fast queue, as LitServe's documentation advises for CPUs and for
-hundreds of requests a second. Its batching is off by default and stays so. One API serves all models, since each further
-API would bring workers of its own.
+Workers are as many as cores, as LitServe's documentation advises for CPUs. Its fast queue, advised for hundreds of requests
+a second, made small models no faster here and cost CPU, so it is off, as by default. Its batching is off by default and
+stays so. One API serves all models, since each further API would bring workers of its own.
 """
 
 import sys
@@ -34,5 +34,5 @@ class OnnxAPI(litserve.LitAPI):
 
 
 if __name__ == "__main__":
-    server = litserve.LitServer(OnnxAPI(), accelerator="cpu", workers_per_device=int(sys.argv[2]), fast_queue=True)
+    server = litserve.LitServer(OnnxAPI(), accelerator="cpu", workers_per_device=int(sys.argv[2]))
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)

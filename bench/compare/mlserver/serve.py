@@ -1,7 +1,8 @@
 """MLServer with a runtime for ONNX of its own, since none is published. serve.py PORT WORKERS MODEL.onnx ...
 
-Inference runs in as many worker processes as there are cores, one thread a run. Debugging, which is on by default, is off.
-Batching is off by default and stays so. It takes ports for gRPC and metrics besides.
+Inference runs in the server's process (parallel_workers 0), one thread a run: with one worker, the default, or one a core
+it answered fewer requests here and took more CPU, so WORKERS is not used. Debugging, which is on by default, is off. Batching
+is off by default and stays so. It takes ports for gRPC and metrics besides.
 """
 
 import json
@@ -42,7 +43,7 @@ def main():
     folder = Path(tempfile.mkdtemp(dir="."))  # the caller's working folder, which he removes
     (folder / "settings.json").write_text(json.dumps({
         "debug": False, "host": "127.0.0.1", "http_port": int(sys.argv[1]), "grpc_port": free_port(),
-        "metrics_port": free_port(), "parallel_workers": int(sys.argv[2]),
+        "metrics_port": free_port(), "parallel_workers": 0,
     }))
     for path in map(Path, sys.argv[3:]):
         (folder / path.stem).mkdir()
