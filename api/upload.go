@@ -129,7 +129,7 @@ func (s *steady) Read(p []byte) (int, error) {
 		if last := s.start.Add(uploadMost); last.Before(end) {
 			end = last
 		}
-		_ = s.c.control().SetReadDeadline(end)
+		s.c.readUntil(end)
 	}
 	n, err := s.r.Read(p)
 	if err != nil && s.err == nil {

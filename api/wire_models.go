@@ -46,6 +46,9 @@ func disclosureOf(m models.Disclosure) disclosure {
 
 type serving struct {
 	TimeoutMS int `json:"timeout_ms,omitzero"`
+	MaxBatch  int `json:"max_batch,omitzero"`
+	Instances int `json:"instances,omitzero"`
+	Queue     int `json:"queue,omitzero"`
 }
 
 func (s *serving) model() *models.Serving {

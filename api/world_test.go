@@ -117,7 +117,7 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	must("files")
 	w.models, err = models.New(ctx, models.Config{Store: w.db, Files: files, Guard: guard, Logger: log})
 	must("catalogue")
-	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: true, MaxBody: 1 << 20, MaxModel: 4 << 20,
+	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: w.log, MaxBody: 1 << 20, MaxModel: 4 << 20,
 		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now}
 	for _, o := range options {
 		o(&authConfig, &cfg)
@@ -169,6 +169,7 @@ func (w *world) inference(real bool) *inference.Service {
 func (w *world) serve() {
 	w.http = httptest.NewUnstartedServer(w.api.Handler())
 	w.http.Config.ReadHeaderTimeout = 5 * time.Second
+	w.http.Listener, w.http.Config.ConnContext = Listener(w.http.Listener), Connected
 	w.http.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	w.http.Start()
 	w.t.Cleanup(w.http.Close)

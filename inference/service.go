@@ -34,6 +34,8 @@ type Result struct {
 	Version int
 	Rows    int
 	Outputs []Output
+
+	few [2]Output // what Outputs mostly lies in
 }
 
 // Output is one value under its public name.
@@ -150,7 +152,7 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
-	values, err := s.run(ctx, who.Origin.RequestID, &access, e, req.Inputs, want)
+	values, err := s.run(ctx, &who, &access, e, req.Inputs, want)
 	if err != nil {
 		return nil, err
 	}
@@ -222,9 +224,9 @@ func wanted(access *models.Access, asked []string) ([]int, error) {
 
 // run waits for a slot and computes the wanted outputs, which it has looked
 // at as at a client's input.
-func (s *Service) run(ctx context.Context, requestID string, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
+func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
 	began := time.Now()
-	t, err := s.slots.acquire(ctx, e.lane)
+	t, err := s.slots.acquire(ctx, termsOf(who, access, e))
 	if err != nil {
 		if errors.Is(err, ErrQueueFull) {
 			s.metrics.refused.WithLabelValues("queue_full").Inc()
@@ -237,8 +239,9 @@ func (s *Service) run(ctx context.Context, requestID string, access *models.Acce
 	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
 		limit = min(limit, time.Duration(ms)*time.Millisecond)
 	}
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	t.bounded = within(ctx, t.started.Add(limit))
+	bounded := &t.bounded
+	defer bounded.stop()
 	values, err := e.session.Run(bounded, in, want)
 	e.series.runTime.Observe(time.Since(t.started).Seconds())
 	if err == nil {
@@ -249,7 +252,13 @@ func (s *Service) run(ctx context.Context, requestID string, access *models.Acce
 	for i := range values {
 		values[i].Release()
 	}
-	return nil, s.runError(ctx, bounded, err, "request_id", requestID, "model", access.Model.Name, "version", access.Version.Number)
+	return nil, s.runError(ctx, bounded, err, "request_id", who.Origin.RequestID, "model", access.Model.Name, "version", access.Version.Number)
+}
+
+// termsOf is what a caller's run of a model asks of the slots.
+func termsOf(who *auth.Principal, access *models.Access, e *entry) terms {
+	serving := &access.Model.Serving
+	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue}
 }
 
 // runError turns what came of a run into what a caller is told. The rest is
@@ -274,7 +283,10 @@ func (s *Service) runError(ctx, bounded context.Context, err error, about ...any
 
 // answer applies the rule and names the outputs. It owns values.
 func (s *Service) answer(access *models.Access, want []int, values []Value) (*Result, error) {
-	result := &Result{Model: access.Model.Name, Version: access.Version.Number, Outputs: make([]Output, len(want))}
+	result := &Result{Model: access.Model.Name, Version: access.Version.Number}
+	if result.Outputs = result.few[:min(len(want), len(result.few))]; len(want) > len(result.few) {
+		result.Outputs = make([]Output, len(want))
+	}
 	for i, k := range want {
 		result.Outputs[i] = Output{Name: access.Version.Signature.Outputs[k].Name, Value: values[i]}
 	}

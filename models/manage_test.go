@@ -23,14 +23,14 @@ func TestUpdate(t *testing.T) {
 	m, err := r.catalog.Update(t.Context(), ann, "iris", models.Patch{
 		Description: pointer("new\n\tlines"), Roles: &[]string{"user", "analyst", "user"},
 		Disclosure:     &models.Disclosure{Rule: models.Rule{Decimals: pointer(2)}, Roles: map[string]models.Rule{"analyst": {}}},
-		Serving:        &models.Serving{TimeoutMS: 100},
+		Serving:        &models.Serving{TimeoutMS: 100, Instances: 3, Queue: 50},
 		DefaultVersion: pointer(2), Aliases: &map[string]int{"stable": 1, "canary": 2},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.Description != "new\n\tlines" || !slices.Equal(m.Roles, []string{"analyst", "user"}) || *m.Disclosure.Decimals != 2 ||
-		m.Serving.TimeoutMS != 100 || m.DefaultVersion != 2 || !maps.Equal(m.Aliases, map[string]int{"stable": 1, "canary": 2}) {
+		m.Serving != (models.Serving{TimeoutMS: 100, Instances: 3, Queue: 50}) || m.DefaultVersion != 2 || !maps.Equal(m.Aliases, map[string]int{"stable": 1, "canary": 2}) {
 		t.Errorf("%+v", m)
 	}
 	same, err := r.catalog.Update(t.Context(), ann, "iris", models.Patch{Aliases: &map[string]int{"stable": 2}})
@@ -84,6 +84,9 @@ func TestUpdateRefused(t *testing.T) {
 		"top_k":               {Disclosure: &models.Disclosure{Rule: models.Rule{TopK: -1}}},
 		"unknown-role":        {Disclosure: &models.Disclosure{Roles: map[string]models.Rule{"unknown-role": {}}}},
 		"timeout_ms":          {Serving: &models.Serving{TimeoutMS: 3_600_001}},
+		"max_batch must":      {Serving: &models.Serving{MaxBatch: 4097}},
+		"instances must":      {Serving: &models.Serving{Instances: -1}},
+		"queue must":          {Serving: &models.Serving{Queue: 100_001}},
 	} {
 		m, err := r.catalog.Update(t.Context(), ann, "iris", patch)
 		if e := (*models.Error)(nil); m != nil || !errors.Is(err, models.ErrInvalid) || !errors.As(err, &e) || !strings.Contains(e.Detail, want) {

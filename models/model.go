@@ -36,7 +36,10 @@ type Disclosure struct {
 
 // Serving tunes how a model is run.
 type Serving struct {
-	TimeoutMS int `json:"timeout_ms,omitempty"` // 0: the server's; never above it
+	TimeoutMS int `json:"timeout_ms,omitempty"` // of one run; 0: the server's; never above it
+	MaxBatch  int `json:"max_batch,omitempty"`  // rows of several requests in one run; 0: every request runs by itself
+	Instances int `json:"instances,omitempty"`  // runs at once; 0: as many as the server runs at all, which is also the most
+	Queue     int `json:"queue,omitempty"`      // predictions that may wait; 0: the server's; never above it
 }
 
 // Model is a published name. Values handed out by Catalog are immutable.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -19,6 +20,9 @@ const (
 	maxAliases     = 64
 	maxDescription = 1024 // bytes
 	maxTimeoutMS   = 3_600_000
+	maxBatchRows   = 4096
+	maxInstances   = 1024
+	maxQueue       = 100_000
 )
 
 // Spec is the optional part of an upload. Roles nil keeps those of an existing
@@ -87,11 +91,31 @@ func (p *Patch) check() error {
 			return err
 		}
 	}
-	if p.Serving != nil && (p.Serving.TimeoutMS < 0 || p.Serving.TimeoutMS > maxTimeoutMS) {
-		return ErrInvalid.With(fmt.Sprintf("serving: timeout_ms must be 0 (the server's own) to %d", maxTimeoutMS))
+	if p.Serving != nil {
+		if err := p.Serving.check(); err != nil {
+			return err
+		}
 	}
 	if p.Aliases != nil {
 		return checkAliases(*p.Aliases)
+	}
+	return nil
+}
+
+func (s *Serving) check() error {
+	for _, f := range []struct {
+		name        string
+		value, most int
+		zero        string
+	}{
+		{"timeout_ms", s.TimeoutMS, maxTimeoutMS, "the server's own"},
+		{"max_batch", s.MaxBatch, maxBatchRows, "off"},
+		{"instances", s.Instances, maxInstances, "as many as the server runs at once"},
+		{"queue", s.Queue, maxQueue, "the server's own"},
+	} {
+		if f.value < 0 || f.value > f.most {
+			return ErrInvalid.With(fmt.Sprintf("serving: %s must be 0 (%s) to %d", f.name, f.zero, f.most))
+		}
 	}
 	return nil
 }
@@ -175,6 +199,16 @@ func (p *Patch) change(old *Model, now time.Time) (*Model, error) {
 		}
 	}
 	return next, nil
+}
+
+// summary tells the audit log what is set.
+func (s *Serving) summary(into map[string]string) {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"timeout_ms", s.TimeoutMS}, {"max_batch", s.MaxBatch}, {"instances", s.Instances}, {"queue", s.Queue}} {
+		into[f.name] = strconv.Itoa(f.value)
+	}
 }
 
 // summary is the policy as JSON, for the audit log.
