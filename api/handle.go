@@ -19,6 +19,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/ulule/limiter/v3"
 
+	"modelgate/api/oipgrpc"
 	"modelgate/auth"
 )
 
@@ -268,6 +269,10 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 // fail answers with a refusal.
 func (c *call) fail(err error) {
 	r := refuse(err)
+	if c.rt.rpc && oipgrpc.IsContentType(c.gin.Request.Header.Get("Content-Type")) {
+		c.failRPC(r)
+		return
+	}
 	bearer := c.rt.Access == Bearer
 	if oauthRoute(c.path) {
 		switch {
@@ -350,7 +355,7 @@ func (c *call) finish() {
 	r := c.gin.Request
 	status := c.status
 	if c.err != nil && r.Context().Err() != nil && errors.Is(c.err, context.Canceled) {
-		status = 499 // the client left; nobody read the status sent
+		status = statusLeft // the client left; nobody read the status sent
 	}
 	d := time.Since(c.start)
 	c.rt.metrics.observe(r.Method, status, d)
@@ -375,7 +380,7 @@ func (c *call) panicked(p any) {
 // credentials and bodies are never logged.
 func (c *call) log(status int, d time.Duration) {
 	method := boundedMethod(c.gin.Request.Method)
-	if c.err != nil && status != 499 {
+	if c.err != nil && status != statusLeft {
 		c.logRefusal(method, status)
 	}
 	if c.s.accessLog && c.s.log.Enabled(c.ctx(), slog.LevelInfo) {
