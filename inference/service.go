@@ -129,13 +129,16 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 // ErrUnavailable when the model can't be loaded; ErrRun; ErrDeadline when the
 // run takes longer than the server or the model allows; ctx's own error when
 // the caller leaves, which ends the wait or the run.
-func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Ref, decode Decode) (*Result, error) {
+func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Ref, decode Decode) (result *Result, err error) {
 	access, e, err := s.lease(ctx, who, ref)
 	if err != nil {
 		return nil, err
 	}
 	defer s.pool.release(e)
+	began := time.Now()
+	defer func() { e.series.tally.done(result, time.Since(began)) }()
 	req, err := decode(&access.Version.Signature, s.memory)
+	e.series.tally.decode.add(time.Since(began))
 	if req != nil {
 		defer releaseAll(req.Inputs)
 	}
@@ -156,10 +159,11 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.answer(&access, want, values)
-	if err != nil {
+	ran := time.Now()
+	if result, err = s.answer(&access, want, values); err != nil {
 		return nil, err
 	}
+	e.series.tally.disclose.add(time.Since(ran))
 	result.Rows = Rows(&access.Version.Signature, req.Inputs)
 	s.count(who, access.Version, result.Rows)
 	return result, nil
