@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -111,6 +112,9 @@ func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *
 	if err != nil {
 		return nil, s.notRun(err)
 	}
+	// Requests that have arrived may wait for the processor that this one has
+	// now. Let them come this far, for they would find the slots taken.
+	runtime.Gosched()
 	g := b.take(j, access.Model.Serving.MaxBatch, s.slots, e.lane)
 	return s.lead(ctx, who, access, e, g)
 }
