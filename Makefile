@@ -19,6 +19,9 @@ BUILD     = -trimpath -buildvcs=false -ldflags '-X main.version=$(VERSION)'
 # Without a C compiler the go command silently turns cgo off, and the error it gives then names no cause.
 export CGO_ENABLED = 1
 
+# Programs of the benchmarks that ./... leaves out.
+YARDSTICKS = ./bench/testdata/hello ./bench/testdata/bare ./bench/testdata/fill
+
 # In a recipe: the path of ONNX Runtime, or the end of the recipe if there is none.
 ORT_LIB = lib=$$(sh inference/ort/fetch.sh) || exit 1; export MODELGATE_ONNXRUNTIME_LIB="$$lib"
 
@@ -48,12 +51,13 @@ race: ## the same tests under the race detector
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w mends it):"; echo "$$unformatted"; exit 1; fi
-	$(GO) vet ./... ./testdata ./bench/testdata/hello
-	$(GO) tool staticcheck ./... ./testdata ./bench/testdata/hello
+	$(GO) vet ./... ./testdata $(YARDSTICKS)
+	$(GO) tool staticcheck ./... ./testdata $(YARDSTICKS)
 
-bench: build ## measure the whole against its floor, and write the table of docs/benchmarks.md
+bench: build ## measure the whole against its floor, and write tables and plots of docs/benchmarks.md
 	@models=$$(sh bench/models.sh) || exit 1; \
-		$(GO) build $(BUILD) -o bin/bench ./bench && $(GO) build $(BUILD) -o bin/bench-hello ./bench/testdata/hello && \
+		$(GO) build $(BUILD) -o bin/bench ./bench && $(GO) test -c -o bin/bench-cost ./bench && \
+		for name in hello bare fill; do $(GO) build $(BUILD) -o bin/bench-$$name ./bench/testdata/$$name || exit 1; done && \
 		bin/bench -models "$$models" -docs docs/benchmarks.md $(BENCHARGS)
 
 parts: ## benchmarks of the parts, by Go's own tool

@@ -83,11 +83,10 @@ type client struct {
 	request []byte
 }
 
-// client asks for a prediction by iris, by the way of a program that serves over
-// plain HTTP.
-func (w *world) client(inputs string) *client {
+// client asks for predictions with this body, by the way of a program that
+// serves over plain HTTP.
+func (w *world) client(body string) *client {
 	w.t.Helper()
-	body := `{"model":"iris",` + inputs + `}`
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
 	if err != nil {
 		w.t.Fatal(err)
@@ -126,7 +125,19 @@ func (c *client) predict() {
 	}
 }
 
-const labelOnly = `"inputs":[[5.1,3.5,1.4,0.2]],"outputs":["label"]`
+// Bodies of tiny predictions: one output that is a tensor, and two of which one
+// is a map.
+const (
+	tensorRow = `{"model":"rowmix","inputs":{"x":[[5.1,3.5,1.4,0.2]]}}`
+	mapRow    = `{"model":"iris","inputs":{"X":[[5.1,3.5,1.4,0.2]]}}`
+)
+
+func (w *world) tiny() {
+	w.t.Helper()
+	for _, name := range []string{"rowmix", "iris"} {
+		w.upload(w.admin, name, name+".onnx", `{"roles":["user"]}`).is(201)
+	}
+}
 
 // TestAllocations bounds what a tiny prediction allocates, from the socket to
 // the socket and with the runtime: net/http's part included, on which it
@@ -136,8 +147,8 @@ func TestAllocations(t *testing.T) {
 		t.Skip("the race detector allocates")
 	}
 	w := newWorldOn(t, true, noLimits)
-	w.iris()
-	c := w.client(labelOnly)
+	w.tiny()
+	c := w.client(tensorRow)
 	c.predict()
 	if n := testing.AllocsPerRun(2000, c.predict); n > 31 {
 		t.Errorf("%.1f allocations for a tiny prediction, which are more than 31", n)
@@ -149,10 +160,10 @@ func TestAllocations(t *testing.T) {
 // BenchmarkServed is one tiny prediction by one client over loopback.
 func BenchmarkServed(b *testing.B) {
 	w := newWorldOn(b, true, noLimits)
-	w.iris()
-	for name, inputs := range map[string]string{"label": labelOnly, "label and map": `"inputs":[[5.1,3.5,1.4,0.2]]`} {
+	w.tiny()
+	for name, body := range map[string]string{"tensor": tensorRow, "map": mapRow} {
 		b.Run(name, func(b *testing.B) {
-			c := w.client(inputs)
+			c := w.client(body)
 			b.ReportAllocs()
 			for b.Loop() {
 				c.predict()

@@ -247,7 +247,7 @@ func (c *call) fail(err error) {
 		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {
-		c.setHeader("Retry-After", strconv.Itoa(r.retry))
+		c.setNumber("Retry-After", int64(r.retry))
 	}
 	data, mediaType := r.body(c.path, c.id)
 	if c.unread(r) {

@@ -4,17 +4,21 @@ import (
 	"bytes"
 	"slices"
 	"strconv"
-	"sync/atomic"
 
 	"github.com/ulule/limiter/v3"
 )
 
-// header is one line of an answer's head.
-type header struct{ name, value string }
+// header is one line of an answer's head. Its value is a number when there is
+// no text.
+type header struct {
+	name, text string
+	number     int64
+}
 
 // constant headers are on every answer, always alike.
 var constant = []header{
-	{"X-Content-Type-Options", "nosniff"}, {"X-Frame-Options", "DENY"}, {"X-Xss-Protection", "0"}, {"Referrer-Policy", "no-referrer"},
+	{name: "X-Content-Type-Options", text: "nosniff"}, {name: "X-Frame-Options", text: "DENY"},
+	{name: "X-Xss-Protection", text: "0"}, {name: "Referrer-Policy", text: "no-referrer"},
 }
 
 // constantLines are constant as they stand in an answer.
@@ -28,8 +32,15 @@ var constantLines = func() (b []byte) {
 func (h header) append(b []byte) []byte {
 	b = append(b, h.name...)
 	b = append(b, ": "...)
-	b = append(b, h.value...)
+	b = h.appendValue(b)
 	return append(b, '\r', '\n')
+}
+
+func (h header) appendValue(b []byte) []byte {
+	if h.text == "" {
+		return strconv.AppendInt(b, h.number, 10)
+	}
+	return append(b, h.text...)
 }
 
 const (
@@ -37,23 +48,29 @@ const (
 	briefly   = "public, max-age=300"
 )
 
-// setHeader gives the answer a header, in place of one of like name. name is
-// in canonical form.
-func (c *call) setHeader(name, value string) {
+// setHeader gives the answer a header, in place of one of like name. The name
+// is in canonical form, the text is not empty.
+func (c *call) setHeader(name, text string) { c.put(header{name: name, text: text}) }
+
+// setNumber is setHeader for a whole number.
+func (c *call) setNumber(name string, n int64) { c.put(header{name: name, number: n}) }
+
+func (c *call) put(h header) {
 	for i := range c.headers {
-		if c.headers[i].name == name {
-			c.headers[i].value = value
+		if c.headers[i].name == h.name {
+			c.headers[i] = h
 			return
 		}
 	}
-	c.headers = append(c.headers, header{name, value})
+	c.headers = append(c.headers, h)
 }
 
 // standardHeaders sets what every answer has besides the constant headers.
 func (c *call) standardHeaders() {
-	c.headers = append(c.headers, header{"X-Request-Id", c.id}, header{"Content-Security-Policy", noContent}, header{"Cache-Control", "no-store"})
+	c.headers = append(c.headers, header{name: "X-Request-Id", text: c.id},
+		header{name: "Content-Security-Policy", text: noContent}, header{name: "Cache-Control", text: "no-store"})
 	if c.s.tls {
-		c.headers = append(c.headers, header{"Strict-Transport-Security", "max-age=31536000"})
+		c.headers = append(c.headers, header{name: "Strict-Transport-Security", text: "max-age=31536000"})
 	}
 }
 
@@ -62,27 +79,9 @@ func (c *call) rateHeaders(lc limiter.Context) {
 	if lc.Limit == 0 {
 		return
 	}
-	c.setHeader("X-Ratelimit-Limit", c.s.limitText.of(lc.Limit))
-	c.setHeader("X-Ratelimit-Remaining", strconv.FormatInt(lc.Remaining, 10))
-	c.setHeader("X-Ratelimit-Reset", c.s.resetText.of(lc.Reset))
-}
-
-// decimal remembers the last number it wrote: limits and resets are mostly the
-// same from one request to the next.
-type decimal struct{ last atomic.Pointer[numeral] }
-
-type numeral struct {
-	n    int64
-	text string
-}
-
-func (d *decimal) of(n int64) string {
-	if last := d.last.Load(); last != nil && last.n == n {
-		return last.text
-	}
-	text := strconv.FormatInt(n, 10)
-	d.last.Store(&numeral{n, text})
-	return text
+	c.setNumber("X-Ratelimit-Limit", lc.Limit)
+	c.setNumber("X-Ratelimit-Remaining", lc.Remaining)
+	c.setNumber("X-Ratelimit-Reset", lc.Reset)
 }
 
 // sendHeaders hands the headers to the connection, which puts them behind the
@@ -106,7 +105,7 @@ func (c *call) sendHeaders() {
 	all := slices.Concat(constant, c.headers)
 	values := make([]string, len(all))
 	for i := range all {
-		values[i] = all[i].value
+		values[i] = string(all[i].appendValue(nil))
 		h[all[i].name] = values[i : i+1 : i+1]
 	}
 }

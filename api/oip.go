@@ -88,7 +88,7 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer, 
 	mediaType := typeJSON
 	if header != inference.NoHeader {
 		mediaType = typeOctets
-		c.setHeader(headerLength, strconv.Itoa(header))
+		c.setNumber(headerLength, int64(header))
 	}
 	c.setHeader("Vary", "Accept-Encoding")
 	sent := out

@@ -65,8 +65,6 @@ type Server struct {
 	accessLog *accessLog
 
 	rates         *rates
-	limitText     decimal
-	resetText     decimal
 	proxies       proxies
 	budget        *budget // of bodies of predictions
 	reserve       *budget // of small bodies: whoever fills the other keeps nobody from signing in

@@ -265,7 +265,7 @@ func (s *Service) lead(ctx context.Context, who *auth.Principal, access *models.
 		s.log.Info("a batch gave no answer, its predictions run one by one", "model", access.Model.Name, "version", access.Version.Number,
 			"predictions", len(g.jobs), "cause", err)
 	}
-	return s.compute(ctx, who, access, e, j.in, j.want)
+	return s.compute(ctx, who, access, e, j.turn, j.in, j.want)
 }
 
 // dismiss sends those who have no answer to run alone.

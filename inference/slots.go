@@ -58,6 +58,7 @@ type terms struct {
 type turn struct {
 	terms
 	started time.Time     // set when granted
+	bounded timed         // the run's context, for who holds the turn
 	granted chan struct{} // closed when granted; nil when it did not wait
 
 	in         *turns // which list it is in; guarded by slots.mu
