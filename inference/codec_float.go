@@ -219,8 +219,7 @@ func shortest64(float uint64) (d uint64, k int) {
 		}
 		return s, k
 	}
-	// In the middle: to even, and up for a power of two, as strconv does.
-	if middle := 4*s + 2; v > middle || v == middle && (s&1 != 0 || closer) {
+	if middle := 4*s + 2; v > middle || v == middle && s&1 != 0 {
 		s++
 	}
 	return s, k
