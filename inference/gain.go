@@ -14,8 +14,8 @@ import (
 const (
 	measureFor    = 150 * time.Millisecond // no further round begins after it
 	measureAtMost = 200 * time.Millisecond
-	measureRounds = 200 // at most
-	fewestRounds  = 3   // of which a median says something
+	measureRounds = 40 // at most
+	fewestRounds  = 3  // of which a median says something
 	measureRows   = 16
 	measureSlow   = 4 // rows, where a single one takes slowRow
 	slowRow       = 4 * time.Millisecond
