@@ -215,6 +215,7 @@ func TestModelPolicies(t *testing.T) {
 	if view.DefaultVersion != 2 || view.Aliases["old"] != 1 || view.Serving.TimeoutMS != 5 || view.Description != "x" {
 		t.Errorf("%+v", view)
 	}
+	view = managedView{}
 	patch(`{"serving":{"max_batch":8,"instances":2,"queue":9}}`).is(200).decode(&view)
 	if view.Serving != (serving{MaxBatch: 8, Instances: 2, Queue: 9}) || !view.Versions[1].Batching.Active || !view.Versions[0].Batching.Possible {
 		t.Errorf("%+v, %+v", view.Serving, view.Versions[1].Batching)
