@@ -27,7 +27,7 @@ const (
 // inner dimensions of 1; other rows may behave otherwise. 0 says that it could
 // not be measured within measureAtMost.
 func (s *Service) gain(ctx context.Context, session Session, g *models.Graph) float64 {
-	t, err := s.slots.acquire(ctx, terms{lane: &s.trials}, false)
+	t, err := s.slots.acquire(ctx, terms{lane: &s.trials, now: time.Now()}, false)
 	if err != nil {
 		return 0
 	}

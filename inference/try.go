@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"modelgate/models"
 )
@@ -97,7 +98,7 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 	for i := range want {
 		want[i] = i
 	}
-	t, err := s.slots.acquire(ctx, terms{lane: &s.trials}, false)
+	t, err := s.slots.acquire(ctx, terms{lane: &s.trials, now: time.Now()}, false)
 	if err != nil {
 		return "", err
 	}
