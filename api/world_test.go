@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"modelgate/audit"
 	"modelgate/auth"
 	"modelgate/inference"
@@ -48,6 +50,7 @@ type world struct {
 	clock  *clock
 	memory *inference.Memory
 	fake   *inferencetest.Fake
+	seenBy *prometheus.Registry // of the rooms' metrics
 
 	admin string                                // access token
 	seen  func(method, path string, status int) // told of every answer, by route
@@ -92,7 +95,7 @@ func newWorld(t testing.TB, options ...option) *world {
 func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	t.Helper()
 	ctx := context.Background()
-	w := &world{t: t, dir: t.TempDir(), log: new(lockedBuffer), clock: newClock()}
+	w := &world{t: t, dir: t.TempDir(), log: new(lockedBuffer), clock: newClock(), seenBy: prometheus.NewRegistry()}
 	w.clock.at.Store(time.Now().UnixNano())
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
 	var err error
@@ -118,7 +121,7 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	w.models, err = models.New(ctx, models.Config{Store: w.db, Files: files, Guard: guard, Logger: log})
 	must("catalogue")
 	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: true, MaxBody: 1 << 20, MaxModel: 4 << 20,
-		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now}
+		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now, Metrics: w.seenBy}
 	for _, o := range options {
 		o(&authConfig, &cfg)
 	}
@@ -147,7 +150,7 @@ func (w *world) in(t testing.TB) *world {
 func (w *world) inference(real bool) *inference.Service {
 	w.memory = inference.NewMemory(64 << 20)
 	w.fake = inferencetest.NewFake(w.memory)
-	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2}
+	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.seenBy}
 	if real {
 		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
 		if err != nil {
