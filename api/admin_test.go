@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/url"
@@ -188,6 +189,7 @@ func TestNoSecretsWritten(t *testing.T) {
 	} {
 		check("the answer to "+got.what[:min(len(got.what), 20)], string(got.Body))
 	}
+	w.api.Close()
 	check("the log", w.log.String())
 	if !strings.Contains(w.log.String(), `"msg":"request"`) {
 		t.Error("there are no log lines to look at")
@@ -199,6 +201,7 @@ func TestLogLines(t *testing.T) {
 	w := newWorld(t, noLimits)
 	id, ada := w.user("ada")
 	got := w.get("/models/secret-name?secret-query=1", ada)
+	w.api.Close()
 	log := w.log.String()
 	i := strings.Index(log, got.Header.Get("X-Request-Id"))
 	if i < 0 {
@@ -206,6 +209,13 @@ func TestLogLines(t *testing.T) {
 	}
 	line := log[strings.LastIndexByte(log[:i], '\n')+1:]
 	line = line[:strings.IndexByte(line, '\n')]
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(line), &fields); err != nil {
+		t.Errorf("%v in %s", err, line)
+	}
+	if at, err := time.Parse(time.RFC3339Nano, fields["time"].(string)); err != nil || time.Since(at) > time.Minute {
+		t.Errorf("the time is %v (%v)", at, err)
+	}
 	for _, want := range []string{`"route":"/models/{name}"`, `"status":403`, `"user_id":"` + id + `"`, `"duration":`, `"method":"GET"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("the line lacks %s: %s", want, line)
@@ -214,8 +224,9 @@ func TestLogLines(t *testing.T) {
 	if strings.Contains(log, "secret-query") {
 		t.Error("a query is logged")
 	}
-	quiet := newWorld(t, noLimits, func(_ *auth.Config, c *Config) { c.AccessLog = false })
+	quiet := newWorld(t, noLimits, func(_ *auth.Config, c *Config) { c.AccessLog = nil })
 	quiet.get("/healthz", "").is(200)
+	quiet.api.Close()
 	if strings.Contains(quiet.log.String(), `"msg":"request"`) {
 		t.Error("access lines although they are off")
 	}

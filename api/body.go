@@ -67,7 +67,7 @@ func (s *shares) give(user string, n int64) {
 // declared length alone takes no memory.
 const (
 	smallestClass = 4 << 10
-	classes       = 7 // 4 KiB ... 16 MiB, each four times the one before; larger ones are not kept
+	classes       = 13 // 4 KiB ... 16 MiB, each twice the one before; larger ones are not kept
 	firstRead     = 64 << 10
 )
 
@@ -80,7 +80,7 @@ func classFor(n int64) int {
 		if n <= size {
 			return c
 		}
-		size *= 4
+		size *= 2
 	}
 	return -1
 }
@@ -100,7 +100,7 @@ func (b *body) grow(n, most int64) error {
 	class := classFor(n)
 	size := min(n, most)
 	if class >= 0 {
-		size = smallestClass << (2 * class)
+		size = smallestClass << class
 	}
 	if size > firstRead && !b.shares.take(b.user, size) {
 		return &fault{code: "unavailable", detail: "too many large requests of yours are being read; send fewer at once"}
@@ -222,7 +222,7 @@ func (c *call) readInto(b body, from io.Reader, length, limit int64) (body, erro
 			if pause := time.Now().Add(c.s.bodyGrace); pause.Before(pace) {
 				pace = pause
 			}
-			_ = c.control().SetReadDeadline(pace)
+			c.readUntil(pace)
 		}
 	}
 	c.bodyRead = true

@@ -12,12 +12,10 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
-	"github.com/ulule/limiter/v3"
 
 	"modelgate/api/oipgrpc"
 	"modelgate/auth"
@@ -62,14 +60,15 @@ type call struct {
 	s       *Server
 	rt      *route
 	gin     *gin.Context
+	conn    *conn // nil: over TLS, or HTTP/2
 	id      string
 	address string
 	who     auth.Principal
 	start   time.Time
 	path    string // as sent; for nothing but the style of errors
 	status  int
-	err     error      // what the answer refuses, for the log
-	values  *[4]string // of headers; outlives the call
+	err     error    // what the answer refuses, for the log
+	headers []header // of the answer; their memory is used again
 
 	bodyRead bool // to its end
 }
@@ -81,14 +80,15 @@ var calls = sync.Pool{New: func() any { return new(call) }}
 func (s *Server) serve(rt *route) gin.HandlerFunc {
 	return func(g *gin.Context) {
 		c := calls.Get().(*call)
-		*c = call{s: s, rt: rt, gin: g, id: newID(), start: time.Now(), path: g.Request.URL.Path, values: new([4]string)}
+		*c = call{s: s, rt: rt, gin: g, id: newID(), start: time.Now(), path: g.Request.URL.Path, headers: c.headers[:0]}
+		c.conn = connOf(g.Request)
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
 		defer c.finish()
 		if g.Request.ContentLength != 0 { // -1: chunks
 			// Also of a body that nobody will read: before it sends the answer,
 			// net/http waits for what is left of a small one.
-			_ = c.control().SetReadDeadline(c.start.Add(s.bodyGrace))
+			c.readUntil(c.start.Add(s.bodyGrace))
 		}
 		if c.err = c.admit(); c.err == nil {
 			c.err = rt.handle(c)
@@ -150,6 +150,24 @@ func (c *call) target() string {
 	return shorten(c.gin.Params[0].Value, 128)
 }
 
+// readUntil and writeUntil set the deadlines of the request's body and of its
+// answer. Where a connection has none, as in tests, there is nothing to hold.
+func (c *call) readUntil(t time.Time) {
+	if c.conn != nil {
+		_ = c.conn.SetReadDeadline(t)
+		return
+	}
+	_ = c.control().SetReadDeadline(t)
+}
+
+func (c *call) writeUntil(t time.Time) {
+	if c.conn != nil {
+		_ = c.conn.SetWriteDeadline(t)
+		return
+	}
+	_ = c.control().SetWriteDeadline(t)
+}
+
 func (c *call) control() *http.ResponseController { return http.NewResponseController(c.gin.Writer) }
 
 // bind reads a JSON body into v.
@@ -179,64 +197,8 @@ func (c *call) reply(v any) error {
 	return nil
 }
 
-// Header values that every answer shares. Nothing may be appended to them.
-var (
-	typeJSON    = []string{"application/json"}
-	nosniff     = []string{"nosniff"}
-	denyFrames  = []string{"DENY"}
-	zero        = []string{"0"}
-	noReferrer  = []string{"no-referrer"}
-	noContent   = []string{"default-src 'none'; frame-ancestors 'none'"}
-	noStore     = []string{"no-store"}
-	httpsAlways = []string{"max-age=31536000"}
-)
-
-func (c *call) standardHeaders() {
-	h := c.gin.Writer.Header()
-	c.values[0] = c.id
-	h["X-Request-Id"] = c.values[0:1:1]
-	h["X-Content-Type-Options"] = nosniff
-	h["X-Frame-Options"] = denyFrames
-	h["X-Xss-Protection"] = zero
-	h["Content-Security-Policy"] = noContent
-	h["Referrer-Policy"] = noReferrer
-	h["Cache-Control"] = noStore
-	if c.s.tls {
-		h["Strict-Transport-Security"] = httpsAlways
-	}
-}
-
-// rateHeaders tells how much of a rate is left. The zero Context tells nothing.
-func (c *call) rateHeaders(lc limiter.Context) {
-	if lc.Limit == 0 {
-		return
-	}
-	h := c.gin.Writer.Header()
-	c.values[1] = c.s.limitText.of(lc.Limit)
-	c.values[2] = strconv.FormatInt(lc.Remaining, 10)
-	c.values[3] = c.s.resetText.of(lc.Reset)
-	h["X-Ratelimit-Limit"] = c.values[1:2:2]
-	h["X-Ratelimit-Remaining"] = c.values[2:3:3]
-	h["X-Ratelimit-Reset"] = c.values[3:4:4]
-}
-
-// decimal remembers the last number it wrote: limits and resets are mostly the
-// same from one request to the next.
-type decimal struct{ last atomic.Pointer[numeral] }
-
-type numeral struct {
-	n    int64
-	text string
-}
-
-func (d *decimal) of(n int64) string {
-	if last := d.last.Load(); last != nil && last.n == n {
-		return last.text
-	}
-	text := strconv.FormatInt(n, 10)
-	d.last.Store(&numeral{n, text})
-	return text
-}
+// Media types of answers. Nothing may be appended to them.
+var typeJSON = []string{"application/json"}
 
 const (
 	// writeGrace is how long a client may take to read a small answer;
@@ -256,8 +218,9 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 		w.Header()["Content-Length"] = []string{strconv.Itoa(len(data))}
 	}
 	grace := c.s.writeGrace + time.Duration(len(data))*time.Second/slowestRead
-	_ = c.control().SetWriteDeadline(time.Now().Add(grace))
+	c.writeUntil(time.Now().Add(grace))
 	c.status = status
+	c.sendHeaders()
 	w.WriteHeader(status)
 	if len(data) == 0 {
 		w.WriteHeaderNow()
@@ -285,17 +248,17 @@ func (c *call) fail(err error) {
 	if oipRoute(c.path) && r.status == http.StatusUnprocessableEntity {
 		r.status = http.StatusBadRequest // the protocol has no 422
 	}
-	h := c.gin.Writer.Header()
 	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
-		h["Www-Authenticate"] = []string{challenge}
+		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {
-		h["Retry-After"] = []string{strconv.Itoa(r.retry)}
+		c.setNumber("Retry-After", int64(r.retry))
 	}
 	data, mediaType := r.body(c.path, c.id)
 	if c.unread(r) {
 		// Without this the server reads on before it answers, and then cuts.
 		_ = c.control().EnableFullDuplex()
+		h := c.gin.Writer.Header() // net/http acts on these
 		h["Connection"] = []string{"close"}
 		h["Content-Length"] = []string{strconv.Itoa(len(data))} // the answer must end before the reading does
 		defer c.discardBody()
@@ -334,7 +297,7 @@ func (c *call) discardBody() {
 		most = discardStranger
 	}
 	_ = c.control().Flush()
-	_ = c.control().SetReadDeadline(time.Now().Add(discardGrace))
+	c.readUntil(time.Now().Add(discardGrace))
 	_, _ = io.CopyN(io.Discard, r.Body, most)
 }
 
@@ -360,7 +323,8 @@ func (c *call) finish() {
 	d := time.Since(c.start)
 	c.rt.metrics.observe(r.Method, status, d)
 	c.log(status, d)
-	*c = call{}
+	clear(c.headers)
+	*c = call{headers: c.headers[:0]}
 	calls.Put(c)
 	if p != nil {
 		panic(p)
@@ -376,18 +340,13 @@ func (c *call) panicked(p any) {
 }
 
 // log writes what went wrong, and one line for the request. The attribute
-// "cause" holds what only the protected log may have. Paths, queries,
-// credentials and bodies are never logged.
+// "cause" holds what only the protected log may have.
 func (c *call) log(status int, d time.Duration) {
 	method := boundedMethod(c.gin.Request.Method)
 	if c.err != nil && status != statusLeft {
 		c.logRefusal(method, status)
 	}
-	if c.s.accessLog && c.s.log.Enabled(c.ctx(), slog.LevelInfo) {
-		c.s.log.LogAttrs(c.ctx(), slog.LevelInfo, "request", slog.String("request_id", c.id), slog.String("method", method),
-			slog.String("route", c.rt.Path), slog.Int("status", status), slog.Duration("duration", d),
-			slog.String("user_id", c.who.UserID))
-	}
+	c.s.accessLog.request(c.start.Add(d), c.id, method, c.rt.Path, status, d, c.who.UserID)
 }
 
 // logRefusal tells the operator of what is not the caller's doing; of the rest

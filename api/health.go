@@ -71,18 +71,15 @@ var openapiYAML []byte
 // and docsPage are made of constants, once.
 var openapiJSON = sync.OnceValues(func() ([]byte, error) { return yaml.YAMLToJSON(openapiYAML) })
 
-var briefly = []string{"public, max-age=300"}
-
 func (s *Server) serveOpenAPI(c *call) error {
-	c.gin.Writer.Header()["Cache-Control"] = briefly
+	c.setHeader("Cache-Control", briefly)
 	c.write(http.StatusOK, typeJSON, s.openapi)
 	return nil
 }
 
 func (s *Server) serveDocs(c *call) error {
-	h := c.gin.Writer.Header()
-	h["Cache-Control"] = briefly
-	h["Content-Security-Policy"] = s.docs.policy
+	c.setHeader("Cache-Control", briefly)
+	c.setHeader("Content-Security-Policy", s.docs.policy)
 	c.write(http.StatusOK, []string{"text/html; charset=utf-8"}, s.docs.page)
 	return nil
 }
@@ -94,7 +91,7 @@ var docsHTML string
 // element and nothing else.
 type docs struct {
 	page   []byte
-	policy []string
+	policy string
 }
 
 // operation is what the page shows of one.
@@ -175,6 +172,6 @@ var docsPage = sync.OnceValues(func() (docs, error) {
 	_, style, _ := strings.Cut(b.String(), "<style>")
 	style, _, _ = strings.Cut(style, "</style>")
 	hash := sha256.Sum256([]byte(style))
-	return docs{page: b.Bytes(), policy: []string{"default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
-		"'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}}, nil
+	return docs{page: b.Bytes(), policy: "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
+		"'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}, nil
 })

@@ -23,7 +23,7 @@ func (s *Server) token(c *call) error {
 	if form["scope"] != "" {
 		return &fault{code: "invalid_scope", detail: "there are no scopes here; what a token may do follows from the roles of its user"}
 	}
-	c.gin.Writer.Header()["Pragma"] = noCache
+	c.setHeader("Pragma", "no-cache")
 	var t tokens
 	switch grant := form["grant_type"]; {
 	case grant == "":
@@ -47,8 +47,6 @@ func (s *Server) token(c *call) error {
 	}
 	return c.reply(t)
 }
-
-var noCache = []string{"no-cache"}
 
 func (s *Server) passwordGrantTokens(c *call, form map[string]string) (tokens, error) {
 	for _, name := range []string{"username", "password"} {
@@ -146,7 +144,7 @@ func (s *Server) publishesKeys() bool {
 }
 
 func (s *Server) jwks(c *call) error {
-	c.gin.Writer.Header()["Cache-Control"] = briefly
+	c.setHeader("Cache-Control", briefly)
 	c.write(c.rt.status, typeJSON, bytes.Clone(s.auth.JWKS()))
 	return nil
 }

@@ -88,18 +88,18 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer, 
 	if err != nil {
 		return err
 	}
-	h, mediaType := c.gin.Writer.Header(), typeJSON
+	mediaType := typeJSON
 	if header != inference.NoHeader {
 		mediaType = typeOctets
-		h[headerLength] = []string{strconv.Itoa(header)}
+		c.setNumber(headerLength, int64(header))
 	}
-	h["Vary"] = []string{"Accept-Encoding"}
+	c.setHeader("Vary", "Accept-Encoding")
 	sent := out
 	if coding := wantedCoding(c.gin.Request); coding != "" {
 		if sent, err = compress(coding, out); err != nil {
 			return err
 		}
-		h["Content-Encoding"] = []string{coding}
+		c.setHeader("Content-Encoding", coding)
 	}
 	c.write(c.rt.status, mediaType, sent)
 	// As in predict.

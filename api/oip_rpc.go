@@ -222,7 +222,7 @@ func (s *Server) rpcStreamInfer(c *call) error {
 			return err
 		}
 	}
-	_ = c.control().SetWriteDeadline(time.Now().Add(s.writeGrace))
+	c.writeUntil(time.Now().Add(s.writeGrace))
 	c.begin()
 	c.gin.Writer.Flush()
 	for {
@@ -234,7 +234,7 @@ func (s *Server) rpcStreamInfer(c *call) error {
 		if err != nil {
 			return err
 		}
-		_ = c.control().SetReadDeadline(time.Now().Add(s.bodyGrace))
+		c.readUntil(time.Now().Add(s.bodyGrace))
 		if err := c.identify(); err != nil {
 			return err
 		}
@@ -250,11 +250,11 @@ func (s *Server) rpcStreamInfer(c *call) error {
 // nextPrefix waits for the next message of a stream: not for ever, and not
 // when the server is closing.
 func (c *call) nextPrefix() (oipgrpc.Prefix, error) {
-	_ = c.control().SetReadDeadline(time.Now().Add(rpcIdle))
+	c.readUntil(time.Now().Add(rpcIdle))
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(c.s.rpcs.closing, func() {
 		defer close(interrupted)
-		_ = c.control().SetReadDeadline(time.Unix(1, 0))
+		c.readUntil(time.Unix(1, 0))
 	})
 	p, err := oipgrpc.ReadPrefix(c.gin.Request.Body)
 	if !stop() {
@@ -284,7 +284,7 @@ func (c *call) streamed(p oipgrpc.Prefix) ([]byte, error) {
 	if err != nil {
 		return c.inStream(err, "", left, err)
 	}
-	_ = c.control().SetReadDeadline(time.Time{}) // a long run is no slow client
+	c.readUntil(time.Time{}) // a long run is no slow client
 	run := inferring{call: c}
 	result, version, err := run.predict(b.data)
 	if err != nil {
@@ -312,7 +312,7 @@ func (c *call) inStream(err error, id string, left *io.LimitedReader, reading er
 		if left.N > c.s.maxBody {
 			return nil, err
 		}
-		_ = c.control().SetReadDeadline(time.Now().Add(c.s.bodyGrace + time.Duration(left.N)*time.Second/slowestBody))
+		c.readUntil(time.Now().Add(c.s.bodyGrace + time.Duration(left.N)*time.Second/slowestBody))
 		if _, err := io.Copy(io.Discard, left); err != nil || left.N > 0 {
 			return nil, stopped(cmp.Or(err, io.ErrUnexpectedEOF))
 		}

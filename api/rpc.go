@@ -212,6 +212,7 @@ var (
 
 // begin sends, or lets wait for more, the headers of an answer.
 func (c *call) begin() {
+	c.sendHeaders()
 	c.gin.Writer.Header()["Content-Type"] = typeRPC
 	c.gin.Writer.WriteHeader(http.StatusOK)
 	c.gin.Writer.WriteHeaderNow()
@@ -221,7 +222,7 @@ func (c *call) begin() {
 func (c *call) send(frame []byte, compressed bool) {
 	oipgrpc.PutPrefix(frame, compressed)
 	grace := c.s.writeGrace + time.Duration(len(frame))*time.Second/slowestRead
-	_ = c.control().SetWriteDeadline(time.Now().Add(grace))
+	c.writeUntil(time.Now().Add(grace))
 	_, _ = c.gin.Writer.Write(frame) // a client that left hears nothing
 }
 
@@ -247,7 +248,7 @@ func (c *call) failRPC(r refusal) {
 		h[retry] = []string{strconv.Itoa(r.retry)}
 	}
 	if !c.gin.Writer.Written() {
-		_ = c.control().SetWriteDeadline(time.Now().Add(c.s.writeGrace))
+		c.writeUntil(time.Now().Add(c.s.writeGrace))
 		c.begin()
 	}
 	h[statusKey] = []string{strconv.Itoa(int(r.rpc))}

@@ -110,11 +110,11 @@ func (s *Server) rpcWatch(c *call) error {
 // rpcReflection answers a few questions about what is described here. Its
 // stream is short: whose token is revoked learns nothing anew on an old one.
 func (s *Server) rpcReflection(c *call) error {
-	_ = c.control().SetWriteDeadline(time.Now().Add(s.writeGrace))
+	c.writeUntil(time.Now().Add(s.writeGrace))
 	c.begin()
 	c.gin.Writer.Flush()
 	for range reflections {
-		_ = c.control().SetReadDeadline(time.Now().Add(reflectIdle))
+		c.readUntil(time.Now().Add(reflectIdle))
 		p, err := oipgrpc.ReadPrefix(c.gin.Request.Body)
 		if err == io.EOF {
 			c.succeed()

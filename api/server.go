@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -30,7 +31,7 @@ type Config struct {
 
 	Metrics   *prometheus.Registry // shown under /admin/metrics; nil: a new one
 	Logger    *slog.Logger         // "cause" attributes are for a protected log only; nil: none
-	AccessLog bool                 // one line for each request
+	AccessLog io.Writer            // gets one JSON line for each request, many at a time; nil: none
 
 	Limits         Limits
 	Store          limiter.Store // of rates; nil: NewSliding
@@ -61,11 +62,9 @@ type Server struct {
 	gatherer  *prometheus.Registry
 	metrics   *metrics
 	log       *slog.Logger
-	accessLog bool
+	accessLog *accessLog
 
 	rates         *rates
-	limitText     decimal
-	resetText     decimal
 	proxies       proxies
 	budget        *budget // of bodies of predictions
 	reserve       *budget // of small bodies: whoever fills the other keeps nobody from signing in
@@ -94,7 +93,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		auth: cfg.Auth, guard: cfg.Guard, catalog: cfg.Catalog, inference: cfg.Inference, audit: cfg.Audit,
-		gatherer: cfg.Metrics, log: cfg.Logger, accessLog: cfg.AccessLog,
+		gatherer: cfg.Metrics, log: cfg.Logger, accessLog: newAccessLog(cfg.AccessLog),
 		maxBody: or(cfg.MaxBody, 32<<20), maxModel: or(cfg.MaxModel, 512<<20),
 		bodyGrace: or(cfg.BodyGrace, bodyGrace), writeGrace: or(cfg.WriteGrace, writeGrace),
 		issuer: cfg.Issuer, passwordGrant: cfg.PasswordGrant, tls: cfg.TLS, version: cfg.Version, ready: cfg.Ready,
@@ -176,6 +175,10 @@ func (s *Server) build() error {
 // answers; its http.Server should bound the rest, as ReadHeaderTimeout and
 // IdleTimeout do.
 func (s *Server) Handler() http.Handler { return s.engine }
+
+// Close writes the lines of the access log that still wait. It is called when
+// the last request has been answered.
+func (s *Server) Close() { s.accessLog.flush() }
 
 // Access says who may call a route at all.
 type Access string

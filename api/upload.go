@@ -59,7 +59,8 @@ func (s *Server) upload(c *call) (published, error) {
 		return published{}, err
 	}
 	return published{Name: m.Name, Version: v.Number, Digest: digest(v), State: v.State,
-		Inputs: tensorsOf(v.Signature.Inputs), Outputs: tensorsOf(v.Signature.Outputs)}, nil
+		Inputs: tensorsOf(v.Signature.Inputs), Outputs: tensorsOf(v.Signature.Outputs),
+		Batching: batchingOf(m, v)}, nil
 }
 
 // readParts walks the parts. The staged file is returned also with an error.
@@ -129,7 +130,7 @@ func (s *steady) Read(p []byte) (int, error) {
 		if last := s.start.Add(uploadMost); last.Before(end) {
 			end = last
 		}
-		_ = s.c.control().SetReadDeadline(end)
+		s.c.readUntil(end)
 	}
 	n, err := s.r.Read(p)
 	if err != nil && s.err == nil {

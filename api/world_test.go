@@ -38,19 +38,19 @@ const (
 // an audit log, a keyring, model files, and ONNX Runtime where a test runs
 // models.
 type world struct {
-	t      testing.TB
-	dir    string
-	api    *Server
-	http   *httptest.Server
-	auth   *auth.Service
-	db     *store.DB
-	audit  *audit.Log
-	models *models.Catalog
-	log    *lockedBuffer
-	clock  *clock
-	memory *inference.Memory
-	fake   *inferencetest.Fake
-	seenBy *prometheus.Registry // of the rooms' metrics
+	t       testing.TB
+	dir     string
+	api     *Server
+	http    *httptest.Server
+	auth    *auth.Service
+	db      *store.DB
+	audit   *audit.Log
+	models  *models.Catalog
+	log     *lockedBuffer
+	metrics *prometheus.Registry
+	clock   *clock
+	memory  *inference.Memory
+	fake    *inferencetest.Fake
 
 	admin string                                // access token
 	seen  func(method, path string, status int) // told of every answer, by route
@@ -95,7 +95,7 @@ func newWorld(t testing.TB, options ...option) *world {
 func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	t.Helper()
 	ctx := context.Background()
-	w := &world{t: t, dir: t.TempDir(), log: new(lockedBuffer), clock: newClock(), seenBy: prometheus.NewRegistry()}
+	w := &world{t: t, dir: t.TempDir(), log: new(lockedBuffer), clock: newClock()}
 	w.clock.at.Store(time.Now().UnixNano())
 	log := slog.New(slog.NewJSONHandler(w.log, nil))
 	var err error
@@ -120,8 +120,8 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	must("files")
 	w.models, err = models.New(ctx, models.Config{Store: w.db, Files: files, Guard: guard, Logger: log})
 	must("catalogue")
-	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: true, MaxBody: 1 << 20, MaxModel: 4 << 20,
-		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now, Metrics: w.seenBy}
+	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: w.log, MaxBody: 1 << 20, MaxModel: 4 << 20,
+		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now}
 	for _, o := range options {
 		o(&authConfig, &cfg)
 	}
@@ -130,7 +130,8 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	_, _, err = w.auth.EnsureAdmin(ctx, adminPassword)
 	must("first administrator")
 	cfg.Auth = w.auth
-	cfg.Inference = w.inference(real)
+	w.metrics = prometheus.NewRegistry()
+	cfg.Metrics, cfg.Inference = w.metrics, w.inference(real)
 	w.api, err = New(cfg)
 	must("api")
 	w.serve()
@@ -150,7 +151,7 @@ func (w *world) in(t testing.TB) *world {
 func (w *world) inference(real bool) *inference.Service {
 	w.memory = inference.NewMemory(64 << 20)
 	w.fake = inferencetest.NewFake(w.memory)
-	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.seenBy}
+	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.metrics}
 	if real {
 		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
 		if err != nil {
@@ -172,6 +173,7 @@ func (w *world) inference(real bool) *inference.Service {
 func (w *world) serve() {
 	w.http = httptest.NewUnstartedServer(w.api.Handler())
 	w.http.Config.ReadHeaderTimeout = 5 * time.Second
+	w.http.Listener, w.http.Config.ConnContext = Listener(w.http.Listener), Connected
 	w.http.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	w.http.Start()
 	w.t.Cleanup(w.http.Close)

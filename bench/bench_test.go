@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"io"
 	"net"
@@ -120,43 +121,75 @@ func TestBetween(t *testing.T) {
 	}
 }
 
-// TestReport computes the ratios of made-up rounds.
+// TestReport computes the rows of made-up rounds.
 func TestReport(t *testing.T) {
-	r := report{Models: measured[:1]}
-	for _, cpu := range []float64{0.2, 0.3, 0.1} {
+	tinyOne, denseOne := measured[0], measured[2]
+	r := report{Models: []model{tinyOne, denseOne, measured[3]}, Missing: map[string]string{measured[3].name: "too new"},
+		Growths: []growing{{"users", "stored users", []int{1, 1000000}}}}
+	for i, cpu := range []float64{0.14, 0.3, 0.1} {
 		r.Rounds = append(r.Rounds, round{
-			{"hello", "iris", crowd}: {Requests: 1000, Seconds: 1, CPU: 0.1},
-			{"gate", "iris", crowd}:  {Requests: 1000, Seconds: 1, CPU: cpu},
-			{"quiet", "iris", crowd}: {Requests: 2000, Seconds: 1, CPU: 0.3},
-			{"raw", "iris", 0}:       {Requests: 1000, Seconds: 1, CPU: 0.1, Version: "9.9"},
+			{"hello", tinyOne.name, crowd}: {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"gate", tinyOne.name, crowd}:  {Requests: 1000, Seconds: 1, CPU: cpu, Mallocs: 40000},
+			{"quiet", tinyOne.name, crowd}: {Requests: 2000, Seconds: 1, CPU: 0.3},
+			{"bare", tinyOne.name, crowd}:  {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"cost", tinyOne.name, 0}:      {Requests: 1000, Seconds: 0.0005, CPU: 0.0005},
+			{"raw", tinyOne.name, 0}:       {Requests: 1000, Seconds: 1, CPU: 0.1, Version: "9.9"},
+			{"raw", denseOne.name, 0}:      {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"gate", denseOne.name, crowd}: {Requests: 500, Seconds: 1, CPU: 0.1},
+			{"users", "1", crowd}:          {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"users", "1000000", crowd}:    {Requests: 1000, Seconds: 1, CPU: 0.1 + float64(i)/1000},
 		})
 	}
 	text := r.markdown()
-	for _, want := range []string{"gin hello's | 2.00 (1.00 to 3.00) | <= 1.45", "without the access log | 1.50 (1.50 to 1.50)",
-		"ONNX Runtime 9.9; 3 rounds", "allocations per tiny request | not measured yet"} {
+	for _, want := range []string{
+		"64 clients, JSON: CPU per request / gin hello's | 1.40 (1.00 to 3.00) | <= 1.45 | holds, not in every round |",
+		"JSON, without the access log: CPU per request / gin hello's | 1.50 (1.50 to 1.50) |  |  |",
+		"gRPC: CPU per request / gin hello's | not measured: the server has no --grpc-listen |",
+		"their parts in a row | 0.500 (0.500 to 0.500) | <= 2 | holds |",
+		"access log apart: CPU us per request | 50.0 (50.0 to 50.0) |",
+		"allocations per tiny request, JSON | 40.0 (40.0 to 40.0) | <= 31 | falls short |",
+		"dense MLP, 6 MB, 64 clients, JSON: requests/s / raw runs/s | 0.500 (0.500 to 0.500) |",
+		"batched, 64 clients, JSON: requests/s / raw runs/s | not measured: too new | >= 1.1 | |",
+		"stored users: 1,000,000 / 1 | 1.01 (1.00 to 1.02) | <= 1.1 | holds |",
+		"ONNX Runtime 9.9; 3 rounds", "worker against in-process, tiny model: CPU per request | not measured", "(benchmarks/growth.svg)",
+		"| modelgate, JSON, MLP 4-16-3 | 64 | 1000 (1000 to 1000) |",
+	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	drawings := r.drawings()
+	if len(drawings) != 3 {
+		t.Errorf("there are %d plots, not one for each family that was measured", len(drawings))
+	}
+	for _, d := range drawings {
+		if err := xml.Unmarshal([]byte(d.svg), new(struct{ XMLName xml.Name })); err != nil || !strings.Contains(d.svg, "whisker") {
+			t.Errorf("%s: %v", d.name, err)
 		}
 	}
 }
 
 // TestMeasure runs the whole for one model with the real program: that all of
-// its children work together, and that the document gets the table.
+// its children work together, and that the document gets its table and plots.
 func TestMeasure(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and runs three servers")
+		t.Skip("builds and runs eight servers")
 	}
 	if _, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB")); err != nil {
 		t.Skip("ONNX Runtime is missing; make test fetches it: ", err)
 	}
 	folder := t.TempDir()
 	t.Chdir("..")
-	s := settings{only: "iris", rounds: 2, warmup: 10 * time.Millisecond, duration: 100 * time.Millisecond,
-		program: filepath.Join(folder, "modelgate"), hello: filepath.Join(folder, "hello"), docs: filepath.Join(folder, "doc.md")}
-	for path, source := range map[string]string{s.program: "./cmd/modelgate", s.hello: "./bench/testdata/hello"} {
-		if out, err := exec.Command("go", "build", "-o", path, source).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
+	program := func(name string) string { return filepath.Join(folder, name) }
+	s := settings{only: "iris", families: []string{growth}, quick: true, rounds: 1, warmup: 10 * time.Millisecond, duration: 100 * time.Millisecond,
+		program: program("modelgate"), hello: program("hello"), bare: program("bare"), fill: program("fill"), docs: program("doc.md")}
+	build := exec.Command("go", "build", "-o", folder, "./cmd/modelgate", "./bench/testdata/hello", "./bench/testdata/bare", "./bench/testdata/fill")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var err error
+	if s.cost, err = os.Executable(); err != nil { // this binary has the benchmark
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(s.docs, []byte("before\n"+beginMark+"\n"+endMark+"\nafter\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -168,9 +201,20 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"before", "after", "2 rounds", "| modelgate, iris", "| ONNX Runtime alone, iris", "| gin hello world"} {
+	wanted := []string{"before", "after", "1 rounds", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
+		"| ONNX Runtime alone, iris", "| the parts of the gate in a row | - | ",
+		"| gin hello world", "registered models: 100 / 1 |", "stored users: 10,000 / 1 |", "connections besides: 500 / 0 |"}
+	if speaksGRPC(t.Context(), s.program) {
+		wanted = append(wanted, "| modelgate, gRPC, iris")
+	}
+	for _, want := range wanted {
 		if !strings.Contains(string(written), want) {
 			t.Errorf("%q is missing in\n%s", want, written)
+		}
+	}
+	for _, name := range []string{tiny, growth} {
+		if _, err := os.Stat(filepath.Join(folder, plotFolder, name+".svg")); err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -185,6 +229,20 @@ func TestServerThatEnds(t *testing.T) {
 	l.Close()
 	_, err = launch(t.Context(), address, filepath.Join(t.TempDir(), "out"), "/", exec.Command("sh", "-c", "echo no port; exit 3"))
 	if err == nil || !strings.Contains(err.Error(), "no port") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestDeaths: a server that ended during a measurement explains its failure.
+func TestDeaths(t *testing.T) {
+	output := filepath.Join(t.TempDir(), "out")
+	if err := os.WriteFile(output, []byte(`{"msg":"request","path":"/"}`+"\nout of memory\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ended, alive := make(chan struct{}), make(chan struct{})
+	close(ended)
+	err := deaths([]*server{{cmd: exec.Command("true"), output: output, done: ended}, {cmd: exec.Command("false"), done: alive}})
+	if err == nil || !strings.HasSuffix(err.Error(), ": out of memory") || strings.Contains(err.Error(), "false") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -9,31 +9,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
-// model is one that is measured.
-type model struct {
-	name  string // as published, and as the file is called
-	title string
-	input string  // public name of its one input
-	shape []int64 // of one row
-	tiny  bool    // compared with the yardstick; others with the raw runtime
-}
-
-var measured = []model{
-	{"iris", "iris (logistic regression)", "X", []int64{1, 4}, true},
-	{"mlp_tiny", "MLP 4-16-3", "x", []int64{1, 4}, true},
-	{"mlp_dense", "dense MLP, 6 MB", "x", []int64{1, 256}, false},
-	{"squeezenet", "SqueezeNet", "x", []int64{1, 3, 224, 224}, false},
-}
-
-// crowd is the load of most rows; alone is one client.
-const crowd, alone = 64, 1
-
-// key names a measurement within a round. The servers are "hello", "gate",
-// "quiet" (the gate without its access log) and "raw".
+// key names a measurement within a round. The servers are "hello" and "bare"
+// (the yardsticks), "raw" (no server), "gate" (modelgate, POST /predict),
+// "binary" (modelgate, Open Inference Protocol over REST, binary both ways),
+// "grpc" (the same protocol over gRPC), "quiet" (gate without its access log),
+// "cost" (the benchmark of the gate's parts), and what grows, whose model is
+// its number.
 type key struct {
 	server, model string
 	clients       int
@@ -42,43 +26,57 @@ type key struct {
 // round holds what was measured one right after the other.
 type round map[key]Result
 
-// measure runs all rounds. All servers live from the first to the last, and
+// step is one measurement of a round.
+type step struct {
+	key key
+	run func(context.Context) (Result, error)
+}
+
+// bench is a run: servers that live from the first round to the last, of which
 // only one is under load at any time.
-func measure(ctx context.Context, s settings) (*report, error) {
+type bench struct {
+	s       settings
+	r       *report
+	folder  string
+	servers []*server
+	hello   *server
+	bare    *server
+	gate    *server
+	quiet   *server
+}
+
+// say tells how far the run has come.
+func (b *bench) say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: %4.0f s: %s\n", time.Since(b.r.Begun).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// measure runs all rounds.
+func measure(ctx context.Context, s settings) (r *report, err error) {
 	folder, err := os.MkdirTemp("", "modelgate-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	r := &report{Begun: time.Now(), Load: loadAverage()}
-	for _, m := range measured {
-		if s.only == "" || s.only == m.name {
-			r.Models = append(r.Models, m)
-		}
+	r = &report{Begun: time.Now(), Load: loadAverage(), Missing: map[string]string{}}
+	if r.Models, err = s.chosen(); err != nil {
+		return nil, err
 	}
-	if len(r.Models) == 0 {
-		return nil, fmt.Errorf("no model is called %q", s.only)
+	if s.grows() {
+		r.Growths = s.growths()
 	}
-	hello, err := startHello(ctx, s.hello)
+	b := &bench{s: s, r: r, folder: folder}
+	defer func() { stopAll(b.servers) }()
+	steps, err := b.prepare(ctx)
 	if err != nil {
 		return nil, err
 	}
-	defer hello.stop()
-	gate, err := startGate(ctx, s, filepath.Join(folder, "gate"), r.Models, "--access-log")
-	if err != nil {
-		return nil, err
-	}
-	defer gate.stop()
-	quiet, err := startGate(ctx, s, filepath.Join(folder, "quiet"), r.Models[:1], "--no-access-log")
-	if err != nil {
-		return nil, err
-	}
-	defer quiet.stop()
 	for i := range s.rounds {
-		fmt.Fprintf(os.Stderr, "bench: round %d of %d\n", i+1, s.rounds)
 		one := round{}
-		if err := one.run(ctx, s, r.Models, hello, gate, quiet); err != nil {
-			return nil, err
+		for j, step := range steps {
+			b.say("round %d of %d, %d of %d: %s", i+1, s.rounds, j+1, len(steps), r.title(step.key))
+			if one[step.key], err = step.run(ctx); err != nil {
+				return nil, errors.Join(fmt.Errorf("%s, %d clients: %w", r.title(step.key), step.key.clients, err), deaths(b.servers))
+			}
 		}
 		r.Rounds = append(r.Rounds, one)
 	}
@@ -86,80 +84,105 @@ func measure(ctx context.Context, s settings) (*report, error) {
 	return r, nil
 }
 
-// run is one round. What is divided by each other is measured in neighbouring
-// moments.
-func (r round) run(ctx context.Context, s settings, models []model, hello, gate, quiet *server) (err error) {
-	under := func(k key, at *server, request []byte) {
+// prepare starts the servers and returns what each round measures. What is
+// divided by each other is measured in neighbouring moments.
+func (b *bench) prepare(ctx context.Context) (steps []step, err error) {
+	b.say("starting the servers and publishing the models")
+	keep := func(at *server, err error) (*server, error) {
 		if err == nil {
-			r[k], err = loadChild(ctx, plan{Address: at.address, PID: at.pid(), Request: request,
-				Clients: k.clients, Warmup: s.warmup, Duration: s.duration})
-			if err != nil {
-				err = fmt.Errorf("%s, %s, %d clients: %w", k.server, k.model, k.clients, err)
+			b.servers = append(b.servers, at)
+		}
+		return at, err
+	}
+	if b.hello, err = keep(startYardstick(ctx, filepath.Join(b.folder, "hello.log"), b.s.hello)); err != nil {
+		return nil, err
+	}
+	if len(b.r.Models) > 0 {
+		if b.gate, err = keep(startGate(ctx, b.s, filepath.Join(b.folder, "gate"), b.r.Models, "--access-log")); err != nil {
+			return nil, err
+		}
+		b.r.Missing = b.gate.missing
+	}
+	for i, m := range b.r.Models {
+		if i == 0 && m.family == tiny {
+			if b.bare, err = keep(startYardstick(ctx, filepath.Join(b.folder, "bare.log"), b.s.bare, b.s.fileOf(m))); err != nil {
+				return nil, err
+			}
+			if b.quiet, err = keep(startGate(ctx, b.s, filepath.Join(b.folder, "quiet"), []model{m}, "--no-access-log")); err != nil {
+				return nil, err
 			}
 		}
+		if b.r.Missing[m.name] == "" {
+			steps = append(steps, b.modelSteps(m, i == 0)...)
+		}
 	}
-	for i, m := range models {
-		file := s.fileOf(m)
-		if m.tiny {
-			under(key{"hello", m.name, crowd}, hello, get(hello.address))
+	if b.s.grows() {
+		more, err := b.growthSteps(ctx)
+		if err != nil {
+			return nil, err
 		}
-		under(key{"gate", m.name, crowd}, gate, predict(gate, m))
-		if i == 0 {
-			under(key{"quiet", m.name, crowd}, quiet, predict(quiet, m))
-		}
-		if err == nil {
-			r[key{"raw", m.name, 0}], err = childResult(ctx, nil, "raw", file, s.warmup.String(), s.duration.String())
-		}
-		if m.tiny {
-			under(key{"hello", m.name, alone}, hello, get(hello.address))
-		}
-		under(key{"gate", m.name, alone}, gate, predict(gate, m))
+		steps = append(steps, more...)
 	}
-	return err
+	return steps, nil
 }
 
-// fileOf is where a model lies: iris with the test data, the others where the
-// script put them.
-func (s settings) fileOf(m model) string {
-	if m.name == "iris" {
-		return filepath.Join("testdata", "iris.onnx")
+// modelSteps are what is measured of one model. The first tiny one is measured
+// in every way there is.
+func (b *bench) modelSteps(m model, first bool) (steps []step) {
+	add := func(k key, p plan) {
+		steps = append(steps, step{k, func(ctx context.Context) (Result, error) { return loadChild(ctx, p) }})
 	}
-	return filepath.Join(s.models, m.name+".onnx")
-}
-
-func get(address string) []byte {
-	return []byte("GET / HTTP/1.1\r\nHost: " + address + "\r\n\r\n")
-}
-
-// predict is one row of JSON with a token.
-func predict(s *server, m model) []byte {
-	body := fmt.Appendf(nil, `{"model":%q,"inputs":{%q:`, m.name, m.input)
-	n := int64(1)
-	for _, d := range m.shape {
-		n *= d
+	counted := b.counted
+	if m.family == networks {
+		// So few requests that other allocations of the process would show.
+		counted = func(p plan) plan { return p }
 	}
-	numbers := values(n)
-	body = append(nested(body, m.shape, &numbers), "}}"...)
-	head := fmt.Sprintf("POST /predict HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n", s.address, s.token, len(body))
-	return append([]byte(head), body...)
-}
-
-// nested writes the next of the numbers as arrays of that shape.
-func nested(b []byte, shape []int64, numbers *[]float32) []byte {
-	if len(shape) == 0 {
-		b = strconv.AppendFloat(b, float64((*numbers)[0]), 'g', -1, 32)
-		*numbers = (*numbers)[1:]
-		return b
-	}
-	b = append(b, '[')
-	for i := range shape[0] {
-		if i > 0 {
-			b = append(b, ',')
+	call := func(clients int) {
+		add(key{"gate", m.name, clients}, counted(b.plan(b.gate, predict(b.gate, m), clients)))
+		if m.family == tiny && first && clients > alone {
+			add(key{"quiet", m.name, clients}, b.plan(b.quiet, predict(b.quiet, m), clients))
+			add(key{"bare", m.name, clients}, b.plan(b.bare, predict(b.bare, m), clients))
 		}
-		b = nested(b, shape[1:], numbers)
+		if m.family == tiny && !first {
+			return
+		}
+		add(key{"binary", m.name, clients}, counted(b.plan(b.gate, infer(b.gate, m), clients)))
+		if b.gate.grpc != "" {
+			p := counted(b.plan(b.gate, inferMessage(m), clients))
+			p.Address, p.GRPC, p.Token = b.gate.grpc, true, b.gate.token
+			add(key{"grpc", m.name, clients}, p)
+		}
 	}
-	return append(b, ']')
+	if m.family == tiny {
+		add(key{"hello", m.name, crowd}, b.plan(b.hello, get(b.hello.address), crowd))
+	}
+	if m.maxBatch == 0 {
+		steps = append(steps, step{key{"raw", m.name, 0}, func(ctx context.Context) (Result, error) {
+			return childResult(ctx, nil, "raw", b.s.fileOf(m), b.s.warmup.String(), b.s.duration.String())
+		}})
+	}
+	call(m.clients())
+	if m.family == tiny && first {
+		if b.s.cost != "" {
+			steps = append(steps, step{key{"cost", m.name, 0}, b.costOfGate})
+		}
+		add(key{"hello", m.name, alone}, b.plan(b.hello, get(b.hello.address), alone))
+		call(alone)
+	}
+	if m.family == dense {
+		add(key{"gate", m.name, alone}, b.plan(b.gate, predict(b.gate, m), alone))
+	}
+	return steps
+}
+
+func (b *bench) plan(at *server, request []byte, clients int) plan {
+	return plan{Address: at.address, PID: at.pid(), Request: request, Clients: clients, Warmup: b.s.warmup, Duration: b.s.duration}
+}
+
+// counted has the gate's allocations counted.
+func (b *bench) counted(p plan) plan {
+	p.Metrics, p.Reader = "http://"+b.gate.address+"/admin/metrics", b.gate.admin
+	return p
 }
 
 // loadChild runs the load generator in a process of its own.

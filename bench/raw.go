@@ -2,10 +2,8 @@ package main
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"math"
-	"math/rand/v2"
+	"fmt"
 	"os"
 	"runtime"
 	"sync"
@@ -14,20 +12,10 @@ import (
 
 	"modelgate/inference"
 	"modelgate/inference/ort"
+	"modelgate/models"
 )
 
-// values are the n numbers that every model gets, here and over HTTP: float32
-// in [0, 1), always the same, with as many digits as real data has.
-func values(n int64) []float32 {
-	random := rand.New(rand.NewPCG(7, 7))
-	list := make([]float32, n)
-	for i := range list {
-		list[i] = random.Float32()
-	}
-	return list
-}
-
-// raw runs a model of one float32 input in this process, one row at a time, on
+// raw runs a model of one input, of float32 or int64, in this process, one row at a time, on
 // as many goroutines as there are cores, without any server around it.
 func raw(path string, warmup, duration time.Duration) (result Result, err error) {
 	library, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
@@ -95,9 +83,12 @@ func repeat(session inference.Session, mem *inference.Memory, end time.Time) (n 
 		return 0, err
 	}
 	defer in.Release()
-	for i, f := range values(int64(in.Len())) {
-		binary.LittleEndian.PutUint32(in.Data[4*i:], math.Float32bits(f))
+	// The same row as over HTTP.
+	row := model{shape: shape, ids: graph.Inputs[0].Type == models.Int64}.bytes()
+	if len(row) != len(in.Data) {
+		return 0, fmt.Errorf("the model's input has %d bytes, not %d: neither float32 nor int64", len(in.Data), len(row))
 	}
+	copy(in.Data, row)
 	want := make([]int, len(graph.Outputs))
 	for i := range want {
 		want[i] = i

@@ -7,62 +7,20 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // report is all that was measured.
 type report struct {
-	Begun  time.Time
-	Took   time.Duration
-	Load   string // the machine's load average before the first round
-	Models []model
-	Rounds []round
-}
-
-// notYet are the rows of the table of targets that nothing here measures.
-var notYet = []struct{ what, target string }{
-	{"MobileNetV2 or SqueezeNet, binary body: raw CPU / served CPU", ">= 0.88"},
-	{"ResNet-50, binary and JSON body: raw CPU / served CPU", ">= 0.95 and 0.88"},
-	{"added cost of authentication, authorisation, limit and audit", "<= 2 us"},
-	{"sandboxed worker against in-process, tiny model: CPU per request", "<= 1.10"},
-	{"allocations per tiny request", "<= 31"},
-	{"cost per request with 1,000 models, 1,000,000 users, 10,000 connections / with one", "1"},
-}
-
-// row is a ratio and what is asked of it.
-type row struct {
-	what, target string
-	of           func(round) float64
-}
-
-// rows are the ratios of what was measured.
-func (r *report) rows() []row {
-	var all []row
-	for i, m := range r.Models {
-		gate, raw := key{"gate", m.name, crowd}, key{"raw", m.name, 0}
-		if m.tiny {
-			hello := key{"hello", m.name, crowd}
-			all = append(all, row{m.title + ", 64 clients: CPU per request / gin hello's", "<= 1.45",
-				func(r round) float64 { return r[gate].CPUPerThousand() / r[hello].CPUPerThousand() }})
-			if i == 0 {
-				quiet := key{"quiet", m.name, crowd}
-				all = append(all, row{"the same without the access log", "<= 1.45",
-					func(r round) float64 { return r[quiet].CPUPerThousand() / r[hello].CPUPerThousand() }})
-			}
-			continue
-		}
-		throughput, cpu := "", ">= 0.46"
-		if m.name == "mlp_dense" {
-			throughput, cpu = ">= 1.1", ""
-		}
-		all = append(all,
-			row{m.title + ", JSON body, 64 clients: requests/s / raw runs/s", throughput,
-				func(r round) float64 { return r[gate].PerSecond() / r[raw].PerSecond() }},
-			row{m.title + ", JSON body, 64 clients: raw CPU / served CPU", cpu,
-				func(r round) float64 { return r[raw].CPUPerThousand() / r[gate].CPUPerThousand() }})
-	}
-	return all
+	Begun   time.Time
+	Took    time.Duration
+	Load    string // the machine's load average before the first round
+	Models  []model
+	Growths []growing
+	Missing map[string]string // models that the server refused, and why
+	Rounds  []round
 }
 
 // spread is the median of the rounds with the least and the largest.
@@ -86,7 +44,7 @@ func figure(f float64) string {
 		return "-"
 	}
 	decimals := max(0, 2-int(math.Floor(math.Log10(math.Abs(f)))))
-	return fmt.Sprintf("%.*f", min(decimals, 4), f)
+	return fmt.Sprintf("%.*f", min(decimals, 6), f)
 }
 
 // markdown, in lines short enough for a document, is what goes into the document.
@@ -96,57 +54,109 @@ func (r *report) markdown() string {
 		"A cell is the median of the rounds, and in\nbrackets the least and the most.\n\n",
 		r.Begun.UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), r.Load, runtime.Version(), r.runtimeVersion(),
 		len(r.Rounds), r.Took.Round(time.Second))
-	b.WriteString("| Ratio | Measured | Target |\n| --- | --- | --- |\n")
+	b.WriteString("| What | Measured | Target | Verdict |\n| --- | --- | --- | --- |\n")
 	for _, row := range r.rows() {
-		fmt.Fprintf(&b, "| %s | %s | %s |\n", row.what, spread(r.Rounds, row.of), row.target)
+		if row.measured(r) {
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", row.what, spread(r.Rounds, row.of), row.target, row.verdict(r.Rounds))
+		} else {
+			fmt.Fprintf(&b, "| %s | %s | %s | |\n", row.what, row.unmeasured(), row.target)
+		}
 	}
-	for _, row := range notYet {
-		fmt.Fprintf(&b, "| %s | not measured yet | %s |\n", row.what, row.target)
+	for _, p := range r.drawings() {
+		fmt.Fprintf(&b, "\n![%s](%s/%s.svg)\n", p.title, plotFolder, p.name)
 	}
 	b.WriteString("\nThe figures behind them:\n\n" +
-		"| What | Clients | Requests/s | p50 ms | p99 ms | CPU s per 1000 requests | Peak RSS MiB |\n" +
-		"| --- | --- | --- | --- | --- | --- | --- |\n")
+		"| What | Clients | Requests/s | p50 ms | p99 ms | CPU s per 1000 requests | Allocations | Peak RSS MiB |\n" +
+		"| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, k := range r.keys() {
-		cell := func(of func(Result) float64) string {
-			return spread(r.Rounds, func(one round) float64 { return of(one[k]) })
-		}
-		peak, _, _ := middle(r.Rounds, func(one round) float64 { return float64(one[k].PeakBytes) / (1 << 20) })
-		clients, p50, p99 := fmt.Sprint(k.clients), cell(func(r Result) float64 { return r.P50 }), cell(func(r Result) float64 { return r.P99 })
-		if k.server == "raw" {
-			clients, p50, p99 = "-", "-", "-"
-		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s | %.0f |\n", r.title(k), clients,
-			cell(Result.PerSecond), p50, p99, cell(Result.CPUPerThousand), peak)
+		b.WriteString(r.line(k))
 	}
 	return b.String()
 }
 
+// line is the row of one measurement in the table of figures.
+func (r *report) line(k key) string {
+	cell := func(of func(Result) float64) string {
+		if r.Rounds[0][k].PeakBytes == 0 && k.clients == 0 {
+			return "-"
+		}
+		return spread(r.Rounds, func(one round) float64 { return of(one[k]) })
+	}
+	median := func(of func(Result) float64) float64 {
+		m, _, _ := middle(r.Rounds, func(one round) float64 { return of(one[k]) })
+		return m
+	}
+	clients, p50, p99 := "-", "-", "-"
+	if k.clients > 0 {
+		clients = strconv.Itoa(k.clients)
+		p50, p99 = cell(func(r Result) float64 { return r.P50 }), cell(func(r Result) float64 { return r.P99 })
+	}
+	allocations, peak := figure(median(Result.Allocations)), figure(median(func(r Result) float64 { return float64(r.PeakBytes) / (1 << 20) }))
+	return fmt.Sprintf("| %s | %s | %s | %s | %s | %s | %s | %s |\n", r.title(k), clients,
+		cell(Result.PerSecond), p50, p99, spread(r.Rounds, func(one round) float64 { return one[k].CPUPerThousand() }), allocations, peak)
+}
+
 // keys are the measurements in the order of the table.
-func (r *report) keys() []key {
-	var list []key
+func (r *report) keys() (list []key) {
+	add := func(k key) {
+		if _, ok := r.Rounds[0][k]; ok {
+			list = append(list, k)
+		}
+	}
 	for _, m := range r.Models {
-		for _, k := range []key{{"hello", m.name, crowd}, {"gate", m.name, crowd}, {"quiet", m.name, crowd}, {"raw", m.name, 0},
-			{"hello", m.name, alone}, {"gate", m.name, alone}} {
-			if _, ok := r.Rounds[0][k]; ok {
-				list = append(list, k)
+		for _, clients := range []int{m.clients(), alone} {
+			for _, server := range []string{"hello", "gate", "quiet", "bare", "binary", "grpc"} {
+				add(key{server, m.name, clients})
 			}
+		}
+		add(key{"cost", m.name, 0})
+		add(key{"raw", m.name, 0})
+	}
+	for _, g := range r.Growths {
+		for _, n := range g.counts {
+			add(g.key(n))
 		}
 	}
 	return list
 }
 
+// title says what was measured.
 func (r *report) title(k key) string {
-	at := slices.IndexFunc(r.Models, func(m model) bool { return m.name == k.model })
-	title := r.Models[at].title
+	for _, g := range r.Growths {
+		if n, err := strconv.Atoi(k.model); err == nil && g.what == k.server {
+			return "modelgate, " + g.title + ": " + thousands(n)
+		}
+	}
+	title := k.model
+	if at := slices.IndexFunc(measured, func(m model) bool { return m.name == k.model }); at >= 0 {
+		title = measured[at].title
+	}
 	switch k.server {
 	case "hello":
 		return "gin hello world, beside " + title
 	case "gate":
-		return "modelgate, " + title
+		return "modelgate, JSON, " + title
+	case "binary":
+		return "modelgate, binary, " + title
+	case "grpc":
+		return "modelgate, gRPC, " + title
 	case "quiet":
-		return "modelgate without access log, " + title
+		return "modelgate without access log, JSON, " + title
+	case "bare":
+		return "bare server, JSON, " + title
+	case "cost":
+		return "the parts of the gate in a row"
 	}
 	return "ONNX Runtime alone, " + title
+}
+
+// thousands writes a number with commas.
+func thousands(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0; i -= 3 {
+		s = s[:i] + "," + s[i:]
+	}
+	return s
 }
 
 func (r *report) runtimeVersion() string {
@@ -163,12 +173,16 @@ const beginMark, endMark = "<!-- begin: make bench -->", "<!-- end: make bench -
 
 // between puts text between the markers of a document and leaves the rest.
 func between(document, text string) (string, error) {
-	before, rest, ok := strings.Cut(document, beginMark+"\n")
-	_, after, closed := strings.Cut(rest, endMark)
+	return betweenMarks(document, beginMark, endMark, text)
+}
+
+func betweenMarks(document, begin, end, text string) (string, error) {
+	before, rest, ok := strings.Cut(document, begin+"\n")
+	_, after, closed := strings.Cut(rest, end)
 	if !ok || !closed {
-		return "", errors.New("the lines " + beginMark + " and " + endMark + " are not there, in this order")
+		return "", errors.New("the lines " + begin + " and " + end + " are not there, in this order")
 	}
-	return before + beginMark + "\n\n" + text + "\n" + endMark + after, nil
+	return before + begin + "\n\n" + text + "\n" + end + after, nil
 }
 
 func loadAverage() string {

@@ -11,6 +11,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,8 +23,12 @@ import (
 // server is one that is measured, in its own process.
 type server struct {
 	address string
-	token   string // of an ordinary user; "" for the yardstick
+	grpc    string            // address of gRPC; "": it speaks none
+	token   string            // of an ordinary user; "" for the yardsticks
+	admin   string            // token of the administrator
+	missing map[string]string // models that are not there, by name, and why
 	cmd     *exec.Cmd
+	output  string        // file that it writes to
 	done    chan struct{} // closed when the process has ended
 }
 
@@ -37,10 +44,19 @@ func (s *server) stop() {
 	}
 }
 
+// stopAll ends servers at the same time.
+func stopAll(servers []*server) {
+	var group sync.WaitGroup
+	for _, s := range servers {
+		group.Go(s.stop)
+	}
+	group.Wait()
+}
+
 // launch starts a server and waits until it answers at path. Its output goes
 // into a file, as that of a service would.
 func launch(ctx context.Context, address, output, path string, cmd *exec.Cmd) (*server, error) {
-	s := &server{address: address, cmd: cmd, done: make(chan struct{})}
+	s := &server{address: address, cmd: cmd, output: output, done: make(chan struct{})}
 	file, err := os.Create(output)
 	if err != nil {
 		return nil, err
@@ -54,7 +70,7 @@ func launch(ctx context.Context, address, output, path string, cmd *exec.Cmd) (*
 		_ = cmd.Wait() // how a killed server ends is no news
 		close(s.done)
 	}()
-	poll := time.NewTicker(20 * time.Millisecond)
+	poll := time.NewTicker(10 * time.Millisecond)
 	defer poll.Stop()
 	limit := time.After(30 * time.Second)
 	for {
@@ -75,9 +91,33 @@ func launch(ctx context.Context, address, output, path string, cmd *exec.Cmd) (*
 			err = ctx.Err()
 		}
 		s.stop()
-		said, _ := os.ReadFile(output)
-		return nil, fmt.Errorf("%s: %w: %s", cmd.Path, err, bytes.TrimSpace(said))
+		return nil, fmt.Errorf("%s: %w: %s", cmd.Path, err, s.lastWords())
 	}
+}
+
+// lastWords are the end of a server's output, without the lines of its access
+// log.
+func (s *server) lastWords() string {
+	said, err := os.ReadFile(s.output)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(said)), "\n")
+	lines = slices.DeleteFunc(lines, func(line string) bool { return strings.Contains(line, `"msg":"request"`) })
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+// deaths tell of the servers that have ended, which explain what failed.
+func deaths(servers []*server) error {
+	var errs []error
+	for _, s := range servers {
+		select {
+		case <-s.done:
+			errs = append(errs, fmt.Errorf("%s has ended (%s): %s", s.cmd.Path, s.cmd.ProcessState, s.lastWords()))
+		default:
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // freeAddress is one that nobody listened on a moment ago.
@@ -89,20 +129,35 @@ func freeAddress() (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
-func startHello(ctx context.Context, program string) (*server, error) {
+// startYardstick starts a program that takes an address, and what else it is
+// given.
+func startYardstick(ctx context.Context, output, program string, args ...string) (*server, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	return launch(ctx, address, os.DevNull, "/", exec.Command(program, address))
+	return launch(ctx, address, output, "/", exec.Command(program, append([]string{address}, args...)...))
 }
 
 const password = "horse-staple-battery-7"
 
-// startGate starts modelgate with its defaults, but for the rate and for the
-// memory of bodies: 64 bodies of 1.6 MB, in buffers of 4 MiB, would take more
-// than the default of 256 MiB. It opens the models to an ordinary user by a role.
+// startGate starts modelgate and opens the models to an ordinary user by a
+// role.
 func startGate(ctx context.Context, s settings, data string, models []model, flags ...string) (*server, error) {
+	gate, err := launchGate(ctx, s, data, flags...)
+	if err != nil {
+		return nil, err
+	}
+	if err := gate.furnish(ctx, s, models); err != nil {
+		gate.stop()
+		return nil, err
+	}
+	return gate, nil
+}
+
+// launchGate starts modelgate over a data folder, with its defaults but for the
+// rate, and for tokens that outlive the run. It speaks gRPC where it can.
+func launchGate(ctx context.Context, s settings, data string, flags ...string) (*server, error) {
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
@@ -114,56 +169,84 @@ func startGate(ctx context.Context, s settings, data string, models []model, fla
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, append([]string{"serve", "--listen", address, "--data", data,
-		"--rate-predict", "100000000-M", "--body-memory", "1GiB"}, flags...)...)
+	args := []string{"serve", "--listen", address, "--data", data, "--rate-predict", "100000000-M", "--access-ttl", "2h"}
+	grpc := ""
+	if speaksGRPC(ctx, program) {
+		if grpc, err = freeAddress(); err != nil {
+			return nil, err
+		}
+		args = append(args, "--grpc-listen", grpc)
+	}
+	cmd := exec.Command(program, append(args, flags...)...)
 	cmd.Dir = data // no .env of the operator's
 	cmd.Env = append(os.Environ(), "MODELGATE_ADMIN_PASSWORD="+password)
 	gate, err := launch(ctx, address, filepath.Join(data, "output.log"), "/healthz", cmd)
 	if err != nil {
 		return nil, err
 	}
-	if gate.token, err = furnish(ctx, s, "http://"+address, models); err != nil {
-		gate.stop()
-		return nil, err
-	}
+	gate.grpc = grpc
 	return gate, nil
 }
 
-// furnish publishes the models and returns the token of a user who may call
-// them and nothing else.
-func furnish(ctx context.Context, s settings, url string, models []model) (string, error) {
+// speaksGRPC asks a program, which may be older than the listener for gRPC.
+func speaksGRPC(ctx context.Context, program string) bool {
+	help, err := exec.CommandContext(ctx, program, "serve", "--help").Output()
+	return err == nil && bytes.Contains(help, []byte("--grpc-listen"))
+}
+
+// furnish publishes the models and gets the token of a user who may call them
+// and nothing else.
+func (s *server) furnish(ctx context.Context, from settings, models []model) error {
+	url := "http://" + s.address
 	stranger, err := client.New(url)
 	if err != nil {
-		return "", err
+		return err
 	}
 	tokens, err := stranger.Login(ctx, "admin", password)
 	if err != nil {
-		return "", err
+		return err
 	}
-	admin, err := client.New(url, client.WithToken(tokens.AccessToken))
+	s.admin, s.missing = tokens.AccessToken, map[string]string{}
+	admin, err := client.New(url, client.WithToken(s.admin))
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := admin.PutRole(ctx, "callers", []string{}, ""); err != nil {
-		return "", err
+		return err
 	}
 	for _, m := range models {
-		file, err := os.ReadFile(s.fileOf(m))
-		if err != nil {
-			return "", err
+		err := publish(ctx, admin, m, from.fileOf(m))
+		var refused *client.Error
+		if m.maxBatch > 0 && errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+			s.missing[m.name] = "the server refused max_batch: " + refused.Detail
+			continue
 		}
-		open := func() (io.Reader, error) { return bytes.NewReader(file), nil }
-		if _, err := admin.Push(ctx, m.name, int64(len(file)), open, client.Spec{Roles: []string{"callers"}}); err != nil {
-			return "", fmt.Errorf("%s: %w", m.name, err)
+		if err != nil {
+			return fmt.Errorf("%s: %w", m.name, err)
 		}
 	}
 	user, err := admin.CreateUser(ctx, "caller", []string{"callers"})
 	if err != nil {
-		return "", err
+		return err
 	}
 	if _, err := stranger.Accept(ctx, user.InviteToken, password); err != nil {
-		return "", err
+		return err
 	}
 	tokens, err = stranger.Login(ctx, "caller", password)
-	return tokens.AccessToken, err
+	s.token = tokens.AccessToken
+	return err
+}
+
+func publish(ctx context.Context, admin *client.Client, m model, path string) error {
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	spec := client.Spec{Roles: []string{"callers"}}
+	if m.maxBatch > 0 {
+		spec.Serving = fmt.Appendf(nil, `{"max_batch":%d}`, m.maxBatch)
+	}
+	open := func() (io.Reader, error) { return bytes.NewReader(file), nil }
+	_, err = admin.Push(ctx, m.name, int64(len(file)), open, spec)
+	return err
 }

@@ -175,7 +175,15 @@ func (s *scanner) names(key string) ([]string, error) {
 // or those of NewTensor; then nothing is left allocated.
 func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor, err error) {
 	done := false
-	tensors := make([]Tensor, len(sig.Inputs))
+	// One allocation for what most models need.
+	state := &struct {
+		scanner
+		in [2]Tensor
+	}{scanner: scanner{b: inputs, part: "inputs"}}
+	s, tensors := &state.scanner, state.in[:min(len(sig.Inputs), len(state.in))]
+	if len(sig.Inputs) > len(state.in) {
+		tensors = make([]Tensor, len(sig.Inputs))
+	}
 	defer func() {
 		if !done { // an error, or a panic on its way up
 			for i := range tensors {
@@ -183,12 +191,11 @@ func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor,
 			}
 		}
 	}()
-	s := scanner{b: inputs, part: "inputs"}
 	switch c := s.space(); {
 	case c == '{':
-		err = decodeObject(&s, sig, mem, tensors)
+		err = decodeObject(s, sig, mem, tensors)
 	case len(sig.Inputs) == 1:
-		tensors[0], err = decodeTensor(&s, &sig.Inputs[0], mem, true)
+		tensors[0], err = decodeTensor(s, &sig.Inputs[0], mem, true)
 	case c == 0:
 		err = s.fail("the inputs")
 	default:

@@ -45,7 +45,9 @@ type entry struct {
 	ready   chan struct{} // closed when the load has ended
 
 	session Session // written before ready is closed
+	rowWise bool    // rows of several callers may share a run; written before ready is closed
 	err     error   // written before ready is closed
+	batcher batcher
 
 	// Guarded by pool.mu.
 	phase    phase
@@ -125,22 +127,22 @@ func (p *pool) acquire(ctx context.Context, v *models.Version, requestID string)
 	select {
 	case <-e.ready:
 		if e.err != nil {
-			p.release(e)
+			p.release(e, time.Now())
 			return nil, e.err
 		}
 		return e, nil
 	case <-ctx.Done():
-		p.release(e)
+		p.release(e, time.Now())
 		return nil, ctx.Err()
 	}
 }
 
 // release gives an entry back.
-func (p *pool) release(e *entry) {
+func (p *pool) release(e *entry, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e.refs--
-	e.lastUsed = time.Now()
+	e.lastUsed = now
 	p.closeUnneeded(e)
 }
 
@@ -284,6 +286,9 @@ func (p *pool) open(e *entry) (session Session, err error) {
 	if session, err = p.engine.Load(p.base, file, Options{LoadTimeout: p.loadTimeout}); err != nil {
 		return nil, err
 	}
+	// Proved anew with each load, of the very bytes that were loaded: no stored
+	// word is trusted with the rows of several callers.
+	e.rowWise, _ = models.RowWise(file)
 	if err = sameGraph(&e.version.Signature, session.Graph()); err == nil {
 		more := session.Memory() - held
 		if err = p.reserve(p.base, more); err == nil {

@@ -34,6 +34,8 @@ type Result struct {
 	Version int
 	Rows    int
 	Outputs []Output
+
+	few [2]Output // what Outputs mostly lies in
 }
 
 // Output is one value under its public name.
@@ -132,11 +134,19 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
-	defer s.pool.release(e)
-	began := time.Now()
-	defer func() { e.series.tally.done(result, time.Since(began)) }()
+	// The clock is read where it must be: that costs as much as the gate.
+	began, ran := time.Now(), time.Time{}
+	defer func() {
+		now := time.Now()
+		if result != nil {
+			e.series.tally.disclose.add(now.Sub(ran))
+		}
+		e.series.tally.done(result, now.Sub(began), now)
+		s.pool.release(e, now)
+	}()
 	req, err := decode(&access.Version.Signature, s.memory)
-	e.series.tally.decode.add(time.Since(began))
+	decoded := time.Now()
+	e.series.tally.decode.add(decoded.Sub(began))
 	if req != nil {
 		defer releaseAll(req.Inputs)
 	}
@@ -153,15 +163,14 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
-	values, err := s.run(ctx, who.Origin.RequestID, &access, e, req.Inputs, want)
+	values, err := s.run(ctx, &who, &access, e, req.Inputs, want, decoded)
 	if err != nil {
 		return nil, err
 	}
-	ran := time.Now()
+	ran = time.Now()
 	if result, err = s.answer(&access, want, values); err != nil {
 		return nil, err
 	}
-	e.series.tally.disclose.add(time.Since(ran))
 	result.Rows = Rows(&access.Version.Signature, req.Inputs)
 	s.count(who, access.Version, result.Rows)
 	return result, nil
@@ -224,27 +233,50 @@ func wanted(access *models.Access, asked []string) ([]int, error) {
 	return want, nil
 }
 
-// run waits for a slot and computes the wanted outputs, which it has looked
-// at as at a client's input.
-func (s *Service) run(ctx context.Context, requestID string, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
-	began := time.Now()
-	t, err := s.slots.acquire(ctx, e.lane)
+// run waits for a slot and computes the wanted outputs, with others in one run
+// where the model allows it.
+func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, now time.Time) ([]Value, error) {
+	if n := batchRows(access, e, in); n > 0 {
+		return s.runTogether(ctx, who, access, e, in, want, now, n)
+	}
+	return s.runAlone(ctx, who, access, e, in, want, now, false)
+}
+
+// runAlone waits for a slot and computes; see slots.enter for admitted.
+func (s *Service) runAlone(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, now time.Time, admitted bool) ([]Value, error) {
+	t, err := s.slots.acquire(ctx, termsOf(who, access, e, now), admitted)
 	if err != nil {
-		if errors.Is(err, ErrQueueFull) {
-			s.metrics.refused.WithLabelValues("queue_full").Inc()
-		}
-		return nil, err
+		return nil, s.notRun(err)
 	}
 	defer s.slots.release(t)
-	e.series.queueTime.Observe(t.started.Sub(began).Seconds())
-	limit := s.timeout
-	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
-		limit = min(limit, time.Duration(ms)*time.Millisecond)
+	e.series.queueTime.Observe(t.started.Sub(now).Seconds())
+	return s.compute(ctx, who, access, e, t, t.started, in, want)
+}
+
+// notRun counts a prediction that got no turn.
+func (s *Service) notRun(err error) error {
+	if errors.Is(err, ErrQueueFull) {
+		s.metrics.refused.WithLabelValues("queue_full").Inc()
 	}
-	bounded, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
+	return err
+}
+
+// limit is how long a run of the model may take.
+func (s *Service) limit(access *models.Access) time.Duration {
+	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
+		return min(s.timeout, time.Duration(ms)*time.Millisecond)
+	}
+	return s.timeout
+}
+
+// compute runs a session that has a slot, and looks at the outputs as at a
+// client's input.
+func (s *Service) compute(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, t *turn, began time.Time, in []Tensor, want []int) ([]Value, error) {
+	t.bounded = within(ctx, began.Add(s.limit(access)))
+	bounded := &t.bounded
+	defer bounded.stop()
 	values, err := e.session.Run(bounded, in, want)
-	e.series.runTime.Observe(time.Since(t.started).Seconds())
+	e.series.runTime.Observe(time.Since(began).Seconds())
 	if err == nil {
 		if err = checkOutputs(access.Version.Signature.Outputs, want, values); err == nil {
 			return values, nil
@@ -253,7 +285,13 @@ func (s *Service) run(ctx context.Context, requestID string, access *models.Acce
 	for i := range values {
 		values[i].Release()
 	}
-	return nil, s.runError(ctx, bounded, err, "request_id", requestID, "model", access.Model.Name, "version", access.Version.Number)
+	return nil, s.runError(ctx, bounded, err, "request_id", who.Origin.RequestID, "model", access.Model.Name, "version", access.Version.Number)
+}
+
+// termsOf is what a caller's run of a model asks of the slots.
+func termsOf(who *auth.Principal, access *models.Access, e *entry, now time.Time) terms {
+	serving := &access.Model.Serving
+	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue, now: now}
 }
 
 // runError turns what came of a run into what a caller is told. The rest is
@@ -278,7 +316,10 @@ func (s *Service) runError(ctx, bounded context.Context, err error, about ...any
 
 // answer applies the rule and names the outputs. It owns values.
 func (s *Service) answer(access *models.Access, want []int, values []Value) (*Result, error) {
-	result := &Result{Model: access.Model.Name, Version: access.Version.Number, Outputs: make([]Output, len(want))}
+	result := &Result{Model: access.Model.Name, Version: access.Version.Number}
+	if result.Outputs = result.few[:min(len(want), len(result.few))]; len(want) > len(result.few) {
+		result.Outputs = make([]Output, len(want))
+	}
 	for i, k := range want {
 		result.Outputs[i] = Output{Name: access.Version.Signature.Outputs[k].Name, Value: values[i]}
 	}

@@ -12,13 +12,19 @@ const longRun = 250 * time.Millisecond
 // lendFactor times the number of slots is how many runs may be without one.
 const lendFactor = 4
 
+// callerShare times the number of slots is how many runs one caller may have at
+// once, with and without a slot. It is less than lendFactor, so that all of
+// them, should they be endless, end up without a slot and leave room there.
+const callerShare = 2
+
 // slots bounds how many runs compute at once, in the order they came.
 //
 // A run that outlasts longRun while others wait gives its slot back and goes on
 // without one, so that a slow model does not hold up quick ones. Two things
 // keep that from becoming a flood: a model has at most as many runs at once as
-// there are slots, and at most lendFactor times as many runs in all are without
-// a slot.
+// there are slots, or fewer if it says so, and at most lendFactor times as many
+// runs in all are without a slot. callerShare keeps one caller from taking all
+// of these with several models.
 type slots struct {
 	size     int
 	queue    int           // runs that may wait
@@ -26,9 +32,10 @@ type slots struct {
 
 	mu      sync.Mutex
 	free    int         // guarded by mu
-	lent    int         // runs without a slot; guarded by mu
+	lent    turns       // runs without a slot; guarded by mu
 	holders turns       // runs with a slot, in order of their start; guarded by mu
 	waiting turns       // in order of arrival; guarded by mu
+	parked  int         // predictions that wait for a turn of another; guarded by mu
 	alarm   *time.Timer // calls reclaim; guarded by mu
 	armed   bool        // alarm is set; guarded by mu
 }
@@ -36,15 +43,26 @@ type slots struct {
 // lane counts the runs of one model.
 type lane struct {
 	running int // guarded by slots.mu
+	waiting int // turns and parked predictions; guarded by slots.mu
+}
+
+// terms are what a run asks for.
+type terms struct {
+	lane   *lane
+	caller string    // whose run it is; "": the server's own
+	most   int       // runs of the lane at once; 0, or more than there are: the slots
+	queue  int       // predictions of the lane that may wait; 0: as many as of all lanes
+	now    time.Time // at which it asks
 }
 
 // turn is one run's place, from acquire to release.
 type turn struct {
-	lane    *lane
+	terms
 	started time.Time     // set when granted
+	bounded limited       // the run's context, for who holds the turn
 	granted chan struct{} // closed when granted; nil when it did not wait
 
-	in         *turns // which list it is in; nil: it runs without a slot; guarded by slots.mu
+	in         *turns // which list it is in; guarded by slots.mu
 	prev, next *turn  // guarded by slots.mu
 }
 
@@ -84,48 +102,123 @@ func newSlots(size, queue int, patience time.Duration) *slots {
 	return &slots{size: size, queue: queue, patience: patience, free: size}
 }
 
+// errModelQueueFull is ErrQueueFull for a model whose own queue is full.
+var errModelQueueFull = ErrQueueFull.With("too many predictions wait for this model; try again in a moment")
+
 // acquire waits for a run's turn, which must be released. It fails with
-// ErrQueueFull, at once when too many wait and otherwise when patience ends,
-// and with ctx's error.
-func (s *slots) acquire(ctx context.Context, l *lane) (*turn, error) {
+// ErrQueueFull, at once when too many wait (unless it was admitted, see enter)
+// and otherwise when patience ends, and with ctx's error.
+func (s *slots) acquire(ctx context.Context, want terms, admitted bool) (*turn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	t := &turn{lane: l}
-	s.mu.Lock()
-	// When a slot is free, all who wait are of models at their cap: see grant.
-	if s.free > 0 && l.running < s.size {
-		s.start(t, time.Now())
-		s.mu.Unlock()
-		return t, nil
+	t, err := s.enter(want, admitted)
+	if err != nil {
+		return nil, err
 	}
-	if s.waiting.n >= s.queue {
-		s.mu.Unlock()
-		return nil, ErrQueueFull
-	}
-	t.granted = make(chan struct{})
-	s.waiting.push(t)
-	s.arm(time.Now())
-	s.mu.Unlock()
-	if err := s.wait(ctx, t); err != nil {
+	if err := s.wait(ctx, t, s.patience); err != nil {
+		s.abandon(t)
 		return nil, err
 	}
 	return t, nil
 }
 
-// wait returns when t was granted, or gives it up.
-func (s *slots) wait(ctx context.Context, t *turn) error {
-	patience := time.NewTimer(s.patience)
-	defer patience.Stop()
-	var err error
+// enter begins a turn, or lets it wait. A prediction that was admitted before,
+// by park or another turn, is not turned away by a full queue.
+func (s *slots) enter(want terms, admitted bool) (*turn, error) {
+	t := &turn{terms: want}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	// When a slot is free, all who wait are at a cap: see grant.
+	if s.free > 0 && s.may(t) {
+		s.start(t, want.now)
+		return t, nil
+	}
+	if !admitted {
+		if err := s.full(want); err != nil {
+			return nil, err
+		}
+	}
+	t.granted = make(chan struct{})
+	t.lane.waiting++
+	s.waiting.push(t)
+	s.arm(want.now)
+	return t, nil
+}
+
+// full fails when no more may wait. The caller holds mu.
+func (s *slots) full(want terms) error {
+	switch {
+	case s.waiting.n+s.parked >= s.queue:
+		return ErrQueueFull
+	case want.queue > 0 && want.lane.waiting >= want.queue:
+		return errModelQueueFull
+	}
+	return nil
+}
+
+// park counts a prediction that waits for the turn of another; unpark ends it.
+func (s *slots) park(want terms) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.full(want); err != nil {
+		return err
+	}
+	s.parked++
+	want.lane.waiting++
+	return nil
+}
+
+func (s *slots) unpark(l *lane, n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parked -= n
+	l.waiting -= n
+}
+
+// may reports whether t may run now, if there is a slot. The caller holds mu.
+func (s *slots) may(t *turn) bool {
+	most, share := s.size, callerShare*s.size
+	if t.most > 0 {
+		most = min(most, t.most)
+	}
+	if t.lane.running >= most {
+		return false
+	}
+	if t.caller == "" || s.holders.n+s.lent.n < share {
+		return true
+	}
+	n := 0
+	for _, list := range [...]*turns{&s.holders, &s.lent} {
+		for o := list.first; o != nil; o = o.next {
+			if o.caller == t.caller {
+				n++
+			}
+		}
+	}
+	return n < share
+}
+
+// wait returns when t was granted, with ctx's error, or with ErrQueueFull when
+// patience ends. Then t is still to be waited for by another, or abandoned.
+func (s *slots) wait(ctx context.Context, t *turn, patience time.Duration) error {
+	if t.granted == nil {
+		return nil
+	}
+	limit := time.NewTimer(patience)
+	defer limit.Stop()
 	select {
 	case <-t.granted:
 		return nil
 	case <-ctx.Done():
-		err = ctx.Err()
-	case <-patience.C:
-		err = ErrQueueFull
+		return ctx.Err()
+	case <-limit.C:
+		return ErrQueueFull
 	}
+}
+
+// abandon gives up a turn for which nobody waits any more.
+func (s *slots) abandon(t *turn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	select {
@@ -133,8 +226,8 @@ func (s *slots) wait(ctx context.Context, t *turn) error {
 		s.finish(t)
 	default:
 		s.waiting.remove(t)
+		t.lane.waiting--
 	}
-	return err
 }
 
 // release ends a turn.
@@ -154,12 +247,10 @@ func (s *slots) start(t *turn, now time.Time) {
 
 // finish ends a turn that was granted. The caller holds mu.
 func (s *slots) finish(t *turn) {
-	if t.in != nil {
-		s.holders.remove(t)
+	if t.in == &s.holders {
 		s.free++
-	} else {
-		s.lent--
 	}
+	t.in.remove(t)
 	t.lane.running--
 	if s.waiting.n > 0 {
 		now := time.Now()
@@ -168,13 +259,14 @@ func (s *slots) finish(t *turn) {
 	}
 }
 
-// grant starts those who wait, in order, but for models at their cap. It is
-// called whenever a slot or a lane has become free. The caller holds mu.
+// grant starts those who wait, in order, but for models and callers at their
+// cap. It is called whenever a slot has become free or a run has ended. The caller holds mu.
 func (s *slots) grant(now time.Time) {
 	for t := s.waiting.first; t != nil && s.free > 0; {
 		next := t.next
-		if t.lane.running < s.size {
+		if s.may(t) {
 			s.waiting.remove(t)
+			t.lane.waiting--
 			s.start(t, now)
 			close(t.granted)
 		}
@@ -186,7 +278,7 @@ func (s *slots) grant(now time.Time) {
 // matters to anyone. The caller holds mu.
 func (s *slots) arm(now time.Time) {
 	oldest := s.holders.first
-	if s.armed || oldest == nil || s.waiting.n == 0 || s.lent >= lendFactor*s.size {
+	if s.armed || oldest == nil || s.waiting.n == 0 || s.lent.n >= lendFactor*s.size {
 		return
 	}
 	s.armed = true
@@ -204,22 +296,22 @@ func (s *slots) reclaim() {
 	defer s.mu.Unlock()
 	s.armed = false
 	now := time.Now()
-	for s.waiting.n > 0 && s.lent < lendFactor*s.size {
+	for s.waiting.n > 0 && s.lent.n < lendFactor*s.size {
 		oldest := s.holders.first
 		if oldest == nil || now.Sub(oldest.started) < longRun {
 			break
 		}
 		s.holders.remove(oldest)
-		s.lent++
+		s.lent.push(oldest)
 		s.free++
 		s.grant(now)
 	}
 	s.arm(now)
 }
 
-// state returns how many runs wait and how many are under way.
+// state returns how many predictions wait and how many are under way.
 func (s *slots) state() (waiting, running int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.waiting.n, s.holders.n + s.lent
+	return s.waiting.n + s.parked, s.holders.n + s.lent.n
 }

@@ -29,13 +29,19 @@ func newRunner(t *testing.T, s *slots) *runner {
 // start asks for a turn of a model and returns when the run has begun, failed,
 // or waits. Runs are named model and a number, like "a1".
 func (r *runner) start(ctx context.Context, name string) {
+	r.startFor(ctx, name, terms{})
+}
+
+// startFor is start with terms of its own, but for the lane.
+func (r *runner) startFor(ctx context.Context, name string, want terms) {
 	l := r.lanes[name[:1]]
 	if l == nil {
 		l = &lane{}
 		r.lanes[name[:1]] = l
 	}
+	want.lane, want.now = l, time.Now()
 	go func() {
-		t, err := r.slots.acquire(ctx, l)
+		t, err := r.slots.acquire(ctx, want, false)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.errs[name] = err; err == nil {
@@ -86,12 +92,12 @@ func (r *runner) idle() {
 	s := r.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free != s.size || s.lent != 0 || s.holders.n != 0 || s.waiting.n != 0 || s.holders.first != nil || s.waiting.last != nil {
-		r.t.Errorf("left: %d of %d free, %d lent, %d hold, %d wait", s.free, s.size, s.lent, s.holders.n, s.waiting.n)
+	if s.free != s.size || s.lent.n != 0 || s.parked != 0 || s.holders.n != 0 || s.waiting.n != 0 || s.holders.first != nil || s.waiting.last != nil {
+		r.t.Errorf("left: %d of %d free, %d lent, %d hold, %d wait", s.free, s.size, s.lent.n, s.holders.n, s.waiting.n)
 	}
 	for name, l := range r.lanes {
-		if l.running != 0 {
-			r.t.Errorf("model %s: %d running", name, l.running)
+		if l.running != 0 || l.waiting != 0 {
+			r.t.Errorf("model %s: %d running, %d waiting", name, l.running, l.waiting)
 		}
 	}
 }
@@ -236,7 +242,7 @@ func TestLendingIsBounded(t *testing.T) {
 		names := []string{"a1", "b1", "c1", "d1", "e1", "f1"}
 		r.start(t.Context(), names[0])
 		pass(time.Minute)
-		if _, running := r.slots.state(); r.slots.lent != 0 || running != 1 {
+		if _, running := r.slots.state(); r.slots.lent.n != 0 || running != 1 {
 			t.Error("a slot was given back to nobody")
 		}
 		for _, name := range names[1:] {
@@ -255,12 +261,60 @@ func TestLendingIsBounded(t *testing.T) {
 	})
 }
 
+// One caller's endless runs, of however many models, leave slots to others.
+func TestACallerHasAShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 20, time.Hour))
+		for _, name := range []string{"a1", "b1", "c1", "d1", "e1", "f1"} {
+			r.startFor(t.Context(), name, terms{caller: "eve"})
+			pass(longRun)
+		}
+		r.expect("a1", "b1")
+		r.startFor(t.Context(), "g1", terms{caller: "ann"})
+		pass(longRun)
+		r.expect("a1", "b1", "g1")
+		r.startFor(t.Context(), "h1", terms{caller: "bob"})
+		pass(longRun)
+		r.expect("a1", "b1", "g1", "h1")
+		r.end("a1") // eve's next comes, when there is a slot
+		pass(longRun)
+		r.expect("a1", "b1", "g1", "h1", "c1")
+		for _, name := range []string{"b1", "g1", "h1", "c1", "d1", "e1", "f1"} {
+			r.end(name)
+		}
+		r.idle()
+	})
+}
+
+// A model may have fewer runs at once than there are slots, and a shorter
+// queue, and is told apart from the others by what is full.
+func TestAModelHasTermsOfItsOwn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(2, 3, time.Hour))
+		narrow := terms{most: 1, queue: 1}
+		for _, name := range []string{"a1", "a2", "a3"} {
+			r.startFor(t.Context(), name, narrow)
+		}
+		r.expect("a1")
+		if r.err("a2") != nil || !errors.Is(r.err("a3"), ErrQueueFull) || r.err("a3").Error() == ErrQueueFull.Error() {
+			t.Errorf("a2: %v, a3: %v", r.err("a2"), r.err("a3"))
+		}
+		r.start(t.Context(), "b1") // there is a slot
+		r.expect("a1", "b1")
+		r.end("a1")
+		r.expect("a1", "a2", "b1")
+		r.end("a2")
+		r.end("b1")
+		r.idle()
+	})
+}
+
 func BenchmarkSlots(b *testing.B) {
 	s := newSlots(2, 10, time.Minute)
 	l := &lane{}
 	b.ReportAllocs()
 	for b.Loop() {
-		t, err := s.acquire(b.Context(), l)
+		t, err := s.acquire(b.Context(), terms{lane: l, now: time.Now()}, false)
 		if err != nil {
 			b.Fatal(err)
 		}

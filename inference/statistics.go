@@ -60,15 +60,15 @@ func (t timed) Observe(seconds float64) {
 	t.to.add(time.Duration(seconds * float64(time.Second)))
 }
 
-// done counts a prediction that took d.
-func (t *tally) done(result *Result, d time.Duration) {
+// done counts a prediction that took d until now.
+func (t *tally) done(result *Result, d time.Duration, now time.Time) {
 	if result == nil {
 		t.fail.add(d)
 		return
 	}
 	t.rows.Add(uint64(result.Rows))
 	t.success.add(d)
-	t.last.Store(time.Now().UnixMilli())
+	t.last.Store(now.UnixMilli())
 }
 
 func (t *tally) read() Statistics {

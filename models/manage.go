@@ -264,7 +264,7 @@ func (p *Patch) summary() map[string]string {
 		d["disclosure"] = p.Disclosure.summary()
 	}
 	if p.Serving != nil {
-		d["timeout_ms"] = strconv.Itoa(p.Serving.TimeoutMS)
+		p.Serving.summary(d)
 	}
 	if p.DefaultVersion != nil {
 		d["default_version"] = strconv.Itoa(*p.DefaultVersion)

@@ -23,14 +23,14 @@ func TestUpdate(t *testing.T) {
 	m, err := r.catalog.Update(t.Context(), ann, "iris", models.Patch{
 		Description: pointer("new\n\tlines"), Roles: &[]string{"user", "analyst", "user"},
 		Disclosure:     &models.Disclosure{Rule: models.Rule{Decimals: pointer(2)}, Roles: map[string]models.Rule{"analyst": {}}},
-		Serving:        &models.Serving{TimeoutMS: 100},
+		Serving:        &models.Serving{TimeoutMS: 100, Instances: 3, Queue: 50},
 		DefaultVersion: pointer(2), Aliases: &map[string]int{"stable": 1, "canary": 2},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if m.Description != "new\n\tlines" || !slices.Equal(m.Roles, []string{"analyst", "user"}) || *m.Disclosure.Decimals != 2 ||
-		m.Serving.TimeoutMS != 100 || m.DefaultVersion != 2 || !maps.Equal(m.Aliases, map[string]int{"stable": 1, "canary": 2}) {
+		m.Serving != (models.Serving{TimeoutMS: 100, Instances: 3, Queue: 50}) || m.DefaultVersion != 2 || !maps.Equal(m.Aliases, map[string]int{"stable": 1, "canary": 2}) {
 		t.Errorf("%+v", m)
 	}
 	same, err := r.catalog.Update(t.Context(), ann, "iris", models.Patch{Aliases: &map[string]int{"stable": 2}})
@@ -84,6 +84,9 @@ func TestUpdateRefused(t *testing.T) {
 		"top_k":               {Disclosure: &models.Disclosure{Rule: models.Rule{TopK: -1}}},
 		"unknown-role":        {Disclosure: &models.Disclosure{Roles: map[string]models.Rule{"unknown-role": {}}}},
 		"timeout_ms":          {Serving: &models.Serving{TimeoutMS: 3_600_001}},
+		"max_batch must":      {Serving: &models.Serving{MaxBatch: 4097}},
+		"instances must":      {Serving: &models.Serving{Instances: -1}},
+		"queue must":          {Serving: &models.Serving{Queue: 100_001}},
 	} {
 		m, err := r.catalog.Update(t.Context(), ann, "iris", patch)
 		if e := (*models.Error)(nil); m != nil || !errors.Is(err, models.ErrInvalid) || !errors.As(err, &e) || !strings.Contains(e.Detail, want) {
@@ -97,6 +100,43 @@ func TestUpdateRefused(t *testing.T) {
 	r.reopen(t)
 	if after, _ = r.catalog.Describe(t.Context(), ann, "iris"); !reflect.DeepEqual(before, after) {
 		t.Errorf("stored: %+v", after.Model)
+	}
+}
+
+// TestMaxBatch: runs are shared only of what is proved, and what is published
+// later runs without where it is not.
+func TestMaxBatch(t *testing.T) {
+	r := newRoom(t)
+	measured := func(ctx context.Context, file []byte) (models.Trial, error) {
+		trial, err := try(ctx, file)
+		trial.Gain = 1.9
+		return trial, err
+	}
+	batch := func(rows int) models.Patch { return models.Patch{Serving: &models.Serving{MaxBatch: rows}} }
+	m, v, err := r.tryPublish(t, ann, "rows", sample(t, "two_io"), models.Spec{}, measured)
+	if err != nil || v.Facts.Batching == nil || *v.Facts.Batching != (models.Batching{Possible: true, Gain: 1.9}) || m.Batches(v) {
+		t.Fatalf("%+v, %v", v.Facts.Batching, err)
+	}
+	if m, err = r.catalog.Update(t.Context(), ann, "rows", batch(32)); err != nil || !m.Batches(m.Versions[0]) {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	m, v = r.publish(t, ann, "rows", sample(t, "rowmix"), models.Spec{Default: true})
+	if m.Serving.MaxBatch != 32 || m.Batches(v) || v.Facts.Batching.Possible || !strings.Contains(v.Facts.Batching.Reason, "ReduceMax") || !m.Batches(m.Versions[0]) {
+		t.Errorf("%+v, %+v", m.Serving, v.Facts.Batching)
+	}
+	// What is there may stay when something else changes, but not be changed.
+	if _, err := r.catalog.Update(t.Context(), ann, "rows", models.Patch{Serving: &models.Serving{MaxBatch: 32, TimeoutMS: 5}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.catalog.Update(t.Context(), ann, "rows", batch(33)); !errors.Is(err, models.ErrInvalid) || !strings.Contains(err.Error(), "ReduceMax") {
+		t.Errorf("without a proof: %v", err)
+	}
+	r.reopen(t)
+	if access, err := r.catalog.Describe(t.Context(), ann, "rows"); err != nil || !reflect.DeepEqual(access.Model.Versions[1].Facts, v.Facts) || access.Model.Serving.MaxBatch != 32 {
+		t.Errorf("after a restart: %+v (%v)", access.Model, err)
+	}
+	if _, err := r.catalog.Update(t.Context(), ann, "rows", batch(0)); err != nil {
+		t.Error(err)
 	}
 }
 

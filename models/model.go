@@ -36,7 +36,10 @@ type Disclosure struct {
 
 // Serving tunes how a model is run.
 type Serving struct {
-	TimeoutMS int `json:"timeout_ms,omitempty"` // 0: the server's; never above it
+	TimeoutMS int `json:"timeout_ms,omitempty"` // of one run; 0: the server's; never above it
+	MaxBatch  int `json:"max_batch,omitempty"`  // rows of several requests in one run; 0: every request runs by itself
+	Instances int `json:"instances,omitempty"`  // runs at once; 0: as many as the server runs at all, which is also the most
+	Queue     int `json:"queue,omitempty"`      // predictions that may wait; 0: the server's; never above it
 }
 
 // Model is a published name. Values handed out by Catalog are immutable.
@@ -72,6 +75,22 @@ type Facts struct {
 	Nodes      int      `json:"nodes"`
 	Parameters int64    `json:"parameters"`
 	Trial      string   `json:"trial"` // "ran", or "inconclusive": zeros were no valid input
+	// Batching is nil for versions published before it was looked at.
+	Batching *Batching `json:"batching,omitempty"`
+}
+
+// Batching says whether requests may share runs of a version, for those who
+// manage the model. Whether they do is looked at anew each time it is loaded.
+type Batching struct {
+	Possible bool    `json:"possible"`
+	Reason   string  `json:"reason,omitempty"` // what stands against it
+	Gain     float64 `json:"gain,omitempty"`   // see Trial; 0: not measured
+}
+
+// Batches reports whether requests share runs of this version, as the model is
+// served.
+func (m *Model) Batches(v *Version) bool {
+	return m.Serving.MaxBatch > 1 && v.Facts.Batching != nil && v.Facts.Batching.Possible
 }
 
 // Version is one file of a model. Immutable.

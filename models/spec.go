@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -19,6 +20,9 @@ const (
 	maxAliases     = 64
 	maxDescription = 1024 // bytes
 	maxTimeoutMS   = 3_600_000
+	maxBatchRows   = 4096
+	maxInstances   = 1024
+	maxQueue       = 100_000
 )
 
 // Spec is the optional part of an upload. Roles nil keeps those of an existing
@@ -44,10 +48,12 @@ func (s *Spec) patch() Patch {
 
 // Trial is what a trial load found: the graph as the runtime sees it, and how
 // a run with zeros ended ("ran", or "inconclusive" when zeros were no valid
-// input).
+// input). Gain is how many times as many rows a second the model computed when
+// several went in one run; 0 when that was not measured.
 type Trial struct {
 	Graph   Graph
 	Outcome string
+	Gain    float64
 }
 
 // Try loads a checked file and runs it once. It fails with *Rejected when the
@@ -87,11 +93,44 @@ func (p *Patch) check() error {
 			return err
 		}
 	}
-	if p.Serving != nil && (p.Serving.TimeoutMS < 0 || p.Serving.TimeoutMS > maxTimeoutMS) {
-		return ErrInvalid.With(fmt.Sprintf("serving: timeout_ms must be 0 (the server's own) to %d", maxTimeoutMS))
+	if p.Serving != nil {
+		if err := p.Serving.check(); err != nil {
+			return err
+		}
 	}
 	if p.Aliases != nil {
 		return checkAliases(*p.Aliases)
+	}
+	return nil
+}
+
+// batchable fails when requests can't share runs of the default version.
+func (m *Model) batchable() error {
+	v := m.Version(m.DefaultVersion)
+	if v == nil || v.Facts.Batching != nil && v.Facts.Batching.Possible {
+		return nil
+	}
+	reason := "it was published before this was looked at; publish its file again"
+	if v.Facts.Batching != nil {
+		reason = v.Facts.Batching.Reason
+	}
+	return ErrInvalid.With(fmt.Sprintf("serving: max_batch can't be set, since requests can't share runs of version %d: %s", v.Number, reason))
+}
+
+func (s *Serving) check() error {
+	for _, f := range []struct {
+		name        string
+		value, most int
+		zero        string
+	}{
+		{"timeout_ms", s.TimeoutMS, maxTimeoutMS, "the server's own"},
+		{"max_batch", s.MaxBatch, maxBatchRows, "off"},
+		{"instances", s.Instances, maxInstances, "as many as the server runs at once"},
+		{"queue", s.Queue, maxQueue, "the server's own"},
+	} {
+		if f.value < 0 || f.value > f.most {
+			return ErrInvalid.With(fmt.Sprintf("serving: %s must be 0 (%s) to %d", f.name, f.zero, f.most))
+		}
 	}
 	return nil
 }
@@ -169,12 +208,27 @@ func (p *Patch) change(old *Model, now time.Time) (*Model, error) {
 		}
 	}
 	// A change of something else must not fail on what was there before.
+	if p.Serving != nil && p.Serving.MaxBatch > 1 && p.Serving.MaxBatch != old.Serving.MaxBatch {
+		if err := next.batchable(); err != nil {
+			return nil, err
+		}
+	}
 	if v := next.Version(next.DefaultVersion); v != nil && (p.Disclosure != nil || p.DefaultVersion != nil) {
 		if err := next.Disclosure.fits(v); err != nil {
 			return nil, err
 		}
 	}
 	return next, nil
+}
+
+// summary tells the audit log what is set.
+func (s *Serving) summary(into map[string]string) {
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"timeout_ms", s.TimeoutMS}, {"max_batch", s.MaxBatch}, {"instances", s.Instances}, {"queue", s.Queue}} {
+		into[f.name] = strconv.Itoa(f.value)
+	}
 }
 
 // summary is the policy as JSON, for the audit log.

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +44,9 @@ func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 	for _, name := range unknownEnv(app.Model, os.Environ()) {
 		log.Warn("this variable is no setting of modelgate; it has no effect", "name", name)
 	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	srv, err := open(ctx, &c.Config, log, s)
 	if err != nil {
 		return err
@@ -50,6 +54,12 @@ func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 	defer srv.close()
 	return srv.run(ctx, s)
 }
+
+// gcPercent lets garbage grow to four times what lives, which is little: tensors
+// and models are not in Go's heap. Against Go's own 100 it takes a tenth off the
+// CPU time of a small prediction, for some 15 MiB; 800 takes no more off. The
+// variable GOGC comes first.
+const gcPercent = 400
 
 // server holds what open made, in the order it must be closed from the end.
 type server struct {
@@ -134,7 +144,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 			return srv, err
 		}
 	}
-	return srv, srv.openAPI(db, guard, catalog, registry)
+	return srv, srv.openAPI(std, db, guard, catalog, registry)
 }
 
 func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, std std) error {
@@ -218,8 +228,12 @@ func (s *server) openInference(engine inference.Engine, memory *inference.Memory
 	})
 }
 
-func (s *server) openAPI(db *store.DB, guard *auth.Guard, catalog *models.Catalog, registry *prometheus.Registry) error {
+func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *models.Catalog, registry *prometheus.Registry) error {
 	cfg := s.cfg
+	var accessLog io.Writer
+	if cfg.AccessLog && s.log.Enabled(context.Background(), slog.LevelInfo) {
+		accessLog = std.err
+	}
 	a, err := api.New(api.Config{
 		Auth: s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
 		Metrics: registry, Logger: s.log,
@@ -227,7 +241,7 @@ func (s *server) openAPI(db *store.DB, guard *auth.Guard, catalog *models.Catalo
 		TrustedProxies: cfg.TrustedProxies,
 		MaxBody:        int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
 		Issuer: s.issuer(), TLS: cfg.TLS(), Version: version,
-		PasswordGrant: cfg.PasswordGrant, AccessLog: cfg.AccessLog,
+		PasswordGrant: cfg.PasswordGrant, AccessLog: accessLog,
 		Ready: func(ctx context.Context) error {
 			if s.draining.Load() {
 				return errors.New("draining")
@@ -238,9 +252,10 @@ func (s *server) openAPI(db *store.DB, guard *auth.Guard, catalog *models.Catalo
 	if err != nil {
 		return err
 	}
+	s.closeLater(func() error { a.Close(); return nil })
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.http = &http.Server{
-		Handler: a.Handler(),
+		Handler: a.Handler(), ConnContext: api.Connected,
 		// Bodies and answers have deadlines of their own, request by request.
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ErrorLog: errorLog,
@@ -277,7 +292,7 @@ func listen(ctx context.Context, cfg *Config, flag, address string, protocols []
 		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --%s", address, pathReason(err), flag)
 	}
 	if !cfg.TLS() {
-		return l, nil
+		return api.Listener(l), nil
 	}
 	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
 	if err != nil {

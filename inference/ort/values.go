@@ -84,9 +84,17 @@ func (s *session) fillStrings(held *buffers, c *C.mg_input, text []string) error
 
 // values copies what came out. On an error nothing is kept.
 func (s *session) values(out []C.mg_output, want []int) ([]inference.Value, error) {
-	list := make([]inference.Value, len(out))
+	// One allocation for what most models give: few tensors of few dimensions.
+	few := new(struct {
+		values [2]inference.Value
+		shapes [8]int64
+	})
+	list, shapes := few.values[:min(len(out), len(few.values))], few.shapes[:0]
+	if len(out) > len(few.values) {
+		list = make([]inference.Value, len(out))
+	}
 	for i := range out {
-		v, err := s.value(&out[i], s.graph.Outputs[want[i]].Kind)
+		v, err := s.value(&out[i], s.graph.Outputs[want[i]].Kind, &shapes)
 		if err != nil {
 			for k := range list[:i] {
 				list[k].Release()
@@ -108,7 +116,7 @@ func failed(err error) error {
 	return inference.ErrRun.Because(err)
 }
 
-func (s *session) value(c *C.mg_output, kind models.Kind) (inference.Value, error) {
+func (s *session) value(c *C.mg_output, kind models.Kind, shapes *[]int64) (inference.Value, error) {
 	v := inference.Value{Kind: kind}
 	expected := C.int32_t(C.MG_SEQUENCE)
 	switch kind {
@@ -122,7 +130,7 @@ func (s *session) value(c *C.mg_output, kind models.Kind) (inference.Value, erro
 	}
 	if kind == models.KindTensor {
 		var err error
-		v.Tensor, err = s.tensor(c)
+		v.Tensor, err = s.tensor(c, shapes)
 		return v, err
 	}
 	return s.parts(c, kind)
@@ -143,10 +151,11 @@ func (s *session) parts(c *C.mg_output, kind models.Kind) (v inference.Value, er
 		}
 	}()
 	tensors := unsafe.Slice(parts.tensors, parts.count)
+	var shapes []int64
 	if kind == models.KindTensors {
 		v.Tensors = make([]inference.Tensor, len(tensors))
 		for i := range tensors {
-			if v.Tensors[i], err = s.tensor(&tensors[i]); err != nil {
+			if v.Tensors[i], err = s.tensor(&tensors[i], &shapes); err != nil {
 				return v, err
 			}
 		}
@@ -155,10 +164,10 @@ func (s *session) parts(c *C.mg_output, kind models.Kind) (v inference.Value, er
 	v.Maps = make([]inference.Map, len(tensors)/2)
 	for i := range v.Maps {
 		m := &v.Maps[i]
-		if m.Keys, err = s.tensor(&tensors[2*i]); err != nil {
+		if m.Keys, err = s.tensor(&tensors[2*i], &shapes); err != nil {
 			return v, err
 		}
-		if m.Values, err = s.tensor(&tensors[2*i+1]); err != nil {
+		if m.Values, err = s.tensor(&tensors[2*i+1], &shapes); err != nil {
 			return v, err
 		}
 		if len(m.Keys.Shape) != 1 || len(m.Values.Shape) != 1 || m.Keys.Len() != m.Values.Len() {
@@ -168,14 +177,18 @@ func (s *session) parts(c *C.mg_output, kind models.Kind) (v inference.Value, er
 	return v, nil
 }
 
-// tensor copies a tensor.
-func (s *session) tensor(c *C.mg_output) (inference.Tensor, error) {
+// tensor copies a tensor. Its shape is put into the room that shapes has left.
+func (s *session) tensor(c *C.mg_output, shapes *[]int64) (inference.Tensor, error) {
 	typ := dataType(c._type)
 	if c.kind != C.MG_TENSOR || typ == models.Undefined {
 		return inference.Tensor{}, fmt.Errorf("the runtime gave a value of kind %d and type %d", c.kind, c._type)
 	}
-	shape := make([]int64, c.rank)
-	copy(shape, unsafe.Slice((*int64)(c.shape), c.rank))
+	from, rank := len(*shapes), int(c.rank)
+	if from+rank > cap(*shapes) {
+		*shapes, from = make([]int64, 0, max(rank, 32)), 0
+	}
+	*shapes = append(*shapes, unsafe.Slice((*int64)(c.shape), rank)...)
+	shape := (*shapes)[from : from+rank : from+rank]
 	t, err := inference.NewTensor(s.engine.cfg.Memory, typ, shape)
 	if err != nil {
 		return t, err
