@@ -79,7 +79,8 @@ func (s *Server) RPCServer() *http.Server {
 	server := &http.Server{
 		Handler:           s.rpcs.engine,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		Protocols: new(http.Protocols),
+		ReadTimeout: s.bodyGrace, // of each call, till it sets another; cheaper here than call by call
+		Protocols:   new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: rpcStreams, MaxReceiveBufferPerConnection: rpcConnection, MaxReceiveBufferPerStream: rpcStream,
 			SendPingTimeout: rpcPing, PingTimeout: rpcPing / 2, WriteByteTimeout: time.Minute,
