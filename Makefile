@@ -10,6 +10,7 @@ FUZZTIME ?= 20s
 SOAK     ?= ^TestMemoryIsFlat$$
 BENCH    ?= .
 BENCHARGS ?=
+COMPAREARGS ?=
 
 # The version is stamped in by the linker. VCS stamping by the go command itself is off, since it fails the whole build
 # where git does not trust the folder's owner, as in many containers.
@@ -26,12 +27,12 @@ YARDSTICKS = ./bench/testdata/hello ./bench/testdata/bare ./bench/testdata/fill
 ORT_LIB = lib=$$(sh inference/ort/fetch.sh) || exit 1; export MODELGATE_ONNXRUNTIME_LIB="$$lib"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint bench parts fuzz soak runtime clean
+.PHONY: help build run test race lint bench compare parts fuzz soak runtime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo 'Variables: LISTEN, DATA, ARGS (run); PKG, TESTARGS (test, race); BENCHARGS (bench); BENCH (parts); FUZZTIME (fuzz)'
+	@echo 'Variables: LISTEN, DATA, ARGS (run); PKG, TESTARGS (test, race); BENCHARGS (bench); COMPAREARGS (compare); BENCH (parts); FUZZTIME (fuzz)'
 
 build: ## build bin/modelgate, with ONNX Runtime beside it
 	@mkdir -p bin
@@ -59,6 +60,11 @@ bench: build ## measure the whole against its floor, and write tables and plots 
 		$(GO) build $(BUILD) -o bin/bench ./bench && $(GO) test -c -o bin/bench-cost ./bench && \
 		for name in hello bare fill; do $(GO) build $(BUILD) -o bin/bench-$$name ./bench/testdata/$$name || exit 1; done && \
 		bin/bench -models "$$models" -docs docs/benchmarks.md $(BENCHARGS)
+
+compare: build ## measure beside servers of others, installed from PyPI, and write docs/comparison.md
+	@models=$$(sh bench/models.sh) && servers=$$(sh bench/compare/install.sh) || exit 1; \
+		$(GO) build $(BUILD) -o bin/bench ./bench && \
+		bin/bench -models "$$models" -docs docs/comparison.md -duration 1s $(COMPAREARGS) compare "$$servers"
 
 parts: ## benchmarks of the parts, by Go's own tool
 	@$(ORT_LIB); $(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -timeout 60m $(PKG)

@@ -18,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"modelgate/audit"
 	"modelgate/auth"
 	"modelgate/inference"
@@ -36,18 +38,19 @@ const (
 // an audit log, a keyring, model files, and ONNX Runtime where a test runs
 // models.
 type world struct {
-	t      testing.TB
-	dir    string
-	api    *Server
-	http   *httptest.Server
-	auth   *auth.Service
-	db     *store.DB
-	audit  *audit.Log
-	models *models.Catalog
-	log    *lockedBuffer
-	clock  *clock
-	memory *inference.Memory
-	fake   *inferencetest.Fake
+	t       testing.TB
+	dir     string
+	api     *Server
+	http    *httptest.Server
+	auth    *auth.Service
+	db      *store.DB
+	audit   *audit.Log
+	models  *models.Catalog
+	log     *lockedBuffer
+	metrics *prometheus.Registry
+	clock   *clock
+	memory  *inference.Memory
+	fake    *inferencetest.Fake
 
 	admin string                                // access token
 	seen  func(method, path string, status int) // told of every answer, by route
@@ -127,7 +130,8 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	_, _, err = w.auth.EnsureAdmin(ctx, adminPassword)
 	must("first administrator")
 	cfg.Auth = w.auth
-	cfg.Inference = w.inference(real)
+	w.metrics = prometheus.NewRegistry()
+	cfg.Metrics, cfg.Inference = w.metrics, w.inference(real)
 	w.api, err = New(cfg)
 	must("api")
 	w.serve()
@@ -147,7 +151,7 @@ func (w *world) in(t testing.TB) *world {
 func (w *world) inference(real bool) *inference.Service {
 	w.memory = inference.NewMemory(64 << 20)
 	w.fake = inferencetest.NewFake(w.memory)
-	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2}
+	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.metrics}
 	if real {
 		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
 		if err != nil {

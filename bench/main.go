@@ -79,6 +79,9 @@ func main() {
 
 // run measures, or is one of the children that do the work.
 func run(ctx context.Context, s settings, args []string) error {
+	if len(args) == 2 && args[0] == "compare" {
+		return compare(ctx, s, args[1])
+	}
 	if len(args) > 0 {
 		return child(args)
 	}

@@ -17,6 +17,8 @@ const labelled = 256
 type metrics struct {
 	queueTime    *prometheus.HistogramVec // by model
 	runTime      *prometheus.HistogramVec // by model
+	batch        *prometheus.HistogramVec // by model
+	split        prometheus.Counter
 	loadTime     prometheus.Histogram
 	loads        prometheus.Counter
 	loadFailures prometheus.Counter
@@ -29,7 +31,7 @@ type metrics struct {
 
 // series are the time series of one model.
 type series struct {
-	queueTime, runTime prometheus.Observer
+	queueTime, runTime, batch prometheus.Observer
 }
 
 // times reach from 50 us, a tiny model, to more than the default deadline.
@@ -43,8 +45,11 @@ func newMetrics() *metrics {
 		return prometheus.CounterOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help}
 	}
 	return &metrics{
-		queueTime:    prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
-		runTime:      prometheus.NewHistogramVec(histogram("run_seconds", "Time a run took, failed ones included."), []string{"model"}),
+		queueTime: prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
+		runTime:   prometheus.NewHistogramVec(histogram("run_seconds", "Time a run took, failed ones included."), []string{"model"}),
+		batch: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "modelgate", Subsystem: "inference", Name: "batch_predictions",
+			Help: "Predictions that went in one run, of models with max_batch.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}, []string{"model"}),
+		split:        prometheus.NewCounter(counter("batches_split_total", "Batches without an answer, whose predictions ran one by one.")),
 		loadTime:     prometheus.NewHistogram(histogram("load_seconds", "Time a successful load took.")),
 		loads:        prometheus.NewCounter(counter("loads_total", "Loads of published models begun.")),
 		loadFailures: prometheus.NewCounter(counter("load_failures_total", "Loads of published models that failed.")),
@@ -62,7 +67,7 @@ func (m *metrics) register(r prometheus.Registerer, s *Service) {
 	gauge := func(name, help string, read func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help}, read)
 	}
-	r.MustRegister(m.queueTime, m.runTime, m.loadTime, m.loads, m.loadFailures, m.refused,
+	r.MustRegister(m.queueTime, m.runTime, m.batch, m.split, m.loadTime, m.loads, m.loadFailures, m.refused,
 		gauge("sessions", "Models loaded.", func() float64 { n, _ := s.pool.loaded(); return float64(n) }),
 		gauge("session_bytes", "Memory that loaded models are reckoned to take.", func() float64 { _, bytes := s.pool.loaded(); return float64(bytes) }),
 		gauge("queued", "Runs that wait for a slot.", func() float64 { n, _ := s.slots.state(); return float64(n) }),
@@ -84,7 +89,7 @@ func (m *metrics) series(v *models.Version) series {
 	default:
 		name = "other"
 	}
-	return series{queueTime: m.queueTime.WithLabelValues(name), runTime: m.runTime.WithLabelValues(name)}
+	return series{queueTime: m.queueTime.WithLabelValues(name), runTime: m.runTime.WithLabelValues(name), batch: m.batch.WithLabelValues(name)}
 }
 
 // retire drops a model's time series with the last of its versions that was
@@ -101,5 +106,6 @@ func (m *metrics) retire(versionID string) {
 		delete(m.models, name)
 		m.queueTime.DeleteLabelValues(name)
 		m.runTime.DeleteLabelValues(name)
+		m.batch.DeleteLabelValues(name)
 	}
 }

@@ -45,7 +45,9 @@ type entry struct {
 	ready   chan struct{} // closed when the load has ended
 
 	session Session // written before ready is closed
+	rowWise bool    // rows of several callers may share a run; written before ready is closed
 	err     error   // written before ready is closed
+	batcher batcher
 
 	// Guarded by pool.mu.
 	phase    phase
@@ -284,6 +286,9 @@ func (p *pool) open(e *entry) (session Session, err error) {
 	if session, err = p.engine.Load(p.base, file, Options{LoadTimeout: p.loadTimeout}); err != nil {
 		return nil, err
 	}
+	// Proved anew with each load, of the very bytes that were loaded: no stored
+	// word is trusted with the rows of several callers.
+	e.rowWise, _ = models.RowWise(file)
 	if err = sameGraph(&e.version.Signature, session.Graph()); err == nil {
 		more := session.Memory() - held
 		if err = p.reserve(p.base, more); err == nil {

@@ -222,28 +222,52 @@ func wanted(access *models.Access, asked []string) ([]int, error) {
 	return want, nil
 }
 
-// run waits for a slot and computes the wanted outputs, which it has looked
-// at as at a client's input.
+// run waits for a slot and computes the wanted outputs, with others in one run
+// where the model allows it.
 func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
+	if n := batchRows(access, e, in); n > 0 {
+		return s.runTogether(ctx, who, access, e, in, want, n)
+	}
+	return s.runAlone(ctx, who, access, e, in, want, false)
+}
+
+// runAlone waits for a slot and computes; see slots.enter for admitted.
+func (s *Service) runAlone(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, admitted bool) ([]Value, error) {
 	began := time.Now()
-	t, err := s.slots.acquire(ctx, termsOf(who, access, e))
+	t, err := s.slots.acquire(ctx, termsOf(who, access, e), admitted)
 	if err != nil {
-		if errors.Is(err, ErrQueueFull) {
-			s.metrics.refused.WithLabelValues("queue_full").Inc()
-		}
-		return nil, err
+		return nil, s.notRun(err)
 	}
 	defer s.slots.release(t)
 	e.series.queueTime.Observe(t.started.Sub(began).Seconds())
-	limit := s.timeout
-	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
-		limit = min(limit, time.Duration(ms)*time.Millisecond)
+	return s.compute(ctx, who, access, e, t, in, want)
+}
+
+// notRun counts a prediction that got no turn.
+func (s *Service) notRun(err error) error {
+	if errors.Is(err, ErrQueueFull) {
+		s.metrics.refused.WithLabelValues("queue_full").Inc()
 	}
-	t.bounded = within(ctx, t.started.Add(limit))
+	return err
+}
+
+// limit is how long a run of the model may take.
+func (s *Service) limit(access *models.Access) time.Duration {
+	if ms := access.Model.Serving.TimeoutMS; ms > 0 {
+		return min(s.timeout, time.Duration(ms)*time.Millisecond)
+	}
+	return s.timeout
+}
+
+// compute runs a session that has a slot, and looks at the outputs as at a
+// client's input.
+func (s *Service) compute(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, t *turn, in []Tensor, want []int) ([]Value, error) {
+	began := time.Now()
+	t.bounded = within(ctx, began.Add(s.limit(access)))
 	bounded := &t.bounded
 	defer bounded.stop()
 	values, err := e.session.Run(bounded, in, want)
-	e.series.runTime.Observe(time.Since(t.started).Seconds())
+	e.series.runTime.Observe(time.Since(began).Seconds())
 	if err == nil {
 		if err = checkOutputs(access.Version.Signature.Outputs, want, values); err == nil {
 			return values, nil

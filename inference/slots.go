@@ -105,13 +105,13 @@ func newSlots(size, queue int, patience time.Duration) *slots {
 var errModelQueueFull = ErrQueueFull.With("too many predictions wait for this model; try again in a moment")
 
 // acquire waits for a run's turn, which must be released. It fails with
-// ErrQueueFull, at once when too many wait and otherwise when patience ends,
-// and with ctx's error.
-func (s *slots) acquire(ctx context.Context, want terms) (*turn, error) {
+// ErrQueueFull, at once when too many wait (unless it was admitted, see enter)
+// and otherwise when patience ends, and with ctx's error.
+func (s *slots) acquire(ctx context.Context, want terms, admitted bool) (*turn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	t, err := s.enter(want, false)
+	t, err := s.enter(want, admitted)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (r *runner) startFor(ctx context.Context, name string, want terms) {
 	}
 	want.lane = l
 	go func() {
-		t, err := r.slots.acquire(ctx, want)
+		t, err := r.slots.acquire(ctx, want, false)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if r.errs[name] = err; err == nil {
@@ -314,7 +314,7 @@ func BenchmarkSlots(b *testing.B) {
 	l := &lane{}
 	b.ReportAllocs()
 	for b.Loop() {
-		t, err := s.acquire(b.Context(), terms{lane: l})
+		t, err := s.acquire(b.Context(), terms{lane: l}, false)
 		if err != nil {
 			b.Fatal(err)
 		}

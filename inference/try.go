@@ -93,7 +93,7 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 	for i := range want {
 		want[i] = i
 	}
-	t, err := s.slots.acquire(ctx, terms{lane: &s.trials})
+	t, err := s.slots.acquire(ctx, terms{lane: &s.trials}, false)
 	if err != nil {
 		return "", err
 	}

@@ -65,7 +65,7 @@ const (
 //	training              training information
 //	external_data         weights outside the file
 //	unsupported_domain    an operator of neither ONNX nor the file itself
-//	unsupported_operator  ONNX has no operator of that name
+//	unsupported_operator  ONNX has no operator of that name, or it may never end
 //	unsupported_type      an input or output that can't be sent as JSON or tensor
 //	nesting               graphs, types or function calls too deep inside one another
 //	recursive_function    a function that calls itself, directly or not

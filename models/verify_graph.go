@@ -365,6 +365,9 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 		}
 		return nil
 	})
+	if err == nil && string(op) == "DFT" {
+		err = endlessDFT(b)
+	}
 	if err != nil {
 		return err
 	}

@@ -1,8 +1,10 @@
 // On x86 the smallest integer divided by -1 traps (Intel SDM, IDIV), and so
-// ONNX Runtime's integer Div and Mod would end the process. The handler gives
-// such a division the result that other processors give, the dividend itself
-// with remainder 0. It is set before Go's runtime starts, which then forwards
-// to it the traps of C code only.
+// ONNX Runtime's integer Div and Mod would end the process; so does a division
+// by zero, which some of its kernels (TopK, DFT, STFT, QuantizeLinear) make of
+// an empty input. The handler gives such divisions the results that other
+// processors give (Arm ARM, SDIV and UDIV): the dividend itself with remainder
+// 0, and 0 with the dividend as remainder. It is set before Go's runtime
+// starts, which then forwards to it the traps of C code only.
 #if defined(__linux__) && defined(__x86_64__)
 #define _GNU_SOURCE
 #include <signal.h>
@@ -10,8 +12,9 @@
 #include <string.h>
 #include <ucontext.h>
 
-// divisor decodes IDIV at p: its length, operand width and value; 0 if it is another instruction.
-static int divisor(const uint8_t *p, const greg_t *g, int *width, int64_t *value) {
+// divisor decodes IDIV or DIV at p: its length, operand width, whether it is IDIV, and value; 0 if it is another
+// instruction.
+static int divisor(const uint8_t *p, const greg_t *g, int *width, int *is_signed, int64_t *value) {
   static const int regs[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI,
                                REG_R8,  REG_R9,  REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15};
   const uint8_t *start = p;
@@ -20,7 +23,8 @@ static int divisor(const uint8_t *p, const greg_t *g, int *width, int64_t *value
   if (*p++ != 0xf7) return 0;
   uint8_t modrm = *p++;
   int mod = modrm >> 6, rm = modrm & 7;
-  if (((modrm >> 3) & 7) != 7) return 0;
+  if (((modrm >> 3) & 7) < 6) return 0; // DIV is 6, IDIV 7
+  *is_signed = modrm >> 3 & 1;
   *width = rex & 8 ? 8 : 4;
   if (mod == 3) {
     int64_t v = g[regs[rm | (rex & 1) << 3]];
@@ -50,12 +54,13 @@ static int divisor(const uint8_t *p, const greg_t *g, int *width, int64_t *value
 
 static void on_fpe(int sig, siginfo_t *info, void *context) {
   greg_t *g = ((ucontext_t *)context)->uc_mcontext.gregs;
-  int width;
+  int width, is_signed;
   int64_t value;
-  int length = info->si_code == FPE_INTDIV ? divisor((const uint8_t *)g[REG_RIP], g, &width, &value) : 0;
-  if (length && value == -1) {
-    if (width == 4) g[REG_RAX] = (uint32_t)g[REG_RAX];
-    g[REG_RDX] = 0;
+  int length = info->si_code == FPE_INTDIV ? divisor((const uint8_t *)g[REG_RIP], g, &width, &is_signed, &value) : 0;
+  if (length && (value == 0 || (is_signed && value == -1))) {
+    uint64_t dividend = width == 4 ? (uint32_t)g[REG_RAX] : (uint64_t)g[REG_RAX];
+    g[REG_RAX] = value ? dividend : 0;
+    g[REG_RDX] = value ? 0 : dividend;
     g[REG_RIP] += length;
     return;
   }

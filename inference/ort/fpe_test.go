@@ -2,6 +2,7 @@ package ort
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"modelgate/inference"
@@ -42,4 +43,38 @@ func TestSmallestIntegerByMinusOne(t *testing.T) {
 		zero := len(in) - 2
 		_ = 1 / zero
 	}()
+}
+
+// Some kernels divide by the size of what they get: TopK by its rows. An empty
+// input must cost no more than an answer. Without fpe.c this test ends the
+// process.
+func TestDivisionByEmptyInput(t *testing.T) {
+	mem := inference.NewMemory(1 << 20)
+	int64s := message(num(1, 7), sub(2, sub(1, num(1, 1)))) // TypeProto.Tensor: INT64 [1]
+	e := open(t, Config{Memory: mem})
+	s, err := loadBytes(t, e, file(list(node("TopK", []string{"x", "k"}, []string{"v", "i"})),
+		list(port("x", floats([]int64{-1, 4})), port("k", sub(1, int64s))),
+		list(port("v", floats([]int64{-1, -1})))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := inference.NewTensor(mem, models.Float32, []int64{0, 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Release()
+	k, err := inference.NewTensor(mem, models.Int64, []int64{1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Release()
+	inference.View[int64](&k)[0] = 3
+	out, err := s.Run(t.Context(), []inference.Tensor{x, k}, []int{0})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out[0].Release()
+	if got := out[0].Tensor.Shape; !slices.Equal(got, []int64{0, 3}) {
+		t.Errorf("got the shape %v, want [0 3]", got)
+	}
 }

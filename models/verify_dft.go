@@ -1,0 +1,41 @@
+package models
+
+// endlessDFT refuses a DFT node on which the runtime may compute for ever,
+// with nothing to end it: a run is ended between nodes. An inverse one-sided
+// transform without dft_length makes 2*(n-1) numbers of n along its axis, and
+// ONNX Runtime 1.30.0 does not come back from making none of one. A dft_length
+// that is not positive it refuses itself.
+//
+// Attributes that a function takes from its call count as set.
+func endlessDFT(node []byte) error {
+	inputs, hasLength, inverse, onesided := 0, false, false, false
+	err := nodeMessage.walk(node, func(f field) error {
+		switch f.num {
+		case 1:
+			inputs++
+			hasLength = hasLength || inputs == 2 && len(f.data) > 0
+		case 5:
+			var name []byte
+			on := false
+			err := attributeMessage.walk(f.data, func(f field) error {
+				switch f.num {
+				case 1:
+					name = f.data
+				case 3:
+					on = on || f.number != 0
+				case 21:
+					on = on || len(f.data) > 0
+				}
+				return nil
+			})
+			inverse = inverse || on && string(name) == "inverse"
+			onesided = onesided || on && string(name) == "onesided"
+			return err
+		}
+		return nil
+	})
+	if err == nil && inverse && onesided && !hasLength {
+		err = refuse("unsupported_operator", "the file has an inverse one-sided DFT without dft_length, on which the runtime may compute for ever; give the node its dft_length")
+	}
+	return err
+}
