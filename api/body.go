@@ -172,6 +172,11 @@ func (c *call) readFrom(from io.Reader, length, limit int64) (body, error) {
 	if limit <= policyBody {
 		b.budget = c.s.reserve
 	}
+	return c.readInto(b, from, length, limit)
+}
+
+// readInto is readFrom with the budgets that b names.
+func (c *call) readInto(b body, from io.Reader, length, limit int64) (body, error) {
 	if from == nil || from == http.NoBody {
 		return b, nil
 	}

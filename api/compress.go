@@ -34,7 +34,16 @@ func (c *call) readCompressed(limit int64) (body, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return body{}, notCompressed(coding, io.ErrUnexpectedEOF)
 	}
-	return c.readFrom(&expander{coding: coding, from: bufio.NewReader(&capped{r.Body, limit, limit})}, -1, limit)
+	b := body{budget: c.s.budget, shares: c.s.shares, user: c.who.UserID}
+	if limit <= policyBody {
+		b.budget = c.s.reserve
+	}
+	return c.readExpanded(b, coding, r.Body, limit)
+}
+
+// readExpanded reads what from expands to.
+func (c *call) readExpanded(b body, coding string, from io.Reader, limit int64) (body, error) {
+	return c.readInto(b, &expander{coding: coding, from: bufio.NewReader(&capped{from, limit, limit})}, -1, limit)
 }
 
 // capped fails when more than limit bytes come. Compressed data can be endless
@@ -92,7 +101,7 @@ func notCompressed(coding string, err error) error {
 	switch {
 	case err == nil, errors.As(err, &corrupt), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, gzip.ErrHeader), errors.Is(err, gzip.ErrChecksum),
 		errors.Is(err, zlib.ErrHeader), errors.Is(err, zlib.ErrChecksum), errors.Is(err, zlib.ErrDictionary):
-		return &fault{code: "invalid_input", detail: "the body is not one whole " + coding + " stream, as its Content-Encoding says", cause: err}
+		return &fault{code: "invalid_input", detail: "the body is not one whole " + coding + " stream, as its encoding is said to be", cause: err}
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
+	"modelgate/api/oipgrpc"
 	"modelgate/auth"
 	"modelgate/inference"
 	"modelgate/models"
@@ -40,46 +41,52 @@ type outcome struct {
 	status int
 	oauth  string // the word of RFC 6749 section 5.2 under /token, /revoke and /introspect
 	retry  int    // seconds for Retry-After; 0: none
+	rpc    oipgrpc.Code
 }
+
+// statusLeft stands in logs and metrics for requests whose client left before
+// the answer.
+const statusLeft = 499
 
 // outcomes is the only table from an error's code to its answer. A code that
 // stands nowhere here is an internal error, and the caller learns nothing of
 // it but the request id.
 var outcomes = map[string]outcome{
-	"invalid_input":             {http.StatusBadRequest, "invalid_request", 0},
-	"weak_password":             {http.StatusBadRequest, "invalid_request", 0},
-	"invalid_credentials":       {http.StatusUnauthorized, "invalid_grant", 0},
-	"invalid_token":             {http.StatusUnauthorized, "invalid_grant", 0},
-	"forbidden":                 {http.StatusForbidden, "access_denied", 0},
-	"wrong_password":            {http.StatusForbidden, "access_denied", 0},
-	"reauthentication_required": {http.StatusForbidden, "access_denied", 0},
-	"not_found":                 {http.StatusNotFound, "invalid_request", 0},
-	"method_not_allowed":        {http.StatusMethodNotAllowed, "invalid_request", 0},
-	"timeout":                   {http.StatusRequestTimeout, "invalid_request", 0},
-	"taken":                     {http.StatusConflict, "invalid_request", 0},
-	"conflict":                  {http.StatusConflict, "invalid_request", 0},
-	"last_admin":                {http.StatusConflict, "invalid_request", 0},
-	"builtin_role":              {http.StatusConflict, "invalid_request", 0},
-	"in_use":                    {http.StatusConflict, "invalid_request", 0},
-	"too_large":                 {http.StatusRequestEntityTooLarge, "invalid_request", 0},
-	"too_many_rows":             {http.StatusRequestEntityTooLarge, "invalid_request", 0},
-	"unsupported_media_type":    {http.StatusUnsupportedMediaType, "invalid_request", 0},
-	"unsupported_encoding":      {http.StatusUnsupportedMediaType, "invalid_request", 0},
-	"run_failed":                {http.StatusUnprocessableEntity, "invalid_request", 0},
-	"rate_limited":              {http.StatusTooManyRequests, "temporarily_unavailable", 1},
-	"internal":                  {http.StatusInternalServerError, "server_error", 0},
-	"unavailable":               {http.StatusServiceUnavailable, "temporarily_unavailable", 1},
-	"model_unavailable":         {http.StatusServiceUnavailable, "temporarily_unavailable", 30},
-	"load_failed":               {http.StatusServiceUnavailable, "temporarily_unavailable", 30},
-	"load_timeout":              {http.StatusServiceUnavailable, "temporarily_unavailable", 30},
-	"deadline":                  {http.StatusGatewayTimeout, "temporarily_unavailable", 0},
+	"invalid_input":             {http.StatusBadRequest, "invalid_request", 0, oipgrpc.InvalidArgument},
+	"weak_password":             {http.StatusBadRequest, "invalid_request", 0, oipgrpc.InvalidArgument},
+	"invalid_credentials":       {http.StatusUnauthorized, "invalid_grant", 0, oipgrpc.Unauthenticated},
+	"invalid_token":             {http.StatusUnauthorized, "invalid_grant", 0, oipgrpc.Unauthenticated},
+	"forbidden":                 {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"wrong_password":            {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"reauthentication_required": {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"not_found":                 {http.StatusNotFound, "invalid_request", 0, oipgrpc.NotFound},
+	"method_not_allowed":        {http.StatusMethodNotAllowed, "invalid_request", 0, oipgrpc.Unimplemented},
+	"timeout":                   {http.StatusRequestTimeout, "invalid_request", 0, oipgrpc.DeadlineExceeded},
+	"taken":                     {http.StatusConflict, "invalid_request", 0, oipgrpc.AlreadyExists},
+	"conflict":                  {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
+	"last_admin":                {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
+	"builtin_role":              {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
+	"in_use":                    {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
+	"too_large":                 {http.StatusRequestEntityTooLarge, "invalid_request", 0, oipgrpc.ResourceExhausted},
+	"too_many_rows":             {http.StatusRequestEntityTooLarge, "invalid_request", 0, oipgrpc.ResourceExhausted},
+	"unsupported_media_type":    {http.StatusUnsupportedMediaType, "invalid_request", 0, oipgrpc.Internal},
+	"unsupported_encoding":      {http.StatusUnsupportedMediaType, "invalid_request", 0, oipgrpc.Unimplemented},
+	"run_failed":                {http.StatusUnprocessableEntity, "invalid_request", 0, oipgrpc.InvalidArgument},
+	"rate_limited":              {http.StatusTooManyRequests, "temporarily_unavailable", 1, oipgrpc.ResourceExhausted},
+	"internal":                  {http.StatusInternalServerError, "server_error", 0, oipgrpc.Internal},
+	"unavailable":               {http.StatusServiceUnavailable, "temporarily_unavailable", 1, oipgrpc.Unavailable},
+	"model_unavailable":         {http.StatusServiceUnavailable, "temporarily_unavailable", 30, oipgrpc.Unavailable},
+	"load_failed":               {http.StatusServiceUnavailable, "temporarily_unavailable", 30, oipgrpc.Unavailable},
+	"load_timeout":              {http.StatusServiceUnavailable, "temporarily_unavailable", 30, oipgrpc.Unavailable},
+	"unimplemented":             {http.StatusNotImplemented, "invalid_request", 0, oipgrpc.Unimplemented},
+	"deadline":                  {http.StatusGatewayTimeout, "temporarily_unavailable", 0, oipgrpc.DeadlineExceeded},
 
 	// RFC 6749 section 5.2, RFC 7009 section 2.2.1: these occur under the
 	// OAuth routes alone.
-	"invalid_request":        {http.StatusBadRequest, "invalid_request", 0},
-	"invalid_client":         {http.StatusUnauthorized, "invalid_client", 0},
-	"invalid_scope":          {http.StatusBadRequest, "invalid_scope", 0},
-	"unsupported_grant_type": {http.StatusBadRequest, "unsupported_grant_type", 0},
+	"invalid_request":        {http.StatusBadRequest, "invalid_request", 0, oipgrpc.InvalidArgument},
+	"invalid_client":         {http.StatusUnauthorized, "invalid_client", 0, oipgrpc.Unauthenticated},
+	"invalid_scope":          {http.StatusBadRequest, "invalid_scope", 0, oipgrpc.InvalidArgument},
+	"unsupported_grant_type": {http.StatusBadRequest, "unsupported_grant_type", 0, oipgrpc.InvalidArgument},
 }
 
 // outward renames codes that tell things apart in here, but not to callers.
@@ -93,6 +100,7 @@ type refusal struct {
 	status int
 	code   string
 	oauth  string
+	rpc    oipgrpc.Code
 	detail string
 	retry  int
 	bare   bool // no credential was sent, so that there is none to find fault with
@@ -109,7 +117,7 @@ walk:
 		switch e := e.(type) {
 		case *models.Rejected:
 			// The rule that the file breaks; models keeps it in public terms.
-			return refusal{status: http.StatusUnprocessableEntity, code: e.Code, oauth: "invalid_request", detail: e.Detail}
+			return refusal{status: http.StatusUnprocessableEntity, code: e.Code, oauth: "invalid_request", rpc: oipgrpc.InvalidArgument, detail: e.Detail}
 		case *fault:
 			code, detail, retry = e.code, e.detail, e.retry
 			break walk
@@ -149,7 +157,7 @@ walk:
 	if retry == 0 {
 		retry = o.retry
 	}
-	return refusal{status: o.status, code: code, oauth: o.oauth, detail: detail, retry: retry, bare: bare}
+	return refusal{status: o.status, code: code, oauth: o.oauth, rpc: o.rpc, detail: detail, retry: retry, bare: bare}
 }
 
 // problem is RFC 9457's application/problem+json. Type is always about:blank:

@@ -17,6 +17,7 @@ import (
 	"github.com/gin-gonic/gin"
 	"github.com/go-json-experiment/json"
 
+	"modelgate/api/oipgrpc"
 	"modelgate/auth"
 )
 
@@ -231,6 +232,10 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 // fail answers with a refusal.
 func (c *call) fail(err error) {
 	r := refuse(err)
+	if c.rt.rpc && oipgrpc.IsContentType(c.gin.Request.Header.Get("Content-Type")) {
+		c.failRPC(r)
+		return
+	}
 	bearer := c.rt.Access == Bearer
 	if oauthRoute(c.path) {
 		switch {
@@ -313,7 +318,7 @@ func (c *call) finish() {
 	r := c.gin.Request
 	status := c.status
 	if c.err != nil && r.Context().Err() != nil && errors.Is(c.err, context.Canceled) {
-		status = 499 // the client left; nobody read the status sent
+		status = statusLeft // the client left; nobody read the status sent
 	}
 	d := time.Since(c.start)
 	c.rt.metrics.observe(r.Method, status, d)
@@ -338,7 +343,7 @@ func (c *call) panicked(p any) {
 // "cause" holds what only the protected log may have.
 func (c *call) log(status int, d time.Duration) {
 	method := boundedMethod(c.gin.Request.Method)
-	if c.err != nil && status != 499 {
+	if c.err != nil && status != statusLeft {
 		c.logRefusal(method, status)
 	}
 	c.s.accessLog.request(c.start.Add(d), c.id, method, c.rt.Path, status, d, c.who.UserID)

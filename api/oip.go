@@ -69,6 +69,9 @@ func (s *Server) infer(c *call) error {
 	if p.scanned, err = inference.ScanInfer(b.data, header); err != nil {
 		return err
 	}
+	if p.scanned.Model != "" && p.scanned.Model != ref.Model {
+		return invalid("\"model_name\" is not the model of the path; leave it out, or send the same")
+	}
 	result, err := s.inference.Predict(c.ctx(), c.who, ref, p.read)
 	if err != nil {
 		return err
@@ -132,9 +135,11 @@ func headerOf(r *http.Request) (int, error) {
 
 // oipRef is the model of the path, in its default version unless the path
 // names one.
-func (c *call) oipRef() (models.Ref, error) {
-	ref := models.Ref{Model: c.param("name")}
-	text := c.param("version")
+func (c *call) oipRef() (models.Ref, error) { return refOf(c.param("name"), c.param("version")) }
+
+// refOf is a model in the version that text names; "": its default one.
+func refOf(name, text string) (models.Ref, error) {
+	ref := models.Ref{Model: name}
 	if text == "" {
 		return ref, nil
 	}

@@ -57,7 +57,7 @@ type oipIndexed struct {
 const platform = "modelgate"
 
 func (s *Server) oipServer(*call) (oipServerMetadata, error) {
-	return oipServerMetadata{"modelgate", s.version, []string{"model_repository", "binary_tensor_data"}}, nil
+	return oipServerMetadata{"modelgate", s.version, []string{"model_repository", "model_configuration", "statistics", "binary_tensor_data"}}, nil
 }
 
 func (s *Server) oipLive(*call) (oipLive, error) { return oipLive{true}, nil }
@@ -69,7 +69,11 @@ func (s *Server) oipReady(c *call) (oipReady, error) {
 
 // oipModel describes the version that the path names, else the default one.
 func (s *Server) oipModel(c *call) (oipModelMetadata, error) {
-	a, err := c.oipAccess()
+	return s.describe(c, c.param("name"), c.param("version"))
+}
+
+func (s *Server) describe(c *call, name, version string) (oipModelMetadata, error) {
+	a, err := c.open(name, version)
 	if err != nil {
 		return oipModelMetadata{}, err
 	}
@@ -94,15 +98,16 @@ func (s *Server) oipModel(c *call) (oipModelMetadata, error) {
 // oipModelReady fails for a model that can't be called. Its first call may
 // still have to load it.
 func (s *Server) oipModelReady(c *call) (oipModelReady, error) {
-	a, err := c.oipAccess()
+	a, err := c.open(c.param("name"), c.param("version"))
 	if err != nil {
 		return oipModelReady{}, err
 	}
 	return oipModelReady{a.Model.Name, true}, nil
 }
 
-func (c *call) oipAccess() (models.Access, error) {
-	ref, err := c.oipRef()
+// open asks the catalogue for a model; version "" is its default one.
+func (c *call) open(name, version string) (models.Access, error) {
+	ref, err := refOf(name, version)
 	if err != nil {
 		return models.Access{}, err
 	}
@@ -143,19 +148,35 @@ func (s *Server) oipIndex(c *call) error {
 	if err := c.readOIP(&in); err != nil {
 		return err
 	}
+	list, err := s.index(c, in.Ready)
+	if err != nil {
+		return err
+	}
+	return c.reply(list)
+}
+
+func (s *Server) index(c *call, readyOnly bool) ([]oipIndexed, error) {
 	list := []oipIndexed{}
+	err := s.eachModel(c, func(a models.Access) {
+		if x := s.indexed(c, a); x.State == stateReady || !readyOnly {
+			list = append(list, x)
+		}
+	})
+	return list, err
+}
+
+// eachModel calls do for every model open to the caller.
+func (s *Server) eachModel(c *call, do func(models.Access)) error {
 	for after := ""; ; {
 		items, next, err := s.catalog.List(c.ctx(), c.who, after, 1000)
 		if err != nil {
 			return err
 		}
 		for _, a := range items {
-			if x := s.indexed(c, a); x.State == stateReady || !in.Ready {
-				list = append(list, x)
-			}
+			do(a)
 		}
 		if after = next; after == "" {
-			return c.reply(list)
+			return nil
 		}
 	}
 }
@@ -185,16 +206,22 @@ type done struct{}
 // oipLoad says yes to who manages a model that can be called: models load
 // themselves when they are called.
 func (s *Server) oipLoad(c *call) error {
-	if err := s.catalog.MayManage(c.ctx(), c.who, c.param("name"), c.rt.action); err != nil {
+	name := c.param("name")
+	if err := s.catalog.MayManage(c.ctx(), c.who, name, c.rt.action); err != nil {
 		return err
 	}
 	if err := c.readOIP(&done{}); err != nil {
 		return err
 	}
-	if _, err := s.catalog.Open(c.ctx(), c.who, models.Ref{Model: c.param("name")}); err != nil {
+	if err := s.loadable(c, name); err != nil {
 		return err
 	}
 	return c.reply(done{})
+}
+
+func (s *Server) loadable(c *call, name string) error {
+	_, err := s.catalog.Open(c.ctx(), c.who, models.Ref{Model: name})
+	return err
 }
 
 // oipUnload is refused: that a model is not loaded closes it to nobody here.
@@ -202,5 +229,7 @@ func (s *Server) oipUnload(c *call) error {
 	if err := s.catalog.MayManage(c.ctx(), c.who, c.param("name"), c.rt.action); err != nil {
 		return err
 	}
-	return invalid("models are unloaded by themselves when nobody calls them; to close one, PATCH /models/NAME with other roles, or DELETE it")
+	return errUnload
 }
+
+var errUnload = invalid("models are unloaded by themselves when nobody calls them; to close one, PATCH /models/NAME with other roles, or DELETE it")

@@ -25,8 +25,11 @@ func (w *world) walkOIP() {
 	w.get("/v2", w.admin).is(200)
 	w.get("/v2/health/live", "").is(200)
 	w.get("/v2/health/ready", "").is(200)
+	w.get("/v2/models/stats", w.admin).is(200)
 	for _, path := range []string{"/v2/models/oip", "/v2/models/oip/versions/1"} {
 		w.get(path, w.admin).is(200)
+		w.get(path+"/stats", w.admin).is(200)
+		w.get(path+"/config", w.admin).is(200)
 		w.get(path+"/ready", w.admin).is(200)
 		w.post(path+"/infer", w.admin, irisInfer).is(200)
 	}
@@ -159,7 +162,7 @@ func TestOIPMetadata(t *testing.T) {
 	w.upload(w.admin, "closed", "iris.onnx", "").is(201)
 	_, ada := w.user("ada")
 	_, eve := w.user("eve", "data-scientist")
-	if got := string(w.get("/v2", ada).is(200).Body); got != `{"name":"modelgate","version":"test","extensions":["model_repository","binary_tensor_data"]}` {
+	if got := string(w.get("/v2", ada).is(200).Body); got != `{"name":"modelgate","version":"test","extensions":["model_repository","model_configuration","statistics","binary_tensor_data"]}` {
 		t.Errorf("server: %s", got)
 	}
 	const tensors = `"platform":"modelgate","inputs":[{"name":"X","datatype":"FP32","shape":[-1,4]}],` +

@@ -68,6 +68,7 @@ type Server struct {
 	proxies       proxies
 	budget        *budget // of bodies of predictions
 	reserve       *budget // of small bodies: whoever fills the other keeps nobody from signing in
+	small         *budget // of small gRPC messages: large ones keep nobody from a small prediction
 	shares        *shares
 	maxBody       int64
 	maxModel      int64
@@ -82,6 +83,7 @@ type Server struct {
 	probe probe
 
 	routes  []*route
+	rpcs    rpcServer
 	openapi []byte
 	docs    docs
 	engine  *gin.Engine
@@ -103,9 +105,9 @@ func New(cfg Config) (*Server, error) {
 		s.gatherer = prometheus.NewRegistry()
 	}
 	s.budget = newBudget(max(or(cfg.BodyBudget, 256<<20), 2*s.maxBody))
-	s.reserve = newBudget(smallReserve)
+	s.reserve, s.small = newBudget(smallReserve), newBudget(smallReserve)
 	s.shares = &shares{most: max(s.budget.total/2, 2*s.maxBody+1<<20), held: map[string]int64{}}
-	held := func() float64 { return s.budget.held() + s.reserve.held() }
+	held := func() float64 { return s.budget.held() + s.reserve.held() + s.small.held() }
 	var err error
 	if s.metrics, err = newMetrics(s.gatherer, cfg.Version, held); err != nil {
 		return nil, fmt.Errorf("api: metrics: %w", err)
@@ -122,7 +124,10 @@ func New(cfg Config) (*Server, error) {
 	if s.docs, err = docsPage(); err != nil {
 		return nil, fmt.Errorf("api: the documentation page: %w", err)
 	}
-	return s, s.build()
+	if err := s.build(); err != nil {
+		return s, err
+	}
+	return s, s.buildRPC()
 }
 
 func or[T comparable](v, fallback T) T {
@@ -133,17 +138,23 @@ func or[T comparable](v, fallback T) T {
 	return v
 }
 
-// build makes the router. gin routes and nothing more: no middleware, no
-// redirects, no guesses about the path, no trust in proxies.
-func (s *Server) build() error {
+// newEngine makes a router that routes and does nothing more: no middleware,
+// no redirects, no guesses about the path, no trust in proxies.
+func newEngine() (*gin.Engine, error) {
 	gin.SetMode(gin.ReleaseMode)
 	e := gin.New()
-	if err := e.SetTrustedProxies(nil); err != nil {
-		return err
-	}
 	e.ForwardedByClientIP = false
 	e.RedirectTrailingSlash, e.RedirectFixedPath, e.RemoveExtraSlash = false, false, false
 	e.HandleMethodNotAllowed = true
+	return e, e.SetTrustedProxies(nil)
+}
+
+// build makes the router of HTTP.
+func (s *Server) build() error {
+	e, err := newEngine()
+	if err != nil {
+		return err
+	}
 	s.routes = s.table()
 	for _, r := range s.routes {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
@@ -213,6 +224,7 @@ type route struct {
 	rate    rateClass // per address
 	action  string    // what a denial is called in the audit log
 	handle  handler
+	rpc     bool // a gRPC method: answered with a status in trailers
 	metrics *routeMetrics
 }
 
@@ -304,6 +316,11 @@ func (s *Server) table() []*route {
 		open(get, "/v2/health/ready", 200, noRate, plain(s.oipReady)),
 		signedIn(get, "/v2/models/{name}", 200, plain(s.oipModel)),
 		signedIn(get, "/v2/models/{name}/versions/{version}", 200, plain(s.oipModel)),
+		signedIn(get, "/v2/models/stats", 200, plain(s.allStatistics)), // a model of that name is found under its versions
+		signedIn(get, "/v2/models/{name}/stats", 200, plain(s.oipStatistics)),
+		signedIn(get, "/v2/models/{name}/versions/{version}/stats", 200, plain(s.oipStatistics)),
+		signedIn(get, "/v2/models/{name}/config", 200, plain(s.oipConfig)),
+		signedIn(get, "/v2/models/{name}/versions/{version}/config", 200, plain(s.oipConfig)),
 		signedIn(get, "/v2/models/{name}/ready", 200, plain(s.oipModelReady)),
 		signedIn(get, "/v2/models/{name}/versions/{version}/ready", 200, plain(s.oipModelReady)),
 		signedIn(post, "/v2/models/{name}/infer", 200, s.infer),

@@ -59,7 +59,8 @@ func (s *Server) upload(c *call) (published, error) {
 		return published{}, err
 	}
 	return published{Name: m.Name, Version: v.Number, Digest: digest(v), State: v.State,
-		Inputs: tensorsOf(v.Signature.Inputs), Outputs: tensorsOf(v.Signature.Outputs)}, nil
+		Inputs: tensorsOf(v.Signature.Inputs), Outputs: tensorsOf(v.Signature.Outputs),
+		Batching: batchingOf(m, v)}, nil
 }
 
 // readParts walks the parts. The staged file is returned also with an error.

@@ -167,7 +167,8 @@ type versionView struct {
 	Inputs    []tensor     `json:"inputs"`
 	Outputs   []tensor     `json:"outputs"`
 	Facts     facts        `json:"facts"`
-	CreatedBy string       `json:"created_by"` // user id
+	Batching  *batching    `json:"batching,omitzero"` // nil: published before it was looked at
+	CreatedBy string       `json:"created_by"`        // user id
 	CreatedAt time.Time    `json:"created_at"`
 }
 
@@ -179,13 +180,34 @@ type facts struct {
 	Trial      string   `json:"trial"`
 }
 
+// batching says whether requests may share runs of a version, and whether they
+// do.
+type batching struct {
+	Possible bool    `json:"possible"`
+	Active   bool    `json:"active"`
+	Reason   string  `json:"reason,omitzero"`
+	Gain     float64 `json:"gain,omitzero"`
+}
+
+func batchingOf(m *models.Model, v *models.Version) *batching {
+	b := v.Facts.Batching
+	if b == nil {
+		return nil
+	}
+	return &batching{Possible: b.Possible, Active: m.Batches(v), Reason: b.Reason, Gain: b.Gain}
+}
+
+func factsOf(f models.Facts) facts {
+	return facts{Opset: f.Opset, Operators: f.Operators, Nodes: f.Nodes, Parameters: f.Parameters, Trial: f.Trial}
+}
+
 func managedOf(view modelView, m *models.Model) managedView {
 	v := managedView{modelView: view, Owner: m.OwnerID, Roles: m.Roles, Disclosure: disclosureOf(m.Disclosure),
 		Serving: serving(m.Serving), DefaultVersion: m.DefaultVersion, Aliases: m.Aliases,
 		CreatedAt: m.CreatedAt.UTC(), UpdatedAt: m.UpdatedAt.UTC(), Versions: make([]versionView, len(m.Versions))}
 	for i, x := range m.Versions {
 		v.Versions[i] = versionView{Version: x.Number, Digest: digest(x), Size: x.Size, State: x.State, Reason: x.Reason,
-			Inputs: tensorsOf(x.Signature.Inputs), Outputs: tensorsOf(x.Signature.Outputs), Facts: facts(x.Facts),
+			Inputs: tensorsOf(x.Signature.Inputs), Outputs: tensorsOf(x.Signature.Outputs), Facts: factsOf(x.Facts), Batching: batchingOf(m, x),
 			CreatedBy: x.CreatedBy, CreatedAt: x.CreatedAt.UTC()}
 	}
 	return v
@@ -201,4 +223,6 @@ type published struct {
 	State   models.State `json:"state"`
 	Inputs  []tensor     `json:"inputs"`
 	Outputs []tensor     `json:"outputs"`
+	// Batching is never nil.
+	Batching *batching `json:"batching"`
 }

@@ -51,6 +51,7 @@ type Version struct {
 	Inputs    []Tensor  `json:"inputs,omitzero"`
 	Outputs   []Tensor  `json:"outputs,omitzero"`
 	Facts     *Facts    `json:"facts,omitempty"`
+	Batching  *Batching `json:"batching,omitempty"`
 	CreatedBy string    `json:"created_by,omitempty"` // user id
 	CreatedAt time.Time `json:"created_at,omitzero"`
 }
@@ -62,6 +63,22 @@ type Facts struct {
 	Nodes      int      `json:"nodes"`
 	Parameters int64    `json:"parameters"`
 	Trial      string   `json:"trial"` // "ran", or "inconclusive": zeros were no valid input
+}
+
+// Batching says whether requests may share runs of a version.
+type Batching struct {
+	Possible bool    `json:"possible"`         // each row is computed by itself
+	Active   bool    `json:"active"`           // and Serving.MaxBatch is set
+	Reason   string  `json:"reason,omitempty"` // what stands against it
+	Gain     float64 `json:"gain,omitempty"`   // measured: times as many rows a second; 0: not measured
+}
+
+// Serving is how a model is run; 0 stands for the server's own setting.
+type Serving struct {
+	TimeoutMS int `json:"timeout_ms,omitempty"` // of one run
+	MaxBatch  int `json:"max_batch,omitempty"`  // rows of several requests in one run; 0: none are joined
+	Instances int `json:"instances,omitempty"`  // runs at once
+	Queue     int `json:"queue,omitempty"`      // predictions that may wait
 }
 
 // Models lists the models open to the caller.

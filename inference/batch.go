@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -81,12 +82,12 @@ func batchRows(access *models.Access, e *entry, in []Tensor) int64 {
 
 // runTogether is runAlone for a prediction of that many rows that may share a
 // run with others.
-func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, n int64) ([]Value, error) {
+func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, now time.Time, n int64) ([]Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	b, terms := &e.batcher, termsOf(who, access, e)
-	j := &job{ctx: ctx, in: in, want: want, rows: n, arrived: time.Now(), woken: make(chan struct{}, 1)}
+	b, terms := &e.batcher, termsOf(who, access, e, now)
+	j := &job{ctx: ctx, in: in, want: want, rows: n, arrived: now, woken: make(chan struct{}, 1)}
 	follows, err := b.enter(j, s.slots, terms)
 	if err == nil && follows {
 		select {
@@ -97,7 +98,7 @@ func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *
 		}
 		if j.answered { // nobody writes to j any more
 			if j.alone {
-				return s.runAlone(ctx, who, access, e, in, want, true)
+				return s.runAlone(ctx, who, access, e, in, want, time.Now(), true)
 			}
 			return j.values, nil
 		}
@@ -111,6 +112,9 @@ func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *
 	if err != nil {
 		return nil, s.notRun(err)
 	}
+	// Requests that have arrived may wait for the processor that this one has
+	// now. Let them come this far, for they would find the slots taken.
+	runtime.Gosched()
 	g := b.take(j, access.Model.Serving.MaxBatch, s.slots, e.lane)
 	return s.lead(ctx, who, access, e, g)
 }
@@ -134,6 +138,7 @@ func (b *batcher) enter(j *job, s *slots, terms terms) (follows bool, err error)
 // one of his own. An error leaves it to resign.
 func (s *Service) awaitTurn(ctx context.Context, j *job, terms terms, admitted bool) error {
 	if j.turn == nil {
+		terms.now = time.Now()
 		t, err := s.slots.enter(terms, admitted)
 		if err != nil {
 			return err
@@ -265,7 +270,7 @@ func (s *Service) lead(ctx context.Context, who *auth.Principal, access *models.
 		s.log.Info("a batch gave no answer, its predictions run one by one", "model", access.Model.Name, "version", access.Version.Number,
 			"predictions", len(g.jobs), "cause", err)
 	}
-	return s.compute(ctx, who, access, e, j.turn, j.in, j.want)
+	return s.compute(ctx, who, access, e, j.turn, time.Now(), j.in, j.want)
 }
 
 // dismiss sends those who have no answer to run alone.

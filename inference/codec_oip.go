@@ -18,6 +18,7 @@ const NoHeader = -1
 type Infer struct {
 	ID      string // the caller's own, repeated in the answer
 	HasID   bool
+	Model   string   // in JSON, where the path names it already; "": not given
 	Outputs []string // nil: not given
 
 	binary       []choice // of Outputs
@@ -32,15 +33,17 @@ type inferInput struct {
 	name     string
 	datatype string
 	shape    []int64
-	data     []byte // the JSON value; nil: none
-	bytes    []byte // what follows the JSON
-	size     uint64 // of bytes
-	binary   bool   // size was given
+	data     []byte // the JSON value, nil: none; or the message of typed contents
+	bytes    []byte // what follows the JSON, or is sent raw
+	size     uint64 // of bytes, as said
+	binary   bool   // the tensor is in bytes
+	sized    bool   // over gRPC, where nothing has to tell it: size was given
+	typed    bool   // data is an InferTensorContents
 }
 
 // The fields of the objects in a request, in the order of their bits.
 var (
-	inferFields       = []string{"id", "parameters", "inputs", "outputs"}
+	inferFields       = []string{"id", "parameters", "inputs", "outputs", "model_name"}
 	inputFields       = []string{"name", "datatype", "shape", "parameters", "data"}
 	outputFields      = []string{"name", "parameters"}
 	requestParameters = []string{"binary_data_output"}
@@ -107,6 +110,8 @@ func (r *Infer) read(s *scanner, field int) (err error) {
 	case "id":
 		r.HasID = true
 		r.ID, err = s.name("id")
+	case "model_name":
+		r.Model, err = s.name("model_name")
 	case "parameters":
 		_, err = s.fields("the request's parameters", requestParameters, func(int) (err error) {
 			r.binaryOutput, err = s.truth("binary_data_output")

@@ -69,6 +69,9 @@ func (in *inferInput) decode(spec *models.TensorSpec, mem *Memory) (Tensor, erro
 	if in.binary {
 		return decodeBytes(in.bytes, spec, in.shape, mem)
 	}
+	if in.typed {
+		return decodeContents(in.data, spec, in.shape, mem)
+	}
 	s := scanner{b: in.data}
 	r := tensorReader{scanner: &s, spec: spec, mem: mem, alone: true}
 	t, err := r.readShaped(in.shape)

@@ -185,8 +185,7 @@ func (w *encoder) inferOutput(name string, f *flatOutput, binary bool) error {
 	w.raw(`,"shape":[`)
 	join(w, f.shape, appendSigned[int64])
 	if binary {
-		size := int64(0)
-		_ = f.each(func(t *Tensor, from, to int) error { size += t.bytesOf(from, to); return nil })
+		size := f.size()
 		if size > maxAnswer {
 			return tooMuch()
 		}

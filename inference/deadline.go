@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// timed is a context that ends with its parent, or at a time. Unlike those of
+// limited is a context that ends with its parent, or at a time. Unlike those of
 // context.WithDeadline it allocates and starts nothing until somebody waits
 // for its Done: the engine for ONNX Runtime asks Err now and then instead.
 // It belongs to one goroutine, but for Err and Deadline.
-type timed struct {
+type limited struct {
 	context.Context
 	until  time.Time
 	waited context.Context
@@ -17,31 +17,31 @@ type timed struct {
 }
 
 // within returns parent, ended at a time. Its stop must be called.
-func within(parent context.Context, until time.Time) timed {
-	return timed{Context: parent, until: until}
+func within(parent context.Context, until time.Time) limited {
+	return limited{Context: parent, until: until}
 }
 
-func (t *timed) stop() {
+func (t *limited) stop() {
 	if t.cancel != nil {
 		t.cancel()
 	}
 }
 
-func (t *timed) Deadline() (time.Time, bool) {
+func (t *limited) Deadline() (time.Time, bool) {
 	if sooner, ok := t.Context.Deadline(); ok && sooner.Before(t.until) {
 		return sooner, true
 	}
 	return t.until, true
 }
 
-func (t *timed) Done() <-chan struct{} {
+func (t *limited) Done() <-chan struct{} {
 	if t.waited == nil {
 		t.waited, t.cancel = context.WithDeadline(t.Context, t.until)
 	}
 	return t.waited.Done()
 }
 
-func (t *timed) Err() error {
+func (t *limited) Err() error {
 	if err := t.Context.Err(); err != nil {
 		return err
 	}

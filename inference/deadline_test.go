@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-func TestTimed(t *testing.T) {
+func TestLimited(t *testing.T) {
 	parent, leave := context.WithCancel(t.Context())
 	long := within(parent, time.Now().Add(time.Hour))
 	defer long.stop()

@@ -27,11 +27,15 @@ type metrics struct {
 	mu       sync.Mutex
 	versions map[string]string // model by version id, of the models with a label; guarded by mu
 	models   map[string]int    // how many versions each of them has there; guarded by mu
+
+	tallies tallies
 }
 
-// series are the time series of one model.
+// series are the time series of one model, and the tally of one version.
 type series struct {
-	queueTime, runTime, batch prometheus.Observer
+	queueTime, runTime prometheus.Observer // which count for the tally too
+	batch              prometheus.Observer
+	tally              *tally
 }
 
 // times reach from 50 us, a tiny model, to more than the default deadline.
@@ -89,12 +93,15 @@ func (m *metrics) series(v *models.Version) series {
 	default:
 		name = "other"
 	}
-	return series{queueTime: m.queueTime.WithLabelValues(name), runTime: m.runTime.WithLabelValues(name), batch: m.batch.WithLabelValues(name)}
+	t := m.tallies.of(v.ID)
+	return series{tally: t, queueTime: timed{m.queueTime.WithLabelValues(name), &t.queue}, runTime: timed{m.runTime.WithLabelValues(name), &t.run},
+		batch: m.batch.WithLabelValues(name)}
 }
 
 // retire drops a model's time series with the last of its versions that was
 // ever loaded.
 func (m *metrics) retire(versionID string) {
+	m.tallies.drop(versionID)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	name := m.versions[versionID]

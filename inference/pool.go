@@ -127,22 +127,22 @@ func (p *pool) acquire(ctx context.Context, v *models.Version, requestID string)
 	select {
 	case <-e.ready:
 		if e.err != nil {
-			p.release(e)
+			p.release(e, time.Now())
 			return nil, e.err
 		}
 		return e, nil
 	case <-ctx.Done():
-		p.release(e)
+		p.release(e, time.Now())
 		return nil, ctx.Err()
 	}
 }
 
 // release gives an entry back.
-func (p *pool) release(e *entry) {
+func (p *pool) release(e *entry, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e.refs--
-	e.lastUsed = time.Now()
+	e.lastUsed = now
 	p.closeUnneeded(e)
 }
 

@@ -129,13 +129,24 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 // ErrUnavailable when the model can't be loaded; ErrRun; ErrDeadline when the
 // run takes longer than the server or the model allows; ctx's own error when
 // the caller leaves, which ends the wait or the run.
-func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Ref, decode Decode) (*Result, error) {
+func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Ref, decode Decode) (result *Result, err error) {
 	access, e, err := s.lease(ctx, who, ref)
 	if err != nil {
 		return nil, err
 	}
-	defer s.pool.release(e)
+	// The clock is read where it must be: that costs as much as the gate.
+	began, ran := time.Now(), time.Time{}
+	defer func() {
+		now := time.Now()
+		if result != nil {
+			e.series.tally.disclose.add(now.Sub(ran))
+		}
+		e.series.tally.done(result, now.Sub(began), now)
+		s.pool.release(e, now)
+	}()
 	req, err := decode(&access.Version.Signature, s.memory)
+	decoded := time.Now()
+	e.series.tally.decode.add(decoded.Sub(began))
 	if req != nil {
 		defer releaseAll(req.Inputs)
 	}
@@ -152,12 +163,12 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
-	values, err := s.run(ctx, &who, &access, e, req.Inputs, want)
+	values, err := s.run(ctx, &who, &access, e, req.Inputs, want, decoded)
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.answer(&access, want, values)
-	if err != nil {
+	ran = time.Now()
+	if result, err = s.answer(&access, want, values); err != nil {
 		return nil, err
 	}
 	result.Rows = Rows(&access.Version.Signature, req.Inputs)
@@ -224,23 +235,22 @@ func wanted(access *models.Access, asked []string) ([]int, error) {
 
 // run waits for a slot and computes the wanted outputs, with others in one run
 // where the model allows it.
-func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int) ([]Value, error) {
+func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, now time.Time) ([]Value, error) {
 	if n := batchRows(access, e, in); n > 0 {
-		return s.runTogether(ctx, who, access, e, in, want, n)
+		return s.runTogether(ctx, who, access, e, in, want, now, n)
 	}
-	return s.runAlone(ctx, who, access, e, in, want, false)
+	return s.runAlone(ctx, who, access, e, in, want, now, false)
 }
 
 // runAlone waits for a slot and computes; see slots.enter for admitted.
-func (s *Service) runAlone(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, admitted bool) ([]Value, error) {
-	began := time.Now()
-	t, err := s.slots.acquire(ctx, termsOf(who, access, e), admitted)
+func (s *Service) runAlone(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, now time.Time, admitted bool) ([]Value, error) {
+	t, err := s.slots.acquire(ctx, termsOf(who, access, e, now), admitted)
 	if err != nil {
 		return nil, s.notRun(err)
 	}
 	defer s.slots.release(t)
-	e.series.queueTime.Observe(t.started.Sub(began).Seconds())
-	return s.compute(ctx, who, access, e, t, in, want)
+	e.series.queueTime.Observe(t.started.Sub(now).Seconds())
+	return s.compute(ctx, who, access, e, t, t.started, in, want)
 }
 
 // notRun counts a prediction that got no turn.
@@ -261,8 +271,7 @@ func (s *Service) limit(access *models.Access) time.Duration {
 
 // compute runs a session that has a slot, and looks at the outputs as at a
 // client's input.
-func (s *Service) compute(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, t *turn, in []Tensor, want []int) ([]Value, error) {
-	began := time.Now()
+func (s *Service) compute(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, t *turn, began time.Time, in []Tensor, want []int) ([]Value, error) {
 	t.bounded = within(ctx, began.Add(s.limit(access)))
 	bounded := &t.bounded
 	defer bounded.stop()
@@ -280,9 +289,9 @@ func (s *Service) compute(ctx context.Context, who *auth.Principal, access *mode
 }
 
 // termsOf is what a caller's run of a model asks of the slots.
-func termsOf(who *auth.Principal, access *models.Access, e *entry) terms {
+func termsOf(who *auth.Principal, access *models.Access, e *entry, now time.Time) terms {
 	serving := &access.Model.Serving
-	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue}
+	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue, now: now}
 }
 
 // runError turns what came of a run into what a caller is told. The rest is

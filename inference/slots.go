@@ -49,16 +49,17 @@ type lane struct {
 // terms are what a run asks for.
 type terms struct {
 	lane   *lane
-	caller string // whose run it is; "": the server's own
-	most   int    // runs of the lane at once; 0, or more than there are: the slots
-	queue  int    // predictions of the lane that may wait; 0: as many as of all lanes
+	caller string    // whose run it is; "": the server's own
+	most   int       // runs of the lane at once; 0, or more than there are: the slots
+	queue  int       // predictions of the lane that may wait; 0: as many as of all lanes
+	now    time.Time // at which it asks
 }
 
 // turn is one run's place, from acquire to release.
 type turn struct {
 	terms
 	started time.Time     // set when granted
-	bounded timed         // the run's context, for who holds the turn
+	bounded limited       // the run's context, for who holds the turn
 	granted chan struct{} // closed when granted; nil when it did not wait
 
 	in         *turns // which list it is in; guarded by slots.mu
@@ -130,7 +131,7 @@ func (s *slots) enter(want terms, admitted bool) (*turn, error) {
 	defer s.mu.Unlock()
 	// When a slot is free, all who wait are at a cap: see grant.
 	if s.free > 0 && s.may(t) {
-		s.start(t, time.Now())
+		s.start(t, want.now)
 		return t, nil
 	}
 	if !admitted {
@@ -141,7 +142,7 @@ func (s *slots) enter(want terms, admitted bool) (*turn, error) {
 	t.granted = make(chan struct{})
 	t.lane.waiting++
 	s.waiting.push(t)
-	s.arm(time.Now())
+	s.arm(want.now)
 	return t, nil
 }
 

@@ -39,7 +39,7 @@ func (r *runner) startFor(ctx context.Context, name string, want terms) {
 		l = &lane{}
 		r.lanes[name[:1]] = l
 	}
-	want.lane = l
+	want.lane, want.now = l, time.Now()
 	go func() {
 		t, err := r.slots.acquire(ctx, want, false)
 		r.mu.Lock()
@@ -314,7 +314,7 @@ func BenchmarkSlots(b *testing.B) {
 	l := &lane{}
 	b.ReportAllocs()
 	for b.Loop() {
-		t, err := s.acquire(b.Context(), terms{lane: l}, false)
+		t, err := s.acquire(b.Context(), terms{lane: l, now: time.Now()}, false)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"modelgate/models"
 )
@@ -42,7 +43,11 @@ func (s *Service) Try(ctx context.Context, file []byte) (models.Trial, error) {
 	if err != nil {
 		return models.Trial{}, err
 	}
-	return models.Trial{Graph: graph, Outcome: outcome}, nil
+	trial := models.Trial{Graph: graph, Outcome: outcome}
+	if proved, _ := models.RowWise(file); proved && outcome == "ran" {
+		trial.Gain = s.gain(ctx, session, &graph)
+	}
+	return trial, nil
 }
 
 // loadError tells what speaks against the file from what doesn't.
@@ -84,7 +89,7 @@ func servable(g *models.Graph) error {
 
 // trialRun runs the model once, in a slot like any other run.
 func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph) (outcome string, err error) {
-	in, err := trialInputs(g, s.memory)
+	in, err := trialInputs(g, s.memory, 1)
 	defer releaseAll(in)
 	if err != nil {
 		return "", err
@@ -93,7 +98,7 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 	for i := range want {
 		want[i] = i
 	}
-	t, err := s.slots.acquire(ctx, terms{lane: &s.trials}, false)
+	t, err := s.slots.acquire(ctx, terms{lane: &s.trials, now: time.Now()}, false)
 	if err != nil {
 		return "", err
 	}
@@ -122,9 +127,9 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 	return "inconclusive", nil
 }
 
-// trialInputs makes zeros and empty strings. What it made is returned with an
-// error too.
-func trialInputs(g *models.Graph, mem *Memory) ([]Tensor, error) {
+// trialInputs makes that many rows of zeros and empty strings. What it made is
+// returned with an error too.
+func trialInputs(g *models.Graph, mem *Memory, rows int64) ([]Tensor, error) {
 	in := make([]Tensor, 0, len(g.Inputs))
 	for i := range g.Inputs {
 		shape := make([]int64, len(g.Inputs[i].Shape))
@@ -133,6 +138,9 @@ func trialInputs(g *models.Graph, mem *Memory) ([]Tensor, error) {
 			if d < 0 {
 				shape[k] = 1
 			}
+		}
+		if len(shape) > 0 && g.Inputs[i].Shape[0] < 0 {
+			shape[0] = rows
 		}
 		n, ok := Elements(shape)
 		t, err := Tensor{}, error(ErrTooLarge)

@@ -55,6 +55,23 @@ func TestTry(t *testing.T) {
 	b.shut()
 }
 
+// A trial tells what batches would gain, where they are possible. Dense layers
+// of some width gain on any machine: their weights are read once for all rows.
+func TestTryMeasuresBatches(t *testing.T) {
+	h := newHouse(t)
+	began := time.Now()
+	trial, err := h.service.Try(t.Context(), denseModel(64, 512, 512, 8))
+	if err != nil || trial.Gain < 1.2 || trial.Gain > 1000 {
+		t.Errorf("dense: %+v, %v", trial.Gain, err)
+	}
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if trial, err := h.service.Try(t.Context(), file(t, "rowmix.onnx")); err != nil || trial.Gain != 0 {
+		t.Errorf("rows that mix: %+v, %v", trial.Gain, err)
+	}
+}
+
 func TestTryRefuses(t *testing.T) {
 	b := newBench(t, inference.Config{})
 	good := file(t, "two_io.onnx")

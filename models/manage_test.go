@@ -103,6 +103,43 @@ func TestUpdateRefused(t *testing.T) {
 	}
 }
 
+// TestMaxBatch: runs are shared only of what is proved, and what is published
+// later runs without where it is not.
+func TestMaxBatch(t *testing.T) {
+	r := newRoom(t)
+	measured := func(ctx context.Context, file []byte) (models.Trial, error) {
+		trial, err := try(ctx, file)
+		trial.Gain = 1.9
+		return trial, err
+	}
+	batch := func(rows int) models.Patch { return models.Patch{Serving: &models.Serving{MaxBatch: rows}} }
+	m, v, err := r.tryPublish(t, ann, "rows", sample(t, "two_io"), models.Spec{}, measured)
+	if err != nil || v.Facts.Batching == nil || *v.Facts.Batching != (models.Batching{Possible: true, Gain: 1.9}) || m.Batches(v) {
+		t.Fatalf("%+v, %v", v.Facts.Batching, err)
+	}
+	if m, err = r.catalog.Update(t.Context(), ann, "rows", batch(32)); err != nil || !m.Batches(m.Versions[0]) {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	m, v = r.publish(t, ann, "rows", sample(t, "rowmix"), models.Spec{Default: true})
+	if m.Serving.MaxBatch != 32 || m.Batches(v) || v.Facts.Batching.Possible || !strings.Contains(v.Facts.Batching.Reason, "ReduceMax") || !m.Batches(m.Versions[0]) {
+		t.Errorf("%+v, %+v", m.Serving, v.Facts.Batching)
+	}
+	// What is there may stay when something else changes, but not be changed.
+	if _, err := r.catalog.Update(t.Context(), ann, "rows", models.Patch{Serving: &models.Serving{MaxBatch: 32, TimeoutMS: 5}}); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.catalog.Update(t.Context(), ann, "rows", batch(33)); !errors.Is(err, models.ErrInvalid) || !strings.Contains(err.Error(), "ReduceMax") {
+		t.Errorf("without a proof: %v", err)
+	}
+	r.reopen(t)
+	if access, err := r.catalog.Describe(t.Context(), ann, "rows"); err != nil || !reflect.DeepEqual(access.Model.Versions[1].Facts, v.Facts) || access.Model.Serving.MaxBatch != 32 {
+		t.Errorf("after a restart: %+v (%v)", access.Model, err)
+	}
+	if _, err := r.catalog.Update(t.Context(), ann, "rows", batch(0)); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestDeleteVersion: the default and what aliases mean stay as long as there
 // is something to take their place; numbers are never used twice.
 func TestDeleteVersion(t *testing.T) {

@@ -75,6 +75,22 @@ type Facts struct {
 	Nodes      int      `json:"nodes"`
 	Parameters int64    `json:"parameters"`
 	Trial      string   `json:"trial"` // "ran", or "inconclusive": zeros were no valid input
+	// Batching is nil for versions published before it was looked at.
+	Batching *Batching `json:"batching,omitempty"`
+}
+
+// Batching says whether requests may share runs of a version, for those who
+// manage the model. Whether they do is looked at anew each time it is loaded.
+type Batching struct {
+	Possible bool    `json:"possible"`
+	Reason   string  `json:"reason,omitempty"` // what stands against it
+	Gain     float64 `json:"gain,omitempty"`   // see Trial; 0: not measured
+}
+
+// Batches reports whether requests share runs of this version, as the model is
+// served.
+func (m *Model) Batches(v *Version) bool {
+	return m.Serving.MaxBatch > 1 && v.Facts.Batching != nil && v.Facts.Batching.Possible
 }
 
 // Version is one file of a model. Immutable.

@@ -80,6 +80,8 @@ func (c *Catalog) examine(ctx context.Context, file *Staged, spec Spec, try Try)
 		return Signature{}, Facts{}, err
 	}
 	facts.Trial = trial.Outcome
+	facts.Batching = &Batching{Gain: trial.Gain}
+	facts.Batching.Possible, facts.Batching.Reason = RowWise(data)
 	sig, err := signature(declared, trial.Graph, spec)
 	return sig, facts, err
 }

@@ -23,6 +23,7 @@ import (
 type Config struct {
 	// Where.
 	Listen      string `env:"MODELGATE_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Address of the HTTP API; port 0 takes a free one. Default: ${default}."`
+	GRPCListen  string `env:"MODELGATE_GRPC_LISTEN" name:"grpc-listen" placeholder:"HOST:PORT" help:"Address of the Open Inference Protocol over gRPC, with the same certificate. Default: none, no gRPC."`
 	Data        string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"Folder of the database, models, keys and audit log. Made at need, readable by its owner only. Default: ${default}."`
 	DatabaseURL string `env:"MODELGATE_DATABASE_URL" name:"database-url" placeholder:"URL" help:"Database; 'sqlite:PATH'. Default: modelgate.db in the data folder."`
 	ONNXRuntime string `env:"MODELGATE_ONNXRUNTIME_LIB" name:"onnxruntime-lib" type:"path" placeholder:"FILE" help:"ONNX Runtime's shared library. Default: beside the program, then where 'make build' caches it."`
@@ -120,12 +121,9 @@ func (c *Config) Check() error {
 	var errs []error
 	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	host, _, err := net.SplitHostPort(c.Listen)
-	if err != nil {
-		bad("--listen %q is no address; write HOST:PORT, as in 127.0.0.1:8080", c.Listen)
-	} else if !c.TLS() && !c.InsecureHTTP && !isLoopback(host) {
-		bad("--listen %s is reachable from other machines, and plain HTTP would show them passwords and tokens; "+
-			"give --tls-cert and --tls-key, or --insecure-http if a proxy in front speaks TLS", c.Listen)
+	c.checkListen(bad, "listen", c.Listen, "127.0.0.1:8080")
+	if c.GRPCListen != "" {
+		c.checkListen(bad, "grpc-listen", c.GRPCListen, "127.0.0.1:8081")
 	}
 	if (c.TLSCert == "") != (c.TLSKey == "") {
 		bad("--tls-cert and --tls-key go together; give both or none")
@@ -157,6 +155,17 @@ func (c *Config) Check() error {
 	}
 	c.checkRanges(bad)
 	return errors.Join(errs...)
+}
+
+// checkListen refuses addresses on which others could read along.
+func (c *Config) checkListen(bad func(string, ...any), flag, address, example string) {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		bad("--%s %q is no address; write HOST:PORT, as in %s", flag, address, example)
+	} else if !c.TLS() && !c.InsecureHTTP && !isLoopback(host) {
+		bad("--%s %s is reachable from other machines, and plain HTTP would show them passwords and tokens; "+
+			"give --tls-cert and --tls-key, or --insecure-http if a proxy in front speaks TLS", flag, address)
+	}
 }
 
 func (c *Config) checkRanges(bad func(string, ...any)) {

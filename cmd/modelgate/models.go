@@ -84,10 +84,28 @@ func showModel(w io.Writer, m client.Model) {
 		if f := v.Facts; f != nil {
 			fmt.Fprintf(w, "\topset %d: %s; trial run: %s\n", f.Opset, printable(strings.Join(f.Operators, ", ")), f.Trial)
 		}
+		if b := v.Batching; b != nil {
+			fmt.Fprintf(w, "\tshared runs: %s\n", sharing(b))
+		}
 	}
 	for _, a := range sortedKeys(m.Aliases) {
 		fmt.Fprintf(w, "Alias\t%s = version %d\n", a, m.Aliases[a])
 	}
+}
+
+// sharing says whether requests share runs of a version.
+func sharing(b *client.Batching) string {
+	gain := ""
+	if b.Gain > 0 {
+		gain = fmt.Sprintf(", gain %.1f", b.Gain)
+	}
+	switch {
+	case b.Active:
+		return "yes" + gain
+	case b.Possible:
+		return "possible" + gain
+	}
+	return "no: " + printable(b.Reason)
 }
 
 // tensors writes "X FP32 [?,4]".
@@ -134,7 +152,7 @@ func orEmpty[T any](list []T) []T {
 
 // ModelCmd changes models.
 type ModelCmd struct {
-	Set    ModelSetCmd    `cmd:"" help:"Change roles, description, default version, aliases or disclosure."`
+	Set    ModelSetCmd    `cmd:"" help:"Change roles, description, default version, aliases, disclosure, or how it is run."`
 	Delete ModelDeleteCmd `cmd:"" help:"Delete a model, or one version of it."`
 }
 
@@ -148,6 +166,7 @@ type ModelSetCmd struct {
 	DefaultVersion *int           `name:"default-version" placeholder:"N" help:"Version that callers get who name none."`
 	Alias          map[string]int `placeholder:"NAME=N" help:"Aliases and their versions; replaces all."`
 	Disclosure     string         `placeholder:"JSON" help:"What callers may see, as in '{\"top_k\":3}'; '{}' shows everything."`
+	ServingFlags
 }
 
 func (c *ModelSetCmd) Run(ctx context.Context, s std) error {
@@ -168,11 +187,14 @@ func (c *ModelSetCmd) Run(ctx context.Context, s std) error {
 		}
 		p.Disclosure = json.RawMessage(c.Disclosure)
 	}
-	if p.Roles == nil && p.Aliases == nil && p.Description == nil && p.DefaultVersion == nil && p.Disclosure == nil {
-		return errors.New("nothing to change; give --role, --no-roles, --description, --default-version, --alias or --disclosure")
+	if p.Roles == nil && p.Aliases == nil && p.Description == nil && p.DefaultVersion == nil && p.Disclosure == nil && !c.given() {
+		return errors.New("nothing to change; give --role, --no-roles, --description, --default-version, --alias, --disclosure, --max-batch, --instances, --queue or --timeout")
 	}
 	api, err := connect()
 	if err != nil {
+		return err
+	}
+	if p.Serving, err = c.serving(ctx, api, c.Name); err != nil {
 		return err
 	}
 	m, err := api.UpdateModel(ctx, c.Name, p)

@@ -25,7 +25,8 @@ type PushCmd struct {
 	OutputName  []string `name:"output" placeholder:"NAME" help:"Public names of the outputs, in order."`
 	Disclosure  string   `placeholder:"JSON" help:"What callers may see, as in '{\"label_only\":true}'."`
 	Default     bool     `help:"Make this version the default at once."`
-	Quiet       bool     `short:"q" help:"No progress bar."`
+	ServingFlags
+	Quiet bool `short:"q" help:"No progress bar."`
 }
 
 func (c *PushCmd) Run(ctx context.Context, s std) error {
@@ -41,6 +42,9 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 	}
 	api, err := connect()
 	if err != nil {
+		return err
+	}
+	if spec.Serving, err = c.serving(ctx, api, c.Name); err != nil {
 		return err
 	}
 	model, err := openModel(c.File)
@@ -64,8 +68,12 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 	if err := c.show(s, v, func(w io.Writer) {
 		fmt.Fprintf(w, "Model\t%s\nVersion\t%d\nState\t%s\nDigest\t%s\nInputs\t%s\nOutputs\t%s\n",
 			v.Name, v.Version, v.State, v.Digest, tensors(v.Inputs), tensors(v.Outputs))
-	}); err != nil || c.JSON || v.Version == 1 {
+	}); err != nil || c.JSON {
 		return err
+	}
+	adviseBatching(s.err, c.Name, v.Batching, c.MaxBatch != nil && *c.MaxBatch > 1)
+	if v.Version == 1 {
+		return nil
 	}
 	// The upload is done: a question that fails now must not look like its failure.
 	if m, err := api.Model(ctx, c.Name); err == nil {

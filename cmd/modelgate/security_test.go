@@ -175,7 +175,11 @@ func TestSlowHeaders(t *testing.T) {
 // a run. A row alone comes back doubled.
 func TestRowsOfOthersStayApart(t *testing.T) {
 	p := start(t, t.TempDir(), "MODELGATE_RATE_PREDICT=100000000-M", "MODELGATE_ACCESS_LOG=false")
-	push(t, p.admin(), "rowmix", modelBytes(t, "rowmix.onnx"), client.Spec{Roles: []string{"user"}})
+	// It asks for shared runs, and is not given them.
+	v := push(t, p.admin(), "rowmix", modelBytes(t, "rowmix.onnx"), client.Spec{Roles: []string{"user"}, Serving: json.RawMessage(`{"max_batch":64}`)})
+	if v.Batching == nil || v.Batching.Possible || v.Batching.Active || !strings.Contains(v.Batching.Reason, "ReduceMax") {
+		t.Errorf("it may share runs: %+v", v.Batching)
+	}
 	const callers, each = 8, 300
 	var group sync.WaitGroup
 	for n := range callers {

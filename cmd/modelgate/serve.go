@@ -67,6 +67,8 @@ type server struct {
 	log      *slog.Logger
 	listener net.Listener
 	http     *http.Server
+	rpc      net.Listener // nil: no gRPC
+	grpc     *http.Server
 	service  *inference.Service
 	auth     *auth.Service
 	audit    *audit.Log
@@ -102,10 +104,9 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	srv.closeLater(lock.Close)
 	// The address first: a port in use must not cost a start that had
 	// printed the administrator's password already.
-	if srv.listener, err = listen(ctx, cfg); err != nil {
+	if err := srv.listen(ctx); err != nil {
 		return srv, err
 	}
-	srv.closeLater(func() error { srv.listener.Close(); return nil })
 	db, err := store.Open(ctx, cfg.DatabasePath(), log)
 	if err != nil {
 		return srv, err
@@ -179,6 +180,14 @@ func (s *server) issuer() string {
 	return s.url()
 }
 
+// grpcAddress is where gRPC is spoken, as clients write it; "" for nowhere.
+func (s *server) grpcAddress() string {
+	if s.rpc == nil {
+		return ""
+	}
+	return localAddress(s.rpc.Addr().String())
+}
+
 func (s *server) url() string {
 	scheme := "http://"
 	if s.cfg.TLS() {
@@ -244,21 +253,43 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 		return err
 	}
 	s.closeLater(func() error { a.Close(); return nil })
+	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.http = &http.Server{
 		Handler: a.Handler(), ConnContext: api.Connected,
 		// Bodies and answers have deadlines of their own, request by request.
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		ErrorLog: errorLog,
 	}
+	s.grpc = a.RPCServer()
+	s.grpc.ErrorLog = errorLog
 	return nil
 }
 
-// listen opens the socket, with TLS where a certificate is given.
-func listen(ctx context.Context, cfg *Config) (net.Listener, error) {
+// listen opens the sockets.
+func (s *server) listen(ctx context.Context) (err error) {
+	cfg := s.cfg
+	open := func(flag, address string, protocols ...string) (net.Listener, error) {
+		l, err := listen(ctx, cfg, flag, address, protocols)
+		if err == nil {
+			s.closeLater(func() error { l.Close(); return nil })
+		}
+		return l, err
+	}
+	if s.listener, err = open("listen", cfg.Listen, "h2", "http/1.1"); err != nil {
+		return err
+	}
+	if cfg.GRPCListen != "" {
+		s.rpc, err = open("grpc-listen", cfg.GRPCListen, "h2")
+	}
+	return err
+}
+
+// listen opens one socket, with TLS where a certificate is given.
+func listen(ctx context.Context, cfg *Config, flag, address string, protocols []string) (net.Listener, error) {
 	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	l, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
-		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --listen", cfg.Listen, pathReason(err))
+		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --%s", address, pathReason(err), flag)
 	}
 	if !cfg.TLS() {
 		return api.Listener(l), nil
@@ -269,7 +300,7 @@ func listen(ctx context.Context, cfg *Config) (net.Listener, error) {
 		return nil, fmt.Errorf("--tls-cert and --tls-key can't be used: %w", err)
 	}
 	return tls.NewListener(l, &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"h2", "http/1.1"},
+		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: protocols,
 	}), nil
 }
 
@@ -282,9 +313,12 @@ func (s *server) run(ctx context.Context, std std) error {
 	for _, f := range []func(context.Context) error{s.audit.Run, s.auth.Run, s.service.Run} {
 		work.Go(func() error { return f(background) })
 	}
-	served := make(chan error, 1)
+	served := make(chan error, 2)
 	go func() { served <- s.http.Serve(s.listener) }()
-	s.log.Info("serving", "address", s.url(), "version", version)
+	if s.rpc != nil {
+		go func() { served <- s.grpc.Serve(s.rpc) }()
+	}
+	s.log.Info("serving", "address", s.url(), "grpc", s.grpcAddress(), "version", version)
 	s.greet(std.err)
 	var err error
 	select {
@@ -292,12 +326,7 @@ func (s *server) run(ctx context.Context, std std) error {
 	case <-ctx.Done():
 		s.draining.Store(true)
 		s.log.Info("draining", "timeout", s.cfg.DrainTimeout.String())
-		drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
-		if err := s.http.Shutdown(drain); err != nil {
-			s.log.Warn("requests were still running at the end of the drain", "cause", err)
-			s.http.Close()
-		}
-		cancel()
+		s.drain(ctx)
 	}
 	stop()
 	if ended := work.Wait(); err == nil && ended != nil && !errors.Is(ended, context.Canceled) {
@@ -307,9 +336,29 @@ func (s *server) run(ctx context.Context, std std) error {
 	return err
 }
 
+// drain lets what is in flight end, over HTTP and gRPC at the same time.
+func (s *server) drain(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+	defer cancel()
+	var ways errgroup.Group
+	for _, way := range []*http.Server{s.http, s.grpc} {
+		ways.Go(func() error {
+			if err := way.Shutdown(ctx); err != nil {
+				s.log.Warn("requests were still running at the end of the drain", "cause", err)
+				way.Close()
+			}
+			return nil
+		})
+	}
+	_ = ways.Wait()
+}
+
 // greet tells a person what to type next.
 func (s *server) greet(w io.Writer) {
 	fmt.Fprintf(w, "\nmodelgate listens on %s; its documentation is at %s/docs\n", s.url(), s.url())
+	if address := s.grpcAddress(); address != "" {
+		fmt.Fprintf(w, "The Open Inference Protocol is spoken over gRPC on %s\n", address)
+	}
 	if !s.cfg.Demo {
 		return
 	}

@@ -96,6 +96,19 @@ index = client.get_model_repository_index(headers=bearer())
 assert {"name": "iris", "state": "READY", "reason": ""} in index, index
 print("index")
 
+before = client.get_inference_statistics("iris", headers=bearer())["model_stats"][0]
+rows = http.InferInput("X", [3, 4], "FP32").set_data_from_numpy(np.ones([3, 4], np.float32))
+client.infer("iris", [rows], headers=bearer())
+after = client.get_inference_statistics("iris", "1", headers=bearer())["model_stats"][0]
+assert (before["name"], before["version"], after["version"]) == ("iris", "", "1"), (before, after)
+assert after["inference_count"] - before["inference_count"] == 3 and after["execution_count"] - before["execution_count"] == 1, (before, after)
+assert after["inference_stats"]["success"]["count"] - before["inference_stats"]["success"]["count"] == 1, (before, after)
+assert after["inference_stats"]["compute_infer"]["ns"] > before["inference_stats"]["compute_infer"]["ns"] > 0, (before, after)
+assert len(client.get_inference_statistics(headers=bearer())["model_stats"]) >= 6
+config = client.get_model_config("iris", headers=bearer())
+assert config["max_batch_size"] > 0 and config["input"] == [{"name": "X", "data_type": "TYPE_FP32", "dims": [4]}], config
+print("statistics, config")
+
 digits = json.loads((cases / "digits.json").read_text())["cases"][-1]
 for request in (None, "gzip", "deflate"):
     for response in (None, "gzip", "deflate"):

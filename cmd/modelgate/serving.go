@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"modelgate/client"
+)
+
+// ServingFlags change how a model is run; what is not given stays.
+type ServingFlags struct {
+	MaxBatch  *int           `placeholder:"ROWS" help:"Let requests that wait share runs of up to so many rows; 0: no more."`
+	Instances *int           `placeholder:"N" help:"Runs at once; 0: as many as the server runs."`
+	Queue     *int           `placeholder:"N" help:"Predictions that may wait; 0: as many as the server lets wait."`
+	Timeout   *time.Duration `placeholder:"DURATION" help:"Longest run, as in 500ms; 0s: the server's own."`
+}
+
+func (f *ServingFlags) given() bool {
+	return f.MaxBatch != nil || f.Instances != nil || f.Queue != nil || f.Timeout != nil
+}
+
+// over puts the flags over what a model has now.
+func (f *ServingFlags) over(current client.Serving) client.Serving {
+	for _, set := range []struct {
+		flag *int
+		to   *int
+	}{{f.MaxBatch, &current.MaxBatch}, {f.Instances, &current.Instances}, {f.Queue, &current.Queue}} {
+		if set.flag != nil {
+			*set.to = *set.flag
+		}
+	}
+	if f.Timeout != nil {
+		current.TimeoutMS = int(f.Timeout.Milliseconds())
+	}
+	return current
+}
+
+// check refuses a limit that would become none.
+func (f *ServingFlags) check() error {
+	if f.Timeout != nil && *f.Timeout != 0 && *f.Timeout < time.Millisecond {
+		return usageError{errors.New("--timeout must be 1ms or more, or 0s for the server's own")}
+	}
+	return nil
+}
+
+// serving is the whole setting of a model with the flags put over it, since
+// the server replaces it as a whole. A model that is not there yet has none.
+func (f *ServingFlags) serving(ctx context.Context, api *client.Client, name string) (json.RawMessage, error) {
+	if !f.given() {
+		return nil, nil
+	}
+	if err := f.check(); err != nil {
+		return nil, err
+	}
+	var current client.Serving
+	m, err := api.Model(ctx, name)
+	var told *client.Error
+	switch {
+	case errors.As(err, &told) && (told.Status == 403 || told.Status == 404):
+	case err != nil:
+		return nil, err
+	case len(m.Serving) > 0:
+		if err := json.Unmarshal(m.Serving, &current); err != nil {
+			return nil, err
+		}
+	}
+	return json.Marshal(f.over(current))
+}
+
+// worthwhile is the gain from which on batches are recommended: less is within
+// the noise of so short a measurement.
+const worthwhile = 1.2
+
+// adviseBatching says what the server found out about batches of a version.
+func adviseBatching(w io.Writer, name string, b *client.Batching, asked bool) {
+	switch {
+	case b == nil:
+	case asked && !b.Possible:
+		fmt.Fprintf(w, "Requests don't share runs of this version: %s.\n", printable(b.Reason))
+	case b.Possible && !b.Active && b.Gain >= worthwhile:
+		fmt.Fprintf(w, "Under load this model could gain from sharing runs: with rows of zeros it computed %.1f times as many rows a second. To try: modelgate model set %s --max-batch 32\n",
+			b.Gain, name)
+	case b.Active && b.Gain > 0 && b.Gain < worthwhile:
+		fmt.Fprintf(w, "Requests share runs, but little is gained: with rows of zeros it computed %.1f times as many rows a second.\n", b.Gain)
+	}
+}
