@@ -203,7 +203,8 @@ func TestMeasure(t *testing.T) {
 	}
 	wanted := []string{"before", "after", "1 rounds", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
 		"| ONNX Runtime alone, iris", "| the parts of the gate in a row | - | ",
-		"| gin hello world", "registered models: 100 / 1 |", "stored users: 10,000 / 1 |", "connections besides: 500 / 0 |"}
+		"| gin hello world", "registered models: 100 / 1 |", "stored users: 10,000 / 1 |", "connections besides: 500 / 0 |",
+		"bodies of mixed sizes: MiB |"}
 	if speaksGRPC(t.Context(), s.program) {
 		wanted = append(wanted, "| modelgate, gRPC, iris")
 	}
@@ -244,5 +245,32 @@ func TestDeaths(t *testing.T) {
 	err := deaths([]*server{{cmd: exec.Command("true"), output: output, done: ended}, {cmd: exec.Command("false"), done: alive}})
 	if err == nil || !strings.HasSuffix(err.Error(), ": out of memory") || strings.Contains(err.Error(), "false") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestRedial: a server that closes connections on requests that it refuses is
+// still measured, where the plan says so, and by the requests that it answers.
+func TestRedial(t *testing.T) {
+	var seen atomic.Int64
+	there := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch n := seen.Add(1); {
+		case n%3 == 0:
+			panic(http.ErrAbortHandler) // closes without an answer
+		case n%3 == 1:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			fmt.Fprint(w, "x")
+		}
+	}))
+	defer there.Close()
+	address := there.Listener.Addr().String()
+	p := plan{Address: address, PID: os.Getpid(), Request: get(address), Clients: 2, Duration: 50 * time.Millisecond, Lenient: true}
+	if _, err := load(p); err == nil {
+		t.Error("a closed connection was no failure")
+	}
+	p.Redial = true
+	r, err := load(p)
+	if err != nil || r.Requests == 0 || r.Failed == 0 {
+		t.Errorf("%d answered, %d refused, %v", r.Requests, r.Failed, err)
 	}
 }

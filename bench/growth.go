@@ -72,6 +72,26 @@ type filled struct {
 // models, and returns the requests of the active ones.
 func startFilled(ctx context.Context, s settings, data string, users, models int) (*server, [][]byte, error) {
 	m := s.small()
+	gate, keys, err := fillGate(ctx, s, data, users, models)
+	if err != nil {
+		return nil, nil, err
+	}
+	var requests [][]byte
+	live := min(models, liveModels)
+	for i := range max(live, len(keys)) {
+		called := m
+		if n := i % live; n > 0 {
+			called.name = fmt.Sprintf("%s-%d", m.name, n+1)
+		}
+		requests = append(requests, predictAs(gate, called, keys[i%len(keys)]))
+	}
+	return gate, requests, nil
+}
+
+// fillGate is startFilled without requests: it returns the keys of the active
+// callers.
+func fillGate(ctx context.Context, s settings, data string, users, models int, flags ...string) (*server, []string, error) {
+	m := s.small()
 	first, err := startGate(ctx, s, data, []model{m}, "--access-log")
 	if err != nil {
 		return nil, nil, err
@@ -92,21 +112,46 @@ func startFilled(ctx context.Context, s settings, data string, users, models int
 	if f.Users != users+1 || f.Models != models { // and the administrator
 		return nil, nil, fmt.Errorf("the database has %d users and %d models", f.Users, f.Models)
 	}
-	gate, err := launchGate(ctx, s, data, "--access-log")
-	if err != nil {
-		return nil, nil, err
-	}
-	var requests [][]byte
-	live := min(models, liveModels)
-	for i := range max(live, len(f.Keys)) {
-		called := m
-		if n := i % live; n > 0 {
-			called.name = fmt.Sprintf("%s-%d", m.name, n+1)
-		}
-		requests = append(requests, predictAs(gate, called, f.Keys[i%len(f.Keys)]))
-	}
-	return gate, requests, nil
+	gate, err := launchGate(ctx, s, data, append([]string{"--access-log"}, flags...)...)
+	return gate, f.Keys, err
 }
+
+// mixedRows are the rows of the requests that the memory is measured with: the
+// bodies have 100 bytes to 22 MB. Quick ones stop at 450 KB.
+var mixedRows = []int64{1, 100, 10_000, 100_000, 500_000}
+
+const quickMixed = 3
+
+// mixedUsers send them. More than two would hold no more: a user may fill half
+// of the memory for bodies.
+const mixedUsers = 2
+
+// mixedStep measures the memory of a server whose clients send bodies of all
+// sizes at once, more than it has room for.
+func (b *bench) mixedStep(ctx context.Context) (step, error) {
+	m := b.s.small()
+	b.say("making requests of all sizes")
+	at, keys, err := fillGate(ctx, b.s, filepath.Join(b.folder, "mixed"), mixedUsers, 1, "--rate-predict", "1000000000-S")
+	if err != nil {
+		return step{}, err
+	}
+	b.servers = append(b.servers, at)
+	p := b.plan(at, nil, crowd)
+	p.Lenient, p.Redial = true, true
+	sizes := mixedRows
+	if b.s.quick {
+		sizes = sizes[:quickMixed]
+	}
+	for _, n := range sizes {
+		for _, key := range keys {
+			p.Others = append(p.Others, predictAs(at, m.rows(n), key))
+		}
+	}
+	p.Request, p.Others = p.Others[0], p.Others[1:]
+	return step{mixedKey(m), func(ctx context.Context) (Result, error) { return loadChild(ctx, p) }}, nil
+}
+
+func mixedKey(m model) key { return key{"mixed", m.name, crowd} }
 
 // growthSteps starts the servers of growth and returns what is to be measured.
 func (b *bench) growthSteps(ctx context.Context) ([]step, error) {
@@ -156,7 +201,8 @@ func (b *bench) growthSteps(ctx context.Context) ([]step, error) {
 			add(g.key(n), at, requests, held)
 		}
 	}
-	return steps, nil
+	mixed, err := b.mixedStep(ctx)
+	return append(steps, mixed), err
 }
 
 // holding is what `bench hold` is told: to open connections, use each of them

@@ -47,6 +47,7 @@ type plan struct {
 	Warmup   time.Duration
 	Duration time.Duration
 	Lenient  bool // count refusals, where they else fail the measurement
+	Redial   bool // count connections that the server closes, too, and open others
 }
 
 // wire is one connection to a server: HTTP/1.1 or gRPC.
@@ -76,8 +77,11 @@ func load(p plan) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-		defer w.Close()
+		defer func() { clients[i].wire.Close() }()
 		clients[i] = caller{wire: w, requests: requests, next: i * len(requests) / len(clients), lenient: p.Lenient}
+		if p.Redial {
+			clients[i].redial = p.dial
+		}
 	}
 	if err := each(clients, time.Now().Add(p.Warmup)); err != nil {
 		return Result{}, err
@@ -186,6 +190,7 @@ type caller struct {
 	next     int
 	times    []time.Duration
 	lenient  bool
+	redial   func() (wire, error) // nil: a broken connection fails the measurement
 	failed   int
 }
 
@@ -205,6 +210,13 @@ func (c *caller) until(end time.Time) error {
 			c.times = append(c.times, done.Sub(now))
 		case c.lenient && errors.As(err, &refused):
 			c.failed++
+		case c.redial != nil:
+			// It was refused while it was still being sent.
+			c.failed++
+			c.wire.Close()
+			if c.wire, err = c.redial(); err != nil {
+				return err
+			}
 		default:
 			return err
 		}

@@ -117,7 +117,7 @@ func (r *report) keys() (list []key) {
 			add(g.key(n))
 		}
 	}
-	return list
+	return append(list, r.mixed()...)
 }
 
 // title says what was measured.
@@ -144,6 +144,8 @@ func (r *report) title(k key) string {
 		return "modelgate without access log, JSON, " + title
 	case "bare":
 		return "bare server, JSON, " + title
+	case "mixed":
+		return "modelgate, JSON, bodies of mixed sizes, " + title
 	case "cost":
 		return "the parts of the gate in a row"
 	}

@@ -44,6 +44,12 @@ func (m model) datatype() string {
 	return "FP32"
 }
 
+// rows is the model called with n rows at once.
+func (m model) rows(n int64) model {
+	m.shape = append([]int64{n}, m.shape[1:]...)
+	return m
+}
+
 // bytes is one row as both protocols carry it: little-endian.
 func (m model) bytes() []byte {
 	var b []byte

@@ -215,14 +215,15 @@ func (s *server) furnish(ctx context.Context, from settings, models []model) err
 		return err
 	}
 	for _, m := range models {
-		err := publish(ctx, admin, m, from.fileOf(m))
+		v, err := publish(ctx, admin, m, from.fileOf(m))
 		var refused *client.Error
-		if m.maxBatch > 0 && errors.As(err, &refused) && refused.Status == http.StatusBadRequest {
+		switch {
+		case m.maxBatch > 0 && errors.As(err, &refused) && refused.Status == http.StatusBadRequest:
 			s.missing[m.name] = "the server refused max_batch: " + refused.Detail
-			continue
-		}
-		if err != nil {
+		case err != nil:
 			return fmt.Errorf("%s: %w", m.name, err)
+		case m.maxBatch > 0 && (v.Batching == nil || !v.Batching.Active):
+			s.missing[m.name] = "the server runs every request by itself"
 		}
 	}
 	user, err := admin.CreateUser(ctx, "caller", []string{"callers"})
@@ -237,16 +238,15 @@ func (s *server) furnish(ctx context.Context, from settings, models []model) err
 	return err
 }
 
-func publish(ctx context.Context, admin *client.Client, m model, path string) error {
+func publish(ctx context.Context, admin *client.Client, m model, path string) (v client.Version, err error) {
 	file, err := os.ReadFile(path)
 	if err != nil {
-		return err
+		return v, err
 	}
 	spec := client.Spec{Roles: []string{"callers"}}
 	if m.maxBatch > 0 {
 		spec.Serving = fmt.Appendf(nil, `{"max_batch":%d}`, m.maxBatch)
 	}
 	open := func() (io.Reader, error) { return bytes.NewReader(file), nil }
-	_, err = admin.Push(ctx, m.name, int64(len(file)), open, spec)
-	return err
+	return admin.Push(ctx, m.name, int64(len(file)), open, spec)
 }

@@ -55,6 +55,8 @@ func (r *report) rows() []row {
 	}
 	all = append(all, atMost(row{what: "sandboxed worker against in-process, tiny model: CPU per request",
 		missing: "models run in the server's process, there is no worker yet"}, 1.10))
+	all = append(all, row{what: "authentication, authorisation, limit and audit, with rates in Redis",
+		missing: "rates are kept in the server's memory, there is no shared store yet"})
 	return append(all, r.growthRows()...)
 }
 
@@ -157,7 +159,26 @@ func (r *report) growthRows() (rows []row) {
 			rows = append(rows, one)
 		}
 	}
+	for _, k := range r.mixed() {
+		of := func(one round) float64 { return float64(one[k].PeakBytes) / (1 << 20) }
+		rows = append(rows,
+			ratio("peak memory, 64 clients, bodies of mixed sizes: MiB", of, k),
+			atMost(ratio("the same / in the first round", func(one round) float64 { return of(one) / of(r.Rounds[0]) }, k), steady),
+			ratio("of these requests, answered: %", func(r round) float64 {
+				return 100 * float64(r[k].Requests) / float64(r[k].Requests+r[k].Failed)
+			}, k))
+	}
 	return rows
+}
+
+// mixed are the measurements of memory that were made.
+func (r *report) mixed() (keys []key) {
+	for _, m := range measured {
+		if _, ok := r.Rounds[0][mixedKey(m)]; ok {
+			keys = append(keys, mixedKey(m))
+		}
+	}
+	return keys
 }
 
 // verdict says whether the median holds the target, and whether every round did.
