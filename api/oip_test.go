@@ -229,6 +229,7 @@ func TestInferAbsentLooksClosed(t *testing.T) {
 func TestInferRefusals(t *testing.T) {
 	w := newWorld(t, noLimits)
 	w.iris()
+	runs := w.fake.Stats().Runs
 	_, ada := w.user("ada")
 	before := w.memory.InUse()
 	x := func(rest string) string { return `{"inputs":[{"name":"X","datatype":"FP32",` + rest + `}]}` }
@@ -305,8 +306,8 @@ func TestInferRefusals(t *testing.T) {
 	w.do(request{method: "POST", path: "/v2/models/iris/infer", token: ada, body: irisInfer, contentType: "text/plain"}).oipRefused(415)
 	w.do(request{method: "POST", path: "/v2/models/iris/infer", token: ada, body: irisInfer, contentType: "application/json",
 		header: http.Header{"Inference-Header-Content-Length": {"1", "2"}}}).oipRefused(400)
-	if n := w.fake.Stats().Runs; n != 1 {
-		t.Errorf("%d runs; only the trial of the upload may have run", n)
+	if n := w.fake.Stats().Runs; n != runs {
+		t.Errorf("%d runs of refused predictions", n-runs)
 	}
 	if held := w.api.budget.held(); held != 0 || w.memory.InUse() != before {
 		t.Errorf("%v bytes of bodies and %d of tensors are held", held, w.memory.InUse()-before)
