@@ -85,7 +85,7 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
 		defer c.finish()
-		if g.Request.ContentLength != 0 { // -1: chunks
+		if g.Request.ContentLength != 0 && !rt.rpc { // -1: chunks; calls of gRPC have it from their server
 			// Also of a body that nobody will read: before it sends the answer,
 			// net/http waits for what is left of a small one.
 			c.readUntil(c.start.Add(s.bodyGrace))

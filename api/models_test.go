@@ -215,6 +215,19 @@ func TestModelPolicies(t *testing.T) {
 	if view.DefaultVersion != 2 || view.Aliases["old"] != 1 || view.Serving.TimeoutMS != 5 || view.Description != "x" {
 		t.Errorf("%+v", view)
 	}
+	view = managedView{}
+	patch(`{"serving":{"max_batch":8,"instances":2,"queue":9}}`).is(200).decode(&view)
+	if view.Serving != (serving{MaxBatch: 8, Instances: 2, Queue: 9}) || !view.Versions[1].Batching.Active || !view.Versions[0].Batching.Possible {
+		t.Errorf("%+v, %+v", view.Serving, view.Versions[1].Batching)
+	}
+	for _, bad := range []string{`{"max_batch":-1}`, `{"max_batch":4097}`, `{"max_batch":"8"}`, `{"maxBatch":8}`, `{"instances":1025}`, `{"queue":100001}`} {
+		patch(`{"serving":` + bad + `}`).refused(400, "invalid_input")
+	}
+	var mixed published
+	w.upload(w.admin, "mixed", "rowmix.onnx", `{"serving":{"max_batch":8}}`).is(201).decode(&mixed)
+	if b := mixed.Batching; b == nil || b.Possible || b.Active || !strings.Contains(b.Reason, "ReduceMax") {
+		t.Errorf("rows that mix: %+v", b)
+	}
 	// What a patch leaves out stays; an empty policy takes the policy away.
 	patch(`{}`).is(200).decode(&view)
 	if view.Disclosure.TopK != 2 {

@@ -79,7 +79,8 @@ func (s *Server) RPCServer() *http.Server {
 	server := &http.Server{
 		Handler:           s.rpcs.engine,
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		Protocols: new(http.Protocols),
+		ReadTimeout: s.bodyGrace, // of each call, till it sets another; cheaper here than call by call
+		Protocols:   new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: rpcStreams, MaxReceiveBufferPerConnection: rpcConnection, MaxReceiveBufferPerStream: rpcStream,
 			SendPingTimeout: rpcPing, PingTimeout: rpcPing / 2, WriteByteTimeout: time.Minute,
@@ -122,7 +123,7 @@ func called(h handler) handler {
 }
 
 // readOne reads the one message that a unary call has. Messages of at most
-// firstRead bytes have a budget of their own.
+// firstRead bytes have a budget of their own, and the common one behind it.
 func (c *call) readOne(limit int64) (body, error) {
 	r := c.gin.Request
 	p, err := oipgrpc.ReadPrefix(r.Body)
@@ -176,7 +177,7 @@ func (c *call) readMessage(p oipgrpc.Prefix, limit int64) (b body, left *io.Limi
 	if length == 0 {
 		return b, left, nil
 	}
-	if length <= firstRead {
+	if length <= firstRead && c.s.small.left.Load() >= firstRead {
 		b.budget = c.s.small
 	}
 	if b, err = c.readInto(b, left, length, limit); err == nil && left.N > 0 {

@@ -121,7 +121,12 @@ func newComparison(ctx context.Context, s settings, folder, servers string) (*co
 		e := &entrant{contender: other}
 		c.Entrants = append(c.Entrants, e)
 		fmt.Fprintln(os.Stderr, "bench: starting", other.title)
-		if e.at, err = other.start(ctx, pythons[other.name], filepath.Join(folder, other.name), files); err != nil {
+		// More than once, as PyTriton gives its own processes a second to find
+		// each other, which is little on a busy machine.
+		for range 4 {
+			if e.at, err = other.start(ctx, pythons[other.name], filepath.Join(folder, other.name), files); err == nil {
+				break
+			}
 			e.at, e.why = nil, err.Error()
 			killStrays(c.servers()...)
 		}

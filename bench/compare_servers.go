@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -119,10 +120,16 @@ func (c contender) start(ctx context.Context, python, folder string, files []str
 	return at, nil
 }
 
-// lastLine is where Python says what went wrong.
+// lastLine is where Python says what went wrong: the last line that names an
+// error, or else the last.
 func lastLine(s string) string {
-	s = strings.TrimSpace(s)
-	return s[strings.LastIndexByte(s, '\n')+1:]
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	for _, line := range slices.Backward(lines) {
+		if strings.Contains(line, "Error:") {
+			return line
+		}
+	}
+	return lines[len(lines)-1]
 }
 
 // tokenByForm signs in with OAuth's password grant (RFC 6749, section 4.3).

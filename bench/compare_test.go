@@ -140,7 +140,7 @@ func TestContenderThatFails(t *testing.T) {
 		t.Error("one of which nothing is known has started")
 	}
 	python := filepath.Join(t.TempDir(), "python")
-	if err := os.WriteFile(python, []byte("#!/bin/sh\necho Traceback\necho 'ImportError: gone'\nexit 1\n"), 0o700); err != nil {
+	if err := os.WriteFile(python, []byte("#!/bin/sh\necho Traceback\necho 'ImportError: gone'\necho ';'\nexit 1\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := (contender{name: "fastapi", ready: "/"}).start(t.Context(), python, t.TempDir(), files); err == nil ||

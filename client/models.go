@@ -70,7 +70,7 @@ type Batching struct {
 	Possible bool    `json:"possible"`         // each row is computed by itself
 	Active   bool    `json:"active"`           // and Serving.MaxBatch is set
 	Reason   string  `json:"reason,omitempty"` // what stands against it
-	Gain     float64 `json:"gain,omitempty"`   // measured: times as many rows a second; 0: not measured
+	Gain     float64 `json:"gain,omitempty"`   // reckoned: times as many predictions a second under load; 0: not measured
 }
 
 // Serving is how a model is run; 0 stands for the server's own setting.

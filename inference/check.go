@@ -91,6 +91,9 @@ func checkInputs(sig *models.Signature, in []Tensor) error {
 		if !t.whole() {
 			return inputError(spec, "has another number of values than its shape %s says", shapeText(t.Shape))
 		}
+		if sig.NeverEmpty && t.Len() == 0 {
+			return inputError(spec, "is empty (%s); an operator of this model needs at least one value", shapeText(t.Shape))
+		}
 	}
 	return nil
 }

@@ -185,13 +185,13 @@ func (w *encoder) nested(t *Tensor, level, at int) (int, error) {
 func (w *encoder) elements(t *Tensor, from, to int) {
 	switch t.Type {
 	case models.Float32:
-		join(w, View[float32](t)[from:to], func(b []byte, v float32) []byte { return appendFloat(b, float64(v), 32) })
+		join(w, View[float32](t)[from:to], appendFloat32)
 	case models.Float64:
-		join(w, View[float64](t)[from:to], func(b []byte, v float64) []byte { return appendFloat(b, v, 64) })
+		join(w, View[float64](t)[from:to], appendFloat64)
 	case models.Float16:
-		join(w, View[uint16](t)[from:to], func(b []byte, v uint16) []byte { return appendFloat(b, float16.shortest(v), 64) })
+		join(w, View[uint16](t)[from:to], func(b []byte, v uint16) []byte { return appendFloat64(b, float16.shortest(v)) })
 	case models.BFloat16:
-		join(w, View[uint16](t)[from:to], func(b []byte, v uint16) []byte { return appendFloat(b, bfloat16.shortest(v), 64) })
+		join(w, View[uint16](t)[from:to], func(b []byte, v uint16) []byte { return appendFloat64(b, bfloat16.shortest(v)) })
 	case models.Int8:
 		join(w, View[int8](t)[from:to], appendSigned[int8])
 	case models.Int16:
@@ -232,33 +232,6 @@ func appendSigned[T int8 | int16 | int32 | int64](b []byte, v T) []byte {
 
 func appendUnsigned[T uint8 | uint16 | uint32 | uint64](b []byte, v T) []byte {
 	return strconv.AppendUint(b, uint64(v), 10)
-}
-
-// appendFloat writes a float of that many bits as encoding/json does: without
-// an exponent between 1e-6 and 1e21. What is no number becomes null.
-func appendFloat(b []byte, f float64, bits int) []byte {
-	size, whole := math.Abs(f), 1<<53 // up to here, all digits of a whole number are needed
-	if bits == 32 {
-		whole = 1 << 24
-	}
-	switch {
-	case size < float64(whole) && f == math.Trunc(f) && (f != 0 || !math.Signbit(f)):
-		return strconv.AppendInt(b, int64(f), 10)
-	case !(size <= math.MaxFloat64):
-		return append(b, "null"...)
-	case bits == 64 && (size < 1e-6 || size >= 1e21), bits == 32 && (float32(size) < 1e-6 || float32(size) >= 1e21):
-		if f == 0 {
-			return append(b, "-0"...)
-		}
-		b = strconv.AppendFloat(b, f, 'e', -1, bits)
-		// e-09 to e-9
-		if n := len(b); n >= 4 && b[n-4] == 'e' && b[n-3] == '-' && b[n-2] == '0' {
-			b[n-2] = b[n-1]
-			b = b[:n-1]
-		}
-		return b
-	}
-	return strconv.AppendFloat(b, f, 'f', -1, bits)
 }
 
 func (w *encoder) text(s string) { w.b = appendText(w.b, s) }

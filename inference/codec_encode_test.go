@@ -136,8 +136,8 @@ func TestAppendFloat(t *testing.T) {
 		if rapid.Bool().Draw(t, "small") {
 			f, g = float64(int64(f))/8, float32(int32(g))/8
 		}
-		same(t, f, string(appendFloat(nil, f, 64)), 64)
-		same(t, g, string(appendFloat(nil, float64(g), 32)), 32)
+		same(t, f, string(appendFloat64(nil, f)), 64)
+		same(t, g, string(appendFloat32(nil, g)), 32)
 	})
 }
 

@@ -14,18 +14,21 @@ import (
 const (
 	measureFor    = 150 * time.Millisecond // no further round begins after it
 	measureAtMost = 200 * time.Millisecond
-	measureRounds = 200 // at most
-	fewestRounds  = 3   // of which a median says something
+	measureRounds = 40 // at most
+	fewestRounds  = 3  // of which a median says something
 	measureRows   = 16
 	measureSlow   = 4 // rows, where a single one takes slowRow
 	slowRow       = 4 * time.Millisecond
+	// aroundRun is what a prediction costs besides its run, about: a tiny model's
+	// runs become many times cheaper in batches, its predictions do not.
+	aroundRun = 20 * time.Microsecond
 )
 
-// gain measures how many times as many rows a second a session computes when
-// several go in one run: medians of single runs and batches in turn, so that
-// what else the machine does weighs on both alike. The rows are zeros with open
-// inner dimensions of 1; other rows may behave otherwise. 0 says that it could
-// not be measured within measureAtMost.
+// gain reckons how many times as many predictions of one row a second there
+// are when several rows go in one run, from medians of single runs and batches
+// in turn, so that what else the machine does weighs on both alike. The rows are
+// zeros with open inner dimensions of 1; other rows may behave otherwise. 0 says
+// that it could not be measured within measureAtMost.
 func (s *Service) gain(ctx context.Context, session Session, g *models.Graph) float64 {
 	t, err := s.slots.acquire(ctx, terms{lane: &s.trials, now: time.Now()}, false)
 	if err != nil {
@@ -54,7 +57,8 @@ func (s *Service) gain(ctx context.Context, session Session, g *models.Graph) fl
 	if len(batch) < fewestRounds || median(batch) <= 0 {
 		return 0
 	}
-	return math.Round(float64(rows)*float64(median(single))/float64(median(batch))*10) / 10
+	shared := median(batch)/time.Duration(rows) + aroundRun
+	return math.Round(float64(median(single)+aroundRun)/float64(shared)*10) / 10
 }
 
 // timed is the time of one run of that many rows; false when it failed.

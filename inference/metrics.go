@@ -48,11 +48,12 @@ func newMetrics() *metrics {
 	counter := func(name, help string) prometheus.CounterOpts {
 		return prometheus.CounterOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help}
 	}
+	batch := histogram("batch_predictions", "Predictions that went in one run, of models with max_batch.")
+	batch.Buckets = prometheus.ExponentialBuckets(1, 2, 9)
 	return &metrics{
-		queueTime: prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
-		runTime:   prometheus.NewHistogramVec(histogram("run_seconds", "Time a run took, failed ones included."), []string{"model"}),
-		batch: prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: "modelgate", Subsystem: "inference", Name: "batch_predictions",
-			Help: "Predictions that went in one run, of models with max_batch.", Buckets: prometheus.ExponentialBuckets(1, 2, 9)}, []string{"model"}),
+		queueTime:    prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
+		runTime:      prometheus.NewHistogramVec(histogram("run_seconds", "Time a run took, failed ones included."), []string{"model"}),
+		batch:        prometheus.NewHistogramVec(batch, []string{"model"}),
 		split:        prometheus.NewCounter(counter("batches_split_total", "Batches without an answer, whose predictions ran one by one.")),
 		loadTime:     prometheus.NewHistogram(histogram("load_seconds", "Time a successful load took.")),
 		loads:        prometheus.NewCounter(counter("loads_total", "Loads of published models begun.")),

@@ -60,7 +60,7 @@ func TestTry(t *testing.T) {
 func TestTryMeasuresBatches(t *testing.T) {
 	h := newHouse(t)
 	began := time.Now()
-	trial, err := h.service.Try(t.Context(), denseModel(64, 512, 512, 8))
+	trial, err := h.service.Try(t.Context(), denseModel(256, 1024, 1024, 8))
 	if err != nil || trial.Gain < 1.2 || trial.Gain > 1000 {
 		t.Errorf("dense: %+v, %v", trial.Gain, err)
 	}

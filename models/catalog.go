@@ -148,13 +148,29 @@ func (c *Catalog) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	for _, m := range list {
+		complete(m)
+	}
 	c.current.Store(newSnapshot(list))
 	return nil
+}
+
+// complete adds to what the Store gave what is not stored. Versions that are
+// in memory already are complete, and not written to.
+func complete(m *Model) {
+	for _, v := range m.Versions {
+		if !v.Signature.NeverEmpty && anyFragile(v.Facts.Operators) {
+			v.Signature.NeverEmpty = true
+		}
+	}
 }
 
 // put replaces one model of the memory, or removes it when m is nil. Only
 // holders of writing call it.
 func (c *Catalog) put(name string, m *Model) {
+	if m != nil {
+		complete(m)
+	}
 	old := c.snapshot()
 	next := &snapshot{byName: maps.Clone(old.byName), sorted: slices.Clone(old.sorted)}
 	i, found := slices.BinarySearchFunc(next.sorted, name, func(m *Model, name string) int { return strings.Compare(m.Name, name) })

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/iotest"
@@ -83,6 +84,26 @@ func TestPublishNames(t *testing.T) {
 		}
 		_, _, err := r.tryPublish(t, ann, "canary", sample(t, "canary"), spec, never)
 		wantError(t, fmt.Sprint(spec), err, models.ErrInvalid)
+	}
+}
+
+// TestPublishNeverEmpty: models that empty inputs would be the end of are
+// known, also after a restart.
+func TestPublishNeverEmpty(t *testing.T) {
+	r := newRoom(t)
+	for name, want := range map[string]bool{"hostile/empty_gru": true, "iris": false} {
+		model := strings.TrimPrefix(name, "hostile/")
+		_, v := r.publish(t, ann, model, sample(t, name), models.Spec{})
+		if v.Signature.NeverEmpty != want {
+			t.Errorf("%s: NeverEmpty is %v", name, v.Signature.NeverEmpty)
+		}
+	}
+	r.reopen(t)
+	for model, want := range map[string]bool{"empty_gru": true, "iris": false} {
+		access, err := r.catalog.Open(t.Context(), ann, models.Ref{Model: model})
+		if err != nil || access.Version.Signature.NeverEmpty != want {
+			t.Errorf("%s after a restart: NeverEmpty is %v (%v)", model, access.Version.Signature.NeverEmpty, err)
+		}
 	}
 }
 

@@ -104,6 +104,9 @@ type TensorSpec struct {
 type Signature struct {
 	Inputs  []TensorSpec
 	Outputs []TensorSpec
+	// NeverEmpty: no input may be without elements, since an operator of the
+	// model does not survive that. It follows from Facts and is not stored.
+	NeverEmpty bool
 }
 
 // Input returns the index of the input with that public name, or -1.

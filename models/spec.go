@@ -48,8 +48,8 @@ func (s *Spec) patch() Patch {
 
 // Trial is what a trial load found: the graph as the runtime sees it, and how
 // a run with zeros ended ("ran", or "inconclusive" when zeros were no valid
-// input). Gain is how many times as many rows a second the model computed when
-// several went in one run; 0 when that was not measured.
+// input). Gain is how many times as many predictions a second there would be when
+// several share a run; 0 when that was not measured.
 type Trial struct {
 	Graph   Graph
 	Outcome string

@@ -7,6 +7,7 @@ import (
 	"math"
 	"slices"
 	"strconv"
+	"strings"
 	"unicode/utf8"
 )
 
@@ -65,7 +66,7 @@ const (
 //	training              training information
 //	external_data         weights outside the file
 //	unsupported_domain    an operator of neither ONNX nor the file itself
-//	unsupported_operator  ONNX has no operator of that name, or it may never end
+//	unsupported_operator  ONNX has no operator of that name, or it may never end, or end the process
 //	unsupported_type      an input or output that can't be sent as JSON or tensor
 //	nesting               graphs, types or function calls too deep inside one another
 //	recursive_function    a function that calls itself, directly or not
@@ -99,6 +100,9 @@ func Verify(file []byte, limits Limits) (Graph, Facts, error) {
 		facts.Operators = append(facts.Operators, name)
 	}
 	slices.Sort(facts.Operators)
+	if anyFragile(facts.Operators) && slices.ContainsFunc(g.Inputs, func(v GraphValue) bool { return slices.Contains(v.Shape, 0) }) {
+		return Graph{}, Facts{}, refuse("unsupported_operator", "an input is declared to be empty; the runtime does not survive empty inputs of a model with %s", strings.Join(fragile, ", "))
+	}
 	return g, facts, nil
 }
 

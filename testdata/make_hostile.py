@@ -298,6 +298,19 @@ def _endless_loop() -> onnx.ModelProto:
     return _tiny(nodes=[helper.make_node("Loop", ["", "", "x"], ["y"], body=body)])
 
 
+def _empty_gru() -> onnx.ModelProto:
+    """A layer of two units. Without a single sequence the runtime aborts, and the process with it."""
+    return model("gru", [helper.make_node("GRU", ["x", "w", "r"], ["", "y"], hidden_size=2)],
+                 [value("x", FLOAT, ["T", "N", 2])], [value("y", FLOAT, [1, "N", 2])],
+                 [const("w", np.ones((1, 6, 2))), const("r", np.ones((1, 6, 2)))])
+
+
+def _endless_dft() -> onnx.ModelProto:
+    """The inverse of a one-sided transform; of one element it makes none, and takes for ever."""
+    return model("irfft", [helper.make_node("DFT", ["x", "", "a"], ["y"], inverse=1, onesided=1)],
+                 [value("x", FLOAT, ["N", "M", 2])], [value("y", FLOAT, ["N", "K", 1])], [const("a", 1, np.int64)])
+
+
 FILES = [
     ("not_onnx.onnx", "not_onnx", _text, "a text file"),
     ("empty.onnx", "not_onnx", bytes, "no bytes at all"),
@@ -365,6 +378,10 @@ FILES = [
     ("constant_bomb.onnx", "load_timeout", _constant_bomb,
      "60 products of 4096 x 4096 matrices that the runtime computes while it loads: about a minute"),
     ("endless_loop.onnx", "run_timeout", _endless_loop, "a Loop without an end"),
+    ("endless_dft.onnx", "unsupported_operator", _endless_dft,
+     "an inverse one-sided DFT, on which onnxruntime 1.30 computes for ever when its axis has one element"),
+    ("empty_gru.onnx", "", _empty_gru,
+     "a recurrent layer is welcome; onnxruntime 1.30 does not survive an empty batch, which must be refused"),
 ]
 
 if __name__ == "__main__":

@@ -120,6 +120,7 @@ func TestUnsafeStarts(t *testing.T) {
 		exit    int // 2: the settings alone tell
 	}{
 		{"plain HTTP for everybody", []string{"MODELGATE_LISTEN=0.0.0.0:0"}, "--insecure-http", 2},
+		{"gRPC in clear for everybody", []string{"MODELGATE_GRPC_LISTEN=0.0.0.0:0"}, "--grpc-listen 0.0.0.0:0 is reachable", 2},
 		{"a TLS key that others can read", []string{"MODELGATE_TLS_CERT=" + cert, "MODELGATE_TLS_KEY=" + key}, "chmod 600", 2},
 		{"a signing key that others can read", []string{"MODELGATE_DATA=" + opened}, "chmod 600", 1},
 		{"a short secret", []string{"MODELGATE_JWT_SECRET=secret"}, "openssl rand", 1},

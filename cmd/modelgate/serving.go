@@ -82,9 +82,9 @@ func adviseBatching(w io.Writer, name string, b *client.Batching, asked bool) {
 	case asked && !b.Possible:
 		fmt.Fprintf(w, "Requests don't share runs of this version: %s.\n", printable(b.Reason))
 	case b.Possible && !b.Active && b.Gain >= worthwhile:
-		fmt.Fprintf(w, "Under load this model could gain from sharing runs: with rows of zeros it computed %.1f times as many rows a second. To try: modelgate model set %s --max-batch 32\n",
+		fmt.Fprintf(w, "Under load, sharing runs could give about %.1f times as many predictions a second (reckoned from rows of zeros). To try: modelgate model set %s --max-batch 32\n",
 			b.Gain, name)
 	case b.Active && b.Gain > 0 && b.Gain < worthwhile:
-		fmt.Fprintf(w, "Requests share runs, but little is gained: with rows of zeros it computed %.1f times as many rows a second.\n", b.Gain)
+		fmt.Fprintf(w, "Requests share runs, but that gives about %.1f times as many predictions a second at best (reckoned from rows of zeros).\n", b.Gain)
 	}
 }

@@ -39,3 +39,18 @@ func TestEndlessDFT(t *testing.T) {
 		}
 	}
 }
+
+// TestDeclaredEmpty: an empty input that the file itself asks for would end
+// the process at the trial.
+func TestDeclaredEmpty(t *testing.T) {
+	empty := add(11, value("more", tensorOf(1, 0, 4)))
+	for op, want := range map[string]string{"GRU": "unsupported_operator", "ConvTranspose": "unsupported_operator", "Abs": ""} {
+		_, _, err := Verify(modelWith(graphWith(empty, add(1, node(op, []string{"more"}, []string{"z"})))), Limits{})
+		if got := codeOf(t, err); got != want {
+			t.Errorf("%s: code %q, want %q (%v)", op, got, want, err)
+		}
+		if _, _, err := Verify(modelWith(graphWith(add(1, node(op, []string{"x"}, []string{"z"})))), Limits{}); err != nil {
+			t.Errorf("%s of something: %v", op, err)
+		}
+	}
+}
