@@ -53,9 +53,9 @@ func (s *Server) buildRPC() error {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, http.StatusOK)
 		e.POST(r.Path, s.serve(r))
 	}
-	unmatched := &route{Route: Route{Path: "unmatched"}, rpc: true, handle: func(*call) error {
+	unmatched := &route{Route: Route{Path: "unmatched"}, rpc: true, handle: called(func(*call) error {
 		return &fault{code: "unimplemented", detail: "there is no such method; " + oipgrpc.InferenceService + " has those of the Open Inference Protocol"}
-	}}
+	})}
 	unmatched.metrics = s.metrics.forRoute(unmatched.Path, "", 0)
 	e.NoRoute(s.serve(unmatched))
 	e.NoMethod(s.serve(unmatched))
@@ -73,11 +73,11 @@ func (s *Server) RPCs() []Route {
 }
 
 // RPCServer returns the way in for gRPC, to be served on a listener of its own
-// and ended with Shutdown, which ends waiting streams too. It speaks HTTP/2
-// alone, with and without TLS.
+// and ended with Shutdown, which ends waiting streams too. It speaks HTTP/2,
+// with and without TLS; HTTP/1 it takes to say that it doesn't.
 func (s *Server) RPCServer() *http.Server {
 	server := &http.Server{
-		Handler:           s.rpcs.engine,
+		Handler:           http.HandlerFunc(s.serveRPC),
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		ReadTimeout: s.bodyGrace, // of each call, till it sets another; cheaper here than call by call
 		Protocols:   new(http.Protocols),
@@ -89,11 +89,29 @@ func (s *Server) RPCServer() *http.Server {
 			return context.WithValue(ctx, bornKey{}, time.Now())
 		},
 	}
+	server.Protocols.SetHTTP1(true)
 	server.Protocols.SetHTTP2(true)
 	server.Protocols.SetUnencryptedHTTP2(true)
 	server.RegisterOnShutdown(s.rpcs.close)
 	return server
 }
+
+// serveRPC turns away who took the port for that of the REST API.
+func (s *Server) serveRPC(w http.ResponseWriter, r *http.Request) {
+	if r.ProtoMajor >= 2 {
+		s.rpcs.engine.ServeHTTP(w, r)
+		return
+	}
+	header := w.Header()
+	header.Set("Connection", "close") // its body is not read
+	header.Set("Content-Type", "text/plain; charset=utf-8")
+	header.Set("X-Content-Type-Options", "nosniff")
+	w.WriteHeader(http.StatusHTTPVersionNotSupported)
+	_, _ = io.WriteString(w, notREST+"\n") // he may have left
+}
+
+// notREST is for who speaks anything but gRPC to its port.
+const notREST = "this port speaks gRPC alone; the REST API is on another"
 
 // bornKey is the key of the time at which a connection was made.
 type bornKey struct{}
@@ -104,7 +122,7 @@ func called(h handler) handler {
 	return func(c *call) error {
 		r := c.gin.Request
 		if !oipgrpc.IsContentType(r.Header.Get("Content-Type")) {
-			return &fault{code: "unsupported_media_type", detail: "this port speaks gRPC alone; the REST API is on another"}
+			return &fault{code: "unsupported_media_type", detail: notREST}
 		}
 		if born, ok := r.Context().Value(bornKey{}).(time.Time); ok && c.start.Sub(born) > rpcAge {
 			c.gin.Writer.Header()["Connection"] = []string{"close"} // net/http makes a GOAWAY of it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -238,4 +239,25 @@ func TestRPCSameWords(t *testing.T) {
 	w.call(as("nonsense"), "ModelInfer", row("closed"), &out).refused(codes.Unauthenticated, "")
 	w.call(as(ada, "authorization", "Bearer "+w.admin), "ModelInfer", row("closed"), &out).refused(codes.InvalidArgument, "more than once")
 	w.call(as(ada), "ModelNothing", row("closed"), &out).refused(codes.Unimplemented, "no such method")
+}
+
+// TestRPCPortOverHTTP1: who takes the port for that of the REST API is told,
+// in words that his client shows, and is not kept.
+func TestRPCPortOverHTTP1(t *testing.T) {
+	w := newRPCWorld(t, false)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+w.target+"/v2/models/iris/infer", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		words, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != http.StatusHTTPVersionNotSupported || string(words) != notREST+"\n" || !resp.Close {
+			t.Errorf("%s: %s, %v, %q, %v", method, resp.Status, resp.Header, words, err)
+		}
+	}
 }

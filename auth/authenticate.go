@@ -35,7 +35,11 @@ func (s *Service) Authenticate(ctx context.Context, credential string) (Principa
 	}
 	s.metrics.misses.Inc()
 	if strings.HasPrefix(credential, keyPrefix) {
-		return s.authenticateKey(ctx, &sum, credential, now)
+		who, err := s.authenticateKey(ctx, &sum, credential, now)
+		if told := (*Error)(nil); errors.As(err, &told) && told.Is(ErrToken) {
+			return who, errKey.Because(told.Cause) // a login would not mend it
+		}
+		return who, err
 	}
 	return s.authenticateToken(ctx, &sum, credential, now)
 }

@@ -29,6 +29,7 @@ var (
 	ErrInvalid        = &Error{Code: "invalid_input", Detail: "the request is not valid"}
 	ErrCredentials    = &Error{Code: "invalid_credentials", Detail: "wrong user name or password"}
 	ErrToken          = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
+	errKey            = ErrToken.With("the API key is wrong, expired or revoked; make another, or ask for one")
 	ErrForbidden      = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
 	ErrNotFound       = &Error{Code: "not_found", Detail: "no such resource"}
 	ErrTaken          = &Error{Code: "taken", Detail: "the name is taken; choose another"}

@@ -199,6 +199,13 @@ func refusal(resp *http.Response, data []byte) error {
 			}
 		}
 	}
+	switch {
+	case e.Code != "":
+	case resp.StatusCode == http.StatusBadRequest && bytes.Contains(data, []byte("HTTP request to an HTTPS server")): // Go's words
+		e.Detail = "the server speaks HTTPS; write its address with https://"
+	case resp.StatusCode == http.StatusHTTPVersionNotSupported:
+		e.Detail = "the server takes no HTTP/1 there; it may be its port for gRPC, while this needs that of the HTTP API"
+	}
 	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && s > 0 {
 		e.RetryAfter = time.Duration(s) * time.Second
 	}

@@ -23,7 +23,7 @@ func (c *Catalog) Update(ctx context.Context, who auth.Principal, name string, p
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	if err := c.rolesExist(ctx, p); err != nil {
+	if err := c.rolesExist(ctx, &who, p); err != nil {
 		return nil, err
 	}
 	if err := c.lock(ctx); err != nil {

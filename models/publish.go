@@ -34,7 +34,7 @@ func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, 
 	if err := change.check(); err != nil {
 		return nil, nil, err
 	}
-	if err := c.rolesExist(ctx, change); err != nil {
+	if err := c.rolesExist(ctx, &who, change); err != nil {
 		return nil, nil, err
 	}
 	sig, facts, err := c.examine(ctx, file, spec, try)
@@ -83,7 +83,21 @@ func (c *Catalog) examine(ctx context.Context, file *Staged, spec Spec, try Try)
 	facts.Batching = &Batching{Gain: trial.Gain}
 	facts.Batching.Possible, facts.Batching.Reason = RowWise(data)
 	sig, err := signature(declared, trial.Graph, spec)
+	facts.Batching.Reason = sig.named(facts.Batching.Reason)
 	return sig, facts, err
+}
+
+// named puts the public name for a position into a reason of RowWise's, which
+// knows no public names.
+func (s *Signature) named(reason string) string {
+	for side, specs := range map[string][]TensorSpec{"input": s.Inputs, "output": s.Outputs} {
+		for i, spec := range specs {
+			if rest, ok := strings.CutPrefix(reason, fmt.Sprintf("%s %d ", side, i+1)); ok {
+				return fmt.Sprintf("%s %q %s", side, spec.Name, rest)
+			}
+		}
+	}
+	return reason
 }
 
 // withTypes gives outputs that declare no type one, so that names can be
@@ -213,7 +227,7 @@ func (c *Catalog) collect(digests ...string) {
 }
 
 // rolesExist looks at every role that a change names.
-func (c *Catalog) rolesExist(ctx context.Context, change Patch) error {
+func (c *Catalog) rolesExist(ctx context.Context, who *auth.Principal, change Patch) error {
 	if c.exist == nil {
 		return nil
 	}
@@ -229,5 +243,11 @@ func (c *Catalog) rolesExist(ctx context.Context, change Patch) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return c.exist(ctx, names)
+	err := c.exist(ctx, names)
+	if told := (*auth.Error)(nil); errors.As(err, &told) && told.Is(auth.ErrInvalid) && !who.Can(auth.UsersManage) {
+		// He can't list the roles.
+		missing := told.Detail[:max(0, strings.LastIndexByte(told.Detail, ';'))]
+		return told.With(missing + "; ask an administrator for its name")
+	}
+	return err
 }

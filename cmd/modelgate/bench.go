@@ -80,7 +80,7 @@ func (c *BenchCmd) Run(ctx context.Context, s std) error {
 	if err := l.send(ctx); err != nil { // also loads the model
 		var refused *client.Error
 		if errors.As(err, &refused) && refused.Status == http.StatusTooManyRequests {
-			return fmt.Errorf("%w\n%s", err, rateAdvice(ctx, api))
+			return fmt.Errorf("%w\n%s", err, rateAdvice)
 		}
 		return err
 	}
@@ -95,8 +95,11 @@ func (c *BenchCmd) Run(ctx context.Context, s std) error {
 		limited += level.RateLimited
 		answered += level.Requests
 	}
-	if limited > 0 {
-		report.Advice = rateAdvice(context.WithoutCancel(ctx), api)
+	switch {
+	case limited > 0 && answered == 0 && c.Warmup > 0:
+		report.Advice = "The warm-up used up the rate of predictions, so nothing was measured. Give --warmup 0s, or a higher rate: " + moreRate
+	case limited > 0:
+		report.Advice = rateAdvice
 	}
 	err = c.show(s, report, func(w io.Writer) { report.table(w) })
 	if err == nil && answered == 0 && ctx.Err() == nil {
@@ -326,17 +329,13 @@ func (r *BenchReport) table(w io.Writer) {
 	}
 }
 
-// rateAdvice names the rate that was in the way.
-func rateAdvice(ctx context.Context, api *client.Client) string {
-	roles := "your roles"
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if me, err := api.Me(ctx); err == nil && len(me.Roles) > 0 {
-		roles = "your roles (" + strings.Join(me.Roles, ", ") + ")"
-	}
-	return "The rate of predictions was in the way, so the figures don't show what the server can do. Raise the rate of " +
-		roles + " with 'modelgate role set ROLE --rate N-M', or, where they name none, MODELGATE_RATE_PREDICT of the server."
-}
+// Advice where a rate was in the way. Roles that are built in, and one's own,
+// can't be changed, hence the second user.
+const (
+	moreRate = "make a role with one ('modelgate role set ROLE --rate N-M') and give it to a second user who also has the model's role, " +
+		"or start the server with --rate-predict (MODELGATE_RATE_PREDICT)."
+	rateAdvice = "The rate of predictions was in the way, so the figures don't show what the server can do. For a higher one, " + moreRate
+)
 
 // benchBar shows how far a sweep has come; nil shows nothing.
 type benchBar struct {

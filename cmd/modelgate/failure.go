@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/url"
 	"os"
+	"regexp"
 	"strings"
 	"syscall"
+
+	"github.com/alecthomas/kong"
 
 	"modelgate/auth"
 	"modelgate/client"
@@ -42,7 +46,32 @@ func plain(err error) string {
 	if errors.As(err, &catalog) {
 		text = strings.Replace(text, catalog.Code+": "+catalog.Detail, catalog.Detail, 1)
 	}
+	var refused *client.Error
+	if errors.As(err, &refused) && refused.Detail != "" {
+		text = strings.Replace(text, refused.Detail, inCommands(refused), 1)
+	}
 	return text
+}
+
+// inCommands says a refusal of the server in words of the command line: it
+// names commands for routes, and leaves out a header that nobody sees here.
+func inCommands(e *client.Error) string {
+	text := routes.Replace(e.Detail)
+	if e.RetryAfter > 0 { // told by the hint
+		text = strings.TrimSuffix(text, "; wait for the seconds in Retry-After")
+	}
+	return text
+}
+
+// negative is what kong says of a number below 0, which it takes for a flag.
+var negative = regexp.MustCompile(`^(--[a-z-]+): expected int value but got "(-\d+)" \(.*$`)
+
+// mistake is an error of kong's in words for a person.
+func mistake(err *kong.ParseError) string {
+	if m := negative.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Sprintf("%s %s is negative; take 0 or more", m[1], m[2])
+	}
+	return err.Error()
 }
 
 // hintFor says what the command line can do about a failure.
@@ -58,6 +87,8 @@ func hintFor(err error) string {
 		return "Is the server running there? 'modelgate serve' starts one; 'modelgate login URL' goes to another."
 	case errors.As(err, &name):
 		return "Check the server's name, and that this machine can look it up."
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "It speaks plain HTTP; write its address with http://."
 	case errors.As(err, &authority):
 		return "If the certificate is from an authority of your own, set SSL_CERT_FILE to that authority's certificate."
 	}
@@ -78,23 +109,18 @@ func hintForRefusal(e *client.Error) string {
 			return fmt.Sprintf("Try again in %s.", e.RetryAfter)
 		}
 	}
-	for _, r := range routes {
-		if strings.Contains(e.Detail, r.route) {
-			return "Here: " + r.command
-		}
-	}
 	return ""
 }
 
 // routes are those that the server's refusals send a caller to, the longer
 // before what it begins with, and the commands that stand for them.
-var routes = []struct{ route, command string }{
-	{"GET /models/", "modelgate models NAME"},
-	{"GET /models", "modelgate models"},
-	{"GET /admin/roles", "modelgate role list"},
-	{"GET /admin/users", "modelgate user list"},
-	{"GET /users/me/keys", "modelgate key list"},
-}
+var routes = strings.NewReplacer(
+	"GET /models/NAME", "'modelgate models NAME'",
+	"GET /models", "'modelgate models'",
+	"GET /admin/roles", "'modelgate role list'",
+	"GET /admin/users", "'modelgate user list'",
+	"GET /users/me/keys", "'modelgate key list'",
+)
 
 // transportReason drops the method and address that http.Client repeats.
 func transportReason(err error) error {

@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, s std) int {
 	if err != nil {
 		var usage *kong.ParseError
 		if errors.As(err, &usage) {
-			return fail(s, fmt.Errorf("%w; see 'modelgate %s--help'", err, commandPath(usage)), 2)
+			return fail(s, fmt.Errorf("%s; see 'modelgate %s--help'", mistake(usage), commandPath(usage)), 2)
 		}
 		return fail(s, err, 2)
 	}

@@ -71,7 +71,9 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 	}); err != nil || c.JSON {
 		return err
 	}
-	adviseBatching(s.err, c.Name, v.Batching, c.MaxBatch != nil && *c.MaxBatch > 1)
+	if advice := batchingAdvice(c.Name, v.Batching); advice != "" {
+		fmt.Fprintln(s.err, advice)
+	}
 	if v.Version == 1 {
 		return nil
 	}

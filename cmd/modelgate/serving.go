@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"modelgate/client"
@@ -39,8 +38,17 @@ func (f *ServingFlags) over(current client.Serving) client.Serving {
 	return current
 }
 
-// check refuses a limit that would become none.
+// check refuses what can't be a number of something, and a limit that would
+// become none.
 func (f *ServingFlags) check() error {
+	for _, n := range []struct {
+		flag  string
+		value *int
+	}{{"--max-batch", f.MaxBatch}, {"--instances", f.Instances}, {"--queue", f.Queue}} {
+		if n.value != nil && *n.value < 0 {
+			return usageError{fmt.Errorf("%s %d is negative; take 0 or more", n.flag, *n.value)}
+		}
+	}
 	if f.Timeout != nil && *f.Timeout != 0 && *f.Timeout < time.Millisecond {
 		return usageError{errors.New("--timeout must be 1ms or more, or 0s for the server's own")}
 	}
@@ -75,16 +83,29 @@ func (f *ServingFlags) serving(ctx context.Context, api *client.Client, name str
 // the noise of so short a measurement.
 const worthwhile = 1.2
 
-// adviseBatching says what the server found out about batches of a version.
-func adviseBatching(w io.Writer, name string, b *client.Batching, asked bool) {
-	switch {
-	case b == nil:
-	case asked && !b.Possible:
-		fmt.Fprintf(w, "Requests don't share runs of this version: %s.\n", printable(b.Reason))
-	case b.Possible && !b.Active && b.Gain >= worthwhile:
-		fmt.Fprintf(w, "Under load, sharing runs could give about %.1f times as many predictions a second (reckoned from rows of zeros). To try: modelgate model set %s --max-batch 32\n",
-			b.Gain, name)
-	case b.Active && b.Gain > 0 && b.Gain < worthwhile:
-		fmt.Fprintf(w, "Requests share runs, but that gives about %.1f times as many predictions a second at best (reckoned from rows of zeros).\n", b.Gain)
+// batchingAdvice is what the server found out about shared runs of a version,
+// in one line; "" when it says nothing.
+func batchingAdvice(name string, b *client.Batching) string {
+	if b == nil {
+		return ""
 	}
+	if !b.Possible {
+		return "Requests can't share runs of this version: " + printable(b.Reason) + "."
+	}
+	reckoned := fmt.Sprintf("reckoned from a few runs on rows of zeros, that gives about %.1f times as many predictions a second under load", b.Gain)
+	if b.Gain == 0 {
+		reckoned = "what that gains was not measured, as a run takes too long for it"
+	}
+	set := "modelgate model set " + name + " --max-batch "
+	switch {
+	case b.Active && (b.Gain == 0 || b.Gain >= worthwhile):
+		return "Requests that wait share runs of this version; " + reckoned + "."
+	case b.Active:
+		return "Requests that wait share runs of this version; " + reckoned + ", hence hardly worth it. To end it: " + set + "0"
+	case b.Gain == 0:
+		return "Requests could share runs of this version; " + reckoned + ". To try it under load: " + set + "32"
+	case b.Gain >= worthwhile:
+		return "Requests could share runs of this version; " + reckoned + ". To try it: " + set + "32"
+	}
+	return "Requests could share runs of this version; " + reckoned + ", hence hardly worth it."
 }

@@ -52,7 +52,7 @@ var library struct {
 func FindLibrary(explicit string) (string, error) {
 	if explicit != "" {
 		if info, err := os.Stat(explicit); err != nil || info.IsDir() {
-			return "", fmt.Errorf("MODELGATE_ONNXRUNTIME_LIB names %s, where no file is; correct it, or unset it and run `make build`", explicit)
+			return "", fmt.Errorf("--onnxruntime-lib (MODELGATE_ONNXRUNTIME_LIB) names %s, where no file is; correct it, or leave it out and run `make build`", explicit)
 		}
 		return filepath.Abs(explicit)
 	}
