@@ -141,6 +141,7 @@ func TestMetrics(t *testing.T) {
 		`modelgate_http_requests_total{method="POST",route="/predict",status="429"} 1`,
 		`modelgate_http_request_seconds_count{method="POST",route="/predict"} 2`,
 		`modelgate_limit_refusals_total{limit="predict"} 1`,
+		`modelgate_limit_refusals_total{limit="register"} 0`, // there before the first
 		`modelgate_http_bad_credentials_total 1`,
 		`modelgate_build_info{version="test"} 1`,
 	} {

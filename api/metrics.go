@@ -39,6 +39,9 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_http_panics_total", Help: "Requests that ended in a panic and were answered 500."}),
 	}
+	for _, limit := range []string{"predict", "rows", "login", "register", "reset", "account", "stranger"} {
+		m.refusals.WithLabelValues(limit) // a rise from nothing to 1 would not be seen
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "modelgate_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)

@@ -125,6 +125,9 @@ func TestMetrics(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, got[name], w)
 		}
 	}
+	if n, there := got["modelgate_signin_failures_total user.refresh reused"]; !there || n != 0 {
+		t.Error("a failure that has not happened yet is not counted as 0")
+	}
 	if got["modelgate_password_hash_wait_seconds "] < 6 {
 		t.Errorf("%v", got)
 	}

@@ -13,17 +13,32 @@ type metrics struct {
 	hashRefused prometheus.Counter
 }
 
+// failureReasons are why an action fails, by action.
+var failureReasons = map[string][]string{
+	"user.login":    {"unknown_user", "wrong_password", "disabled"},
+	"user.refresh":  {"malformed", "unknown", "expired", "reused", "disabled"},
+	"user.register": {"taken", "malformed", "unknown", "disabled"},
+	"user.reset":    {"malformed", "unknown", "disabled"},
+	"user.password": {"wrong_password"},
+}
+
 func newMetrics() *metrics {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "modelgate_token_lookups_total", Help: "Access tokens and API keys shown, by whether they were found in the memory of verified ones.",
 	}, []string{"result"})
+	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "modelgate_signin_failures_total", Help: "Failed sign-ins, refreshes and redemptions, by action and reason.",
+	}, []string{"action", "reason"})
+	for action, reasons := range failureReasons {
+		for _, reason := range reasons {
+			failures.WithLabelValues(action, reason) // a rise from nothing to 1 would not be seen
+		}
+	}
 	return &metrics{
-		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "modelgate_signin_failures_total", Help: "Failed sign-ins, refreshes and redemptions, by action and reason.",
-		}, []string{"action", "reason"}),
-		lookups: lookups,
-		hits:    lookups.WithLabelValues("hit"),
-		misses:  lookups.WithLabelValues("miss"),
+		failures: failures,
+		lookups:  lookups,
+		hits:     lookups.WithLabelValues("hit"),
+		misses:   lookups.WithLabelValues("miss"),
 		hashWait: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "modelgate_password_hash_wait_seconds", Help: "How long callers waited for their turn to have a password hashed.",
 			Buckets: []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},

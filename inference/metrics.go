@@ -50,6 +50,10 @@ func newMetrics() *metrics {
 	}
 	batch := histogram("batch_predictions", "Predictions that went in one run, of models with max_batch.")
 	batch.Buckets = prometheus.ExponentialBuckets(1, 2, 9)
+	refused := prometheus.NewCounterVec(counter("refused_total", "Predictions that gave no answer, by reason."), []string{"reason"})
+	for _, reason := range []string{"queue_full", "left", "deadline", "run_failed", "too_large", "unavailable"} {
+		refused.WithLabelValues(reason) // a rise from nothing to 1 would not be seen
+	}
 	return &metrics{
 		queueTime:    prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
 		runTime:      prometheus.NewHistogramVec(histogram("run_seconds", "Time a run took, failed ones included."), []string{"model"}),
@@ -58,7 +62,7 @@ func newMetrics() *metrics {
 		loadTime:     prometheus.NewHistogram(histogram("load_seconds", "Time a successful load took.")),
 		loads:        prometheus.NewCounter(counter("loads_total", "Loads of published models begun.")),
 		loadFailures: prometheus.NewCounter(counter("load_failures_total", "Loads of published models that failed.")),
-		refused:      prometheus.NewCounterVec(counter("refused_total", "Predictions that gave no answer, by reason."), []string{"reason"}),
+		refused:      refused,
 		versions:     map[string]string{},
 		models:       map[string]int{},
 	}

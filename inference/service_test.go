@@ -394,7 +394,7 @@ func TestRuntimeErrorsStayInside(t *testing.T) {
 			t.Errorf("%v became %v", inside, err)
 		}
 	}
-	if len(b.counted) != 0 || b.value("refused_total", "reason=run_failed") != 2 {
+	if len(b.counted) != 0 || b.value("refused_total", "reason=run_failed") != 2 || b.value("refused_total", "reason=deadline") != 0 {
 		t.Errorf("counted %v", b.counted)
 	}
 	b.shut()
