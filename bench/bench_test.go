@@ -201,7 +201,7 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wanted := []string{"before", "after", "1 rounds", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
+	wanted := []string{"before", "after", "; 1 round in ", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
 		"| ONNX Runtime alone, iris", "| the parts of the gate in a row | - | ",
 		"| gin hello world", "registered models: 100 / 1 |", "stored users: 10,000 / 1 |", "connections besides: 500 / 0 |",
 		"bodies of mixed sizes: MiB |"}

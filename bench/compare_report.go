@@ -15,10 +15,10 @@ const compareBegin, compareEnd = "<!-- begin: make compare -->", "<!-- end: make
 // markdown is what goes into the document.
 func (c *comparison) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d cores of %s, load average before it %s,\n%s, ONNX Runtime %s; %d rounds in %s. "+
+	fmt.Fprintf(&b, "%s, %d cores of %s, load average before it %s,\n%s, ONNX Runtime %s; %s in %s. "+
 		"A cell is the median of the rounds, and in\nbrackets the least and the most.\n\n",
 		c.Begun.UTC().Format("2006-01-02 15:04 UTC"), runtime.NumCPU(), processor(), c.Load, runtime.Version(), c.Runtime,
-		len(c.Rounds), c.Took.Round(time.Second))
+		roundsOf(len(c.Rounds)), c.Took.Round(time.Second))
 	c.ratios(&b)
 	for _, m := range c.Models {
 		c.figures(&b, m)

@@ -31,7 +31,7 @@ type model struct {
 
 var measured = []model{
 	{name: "mlp_tiny", title: "MLP 4-16-3", input: "x", shape: []int64{1, 4}, family: tiny},
-	{name: "iris", title: "iris (logistic regression)", input: "X", shape: []int64{1, 4}, family: tiny},
+	{name: "iris", title: "iris (random forest of 15 trees)", input: "X", shape: []int64{1, 4}, family: tiny},
 	{name: "mlp_dense", title: "dense MLP, 6 MB", input: "x", shape: []int64{1, 256}, family: dense},
 	{name: "mlp_dense_batched", title: "dense MLP, 6 MB, batched", input: "x", shape: []int64{1, 256}, family: dense, file: "mlp_dense",
 		maxBatch: 64},

@@ -47,13 +47,21 @@ func figure(f float64) string {
 	return fmt.Sprintf("%.*f", min(decimals, 6), f)
 }
 
+// roundsOf says how many there were.
+func roundsOf(n int) string {
+	if n == 1 {
+		return "1 round"
+	}
+	return strconv.Itoa(n) + " rounds"
+}
+
 // markdown, in lines short enough for a document, is what goes into the document.
 func (r *report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s, %d cores of %s, load average before it %s,\n%s, ONNX Runtime %s; %d rounds in %s. "+
+	fmt.Fprintf(&b, "%s, %d cores of %s, load average before it %s,\n%s, ONNX Runtime %s; %s in %s. "+
 		"A cell is the median of the rounds, and in\nbrackets the least and the most.\n\n",
 		r.Begun.UTC().Format("2006-01-02"), runtime.NumCPU(), processor(), r.Load, runtime.Version(), r.runtimeVersion(),
-		len(r.Rounds), r.Took.Round(time.Second))
+		roundsOf(len(r.Rounds)), r.Took.Round(time.Second))
 	b.WriteString("| What | Measured | Target | Verdict |\n| --- | --- | --- | --- |\n")
 	for _, row := range r.rows() {
 		if row.measured(r) {
