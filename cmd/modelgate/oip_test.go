@@ -52,6 +52,38 @@ func TestKServeClient(t *testing.T) {
 	runScript(t, python, " answers\n", "kserve_client.py", p.url, p.grpcAddress(), token, filepath.Join(root, "testdata", "cases"))
 }
 
+// TestClientExamples runs what the documents tell users of these clients to
+// write. Each prints the one label that stands behind it.
+func TestClientExamples(t *testing.T) {
+	p, token := forClients(t)
+	addresses := strings.NewReplacer(exampleURL, p.url, "127.0.0.1:8080", strings.TrimPrefix(p.url, "http://"), "127.0.0.1:8081", p.grpcAddress())
+	count := 0
+	for _, name := range []string{"README.md", "docs/api.md"} {
+		for _, b := range blocks(readDoc(t, name)) {
+			if b.kind != "py" {
+				continue
+			}
+			count++
+			t.Run(fmt.Sprintf("%s:%d", filepath.Base(name), b.line), func(t *testing.T) {
+				packages := tritonClient
+				if strings.Contains(b.text, "kserve") {
+					packages = kserveClient
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				cmd := exec.CommandContext(ctx, venv(t, packages...), "-c", addresses.Replace(b.text))
+				cmd.Env = append(os.Environ(), "TOKEN="+token, "IRIS_KEY="+token)
+				if out, err := cmd.Output(); err != nil || string(out) != "[0]\n" || !strings.Contains(b.text, "# [0]") {
+					t.Errorf("%v, printed %q", err, out)
+				}
+			})
+		}
+	}
+	if count < 5 {
+		t.Errorf("%d examples were found", count)
+	}
+}
+
 // forClients starts the program with models of all kinds, and returns the
 // token of a user who may call them.
 func forClients(t *testing.T) (*program, string) {
