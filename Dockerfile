@@ -6,7 +6,8 @@
 #
 # The image listens on every address of its container, and modelgate refuses plain HTTP there until told otherwise: give
 # it a certificate (MODELGATE_TLS_CERT, MODELGATE_TLS_KEY), or say MODELGATE_INSECURE_HTTP=true where the port is
-# published on loopback only, or a proxy in front speaks TLS. deploy/ has a compose and a Kubernetes file.
+# published on loopback only, or a proxy in front speaks TLS. gRPC is off until MODELGATE_GRPC_LISTEN=0.0.0.0:8081 (and
+# -p 127.0.0.1:8081:8081) asks for it. deploy/ has a compose and a Kubernetes file.
 #
 # What is proved: the project's tests run this file set (deploy/rootfs.sh) under chroot with a read-only root, as user
 # 65532 without capabilities: serve, healthcheck, a clean end on SIGTERM. Building this file is not part of the tests.
@@ -33,7 +34,8 @@ ENV MODELGATE_DATA=/data \
 USER 65532:65532
 WORKDIR /
 VOLUME /data
-EXPOSE 8080
+# 8081 where MODELGATE_GRPC_LISTEN=0.0.0.0:8081 asks for gRPC.
+EXPOSE 8080 8081
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 CMD ["/usr/local/bin/modelgate", "healthcheck"]
 ENTRYPOINT ["/usr/local/bin/modelgate"]
 CMD ["serve"]

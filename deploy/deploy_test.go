@@ -166,6 +166,26 @@ func TestSettings(t *testing.T) {
 	}
 }
 
+// TestPorts proves that the port on which the deployment files ask for gRPC is the one that they open.
+func TestPorts(t *testing.T) {
+	const port = "8081"
+	for name, wanted := range map[string][]string{
+		"../Dockerfile":   {`(?m)^EXPOSE .*\b` + port + `\b`},
+		"compose.yaml":    {`MODELGATE_GRPC_LISTEN: 0\.0\.0\.0:` + port, `"127\.0\.0\.1:` + port + `:` + port + `"`},
+		"kubernetes.yaml": {`name: MODELGATE_GRPC_LISTEN.*\n\s+value: "0\.0\.0\.0:` + port, `name: grpc\n\s+containerPort: ` + port, `targetPort: grpc\n`},
+	} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range wanted {
+			if !regexp.MustCompile(want).Match(text) {
+				t.Errorf("%s has nothing like %s", name, want)
+			}
+		}
+	}
+}
+
 // serverLog is what a server writes, read in the background until it ends.
 type serverLog struct {
 	text      bytes.Buffer  // read it after ended
