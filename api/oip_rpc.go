@@ -229,7 +229,7 @@ func (s *Server) rpcStreamInfer(c *call) error {
 	}
 	c.writeUntil(time.Now().Add(s.writeGrace))
 	c.begin()
-	c.gin.Writer.Flush()
+	c.flush()
 	for {
 		p, err := c.nextPrefix()
 		if err == io.EOF {
@@ -252,7 +252,7 @@ func (s *Server) rpcStreamInfer(c *call) error {
 			return err
 		}
 		c.send(frame, false)
-		c.gin.Writer.Flush()
+		c.flush()
 		release()
 	}
 }
