@@ -231,7 +231,7 @@ func (s *Server) rpcStreamInfer(c *call) error {
 	c.begin()
 	c.flush()
 	for {
-		p, err := c.nextPrefix()
+		p, err := c.nextPrefix(rpcIdle)
 		if err == io.EOF {
 			c.succeed()
 			return nil
@@ -257,10 +257,10 @@ func (s *Server) rpcStreamInfer(c *call) error {
 	}
 }
 
-// nextPrefix waits for the next message of a stream: not for ever, and not
-// when the server is closing.
-func (c *call) nextPrefix() (oipgrpc.Prefix, error) {
-	c.readUntil(time.Now().Add(rpcIdle))
+// nextPrefix waits for the next message of a stream: no longer than idle, and
+// not when the server is closing.
+func (c *call) nextPrefix(idle time.Duration) (oipgrpc.Prefix, error) {
+	c.readUntil(time.Now().Add(idle))
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(c.s.rpcs.closing, func() {
 		defer close(interrupted)

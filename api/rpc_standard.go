@@ -116,14 +116,13 @@ func (s *Server) rpcReflection(c *call) error {
 	c.begin()
 	c.flush()
 	for range reflections {
-		c.readUntil(time.Now().Add(reflectIdle))
-		p, err := oipgrpc.ReadPrefix(c.gin.Request.Body)
+		p, err := c.nextPrefix(reflectIdle)
 		if err == io.EOF {
 			c.succeed()
 			return nil
 		}
 		if err != nil {
-			return broken(err)
+			return err
 		}
 		b, _, err := c.readMessage(p, smallBody)
 		if err != nil {
