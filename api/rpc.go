@@ -35,7 +35,7 @@ const (
 	rpcStreams    = 250              // at once on one connection; clients queue the rest
 	rpcConnection = 1 << 20          // bytes that wait unread on one connection
 	rpcStream     = 512 << 10        // and on one stream
-	rpcFrame      = 16 << 10         // of HTTP/2; a connection keeps a buffer of its largest, whoever sent it
+	rpcFrame      = 64 << 10         // of HTTP/2; a connection keeps a buffer of its largest, whoever sent it
 	rpcAge        = 30 * time.Minute // after which a connection takes no new calls
 	rpcIdle       = 5 * time.Minute  // between two messages of a stream
 	rpcPing       = 30 * time.Second // after this silence, a client is asked whether it is there
