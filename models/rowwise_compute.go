@@ -81,8 +81,15 @@ func under(c, v abstract) bool {
 	return c.rank() < v.rank() || c.rank() == v.rank() && c.dims[0] == 1
 }
 
+// perColumn reports whether v, a scale or zero point of the right matrix, is
+// left out, of one element or one for each column. One of a higher rank may have
+// an element for each of several matrices, which are the rows if they are rows.
+func (v abstract) perColumn() bool {
+	return v.form == absent || v.form == constant && v.ranked && v.rank() <= 1
+}
+
 func matMulInteger(n *step) ([]abstract, bool) {
-	if !n.arg(2).scalar() || !n.arg(3).steady() { // a zero point for each row of A is possible
+	if !n.arg(2).scalar() || !n.arg(3).perColumn() { // a zero point for each row of A is possible
 		return nil, false
 	}
 	v, ok := product2(n.arg(0), n.arg(1))
@@ -96,7 +103,7 @@ func qLinearMatMul(n *step) ([]abstract, bool) {
 			return nil, false
 		}
 	}
-	if n.arg(4).form != constant || n.arg(5).form != constant {
+	if !n.arg(4).perColumn() || !n.arg(5).perColumn() {
 		return nil, false
 	}
 	v, ok := product2(n.arg(0), n.arg(3))
@@ -247,7 +254,8 @@ func resize(n *step) ([]abstract, bool) {
 	if n.opset < 11 || !v.isRows(3) || !roi.steady() || n.find("axes") != nil || n.find("keep_aspect_ratio_policy") != nil {
 		return nil, false
 	}
-	if a := n.find("coordinate_transformation_mode"); a != nil && string(a.text) == "tf_crop_and_resize" {
+	// These look elsewhere also along an axis that keeps its size.
+	if a := n.find("coordinate_transformation_mode"); a != nil && (string(a.text) == "tf_crop_and_resize" || string(a.text) == "tf_half_pixel_for_nn") {
 		return nil, false
 	}
 	r := int64(v.rank())
