@@ -1,5 +1,7 @@
 package models
 
+import "slices"
+
 // Rules of products, of images, and of ai.onnx.ml.
 
 // gemm: Y = A B + C, of matrices. The rows are those of A.
@@ -258,6 +260,11 @@ func resize(n *step) ([]abstract, bool) {
 	if a := n.find("coordinate_transformation_mode"); a != nil && (string(a.text) == "tf_crop_and_resize" || string(a.text) == "tf_half_pixel_for_nn") {
 		return nil, false
 	}
+	// Of rank 3 the runtime takes the rows for the depth of one volume: the next
+	// row has no weight, but what is not finite shows all the same.
+	if a := n.find("mode"); a != nil && string(a.text) != "nearest" && v.rank() < 4 {
+		return nil, false
+	}
 	r := int64(v.rank())
 	full := scales.form == constant && scales.ranked && scales.rank() == 1
 	scaled := full && scales.dims[0] == r && scales.unit && wanted.form == absent
@@ -308,7 +315,7 @@ func quantize(n *step) ([]abstract, bool) {
 // perRow: an operator that takes [N,C], and gives outputs of those ranks.
 func perRow(ranks ...int) rule {
 	return func(n *step) ([]abstract, bool) {
-		if v := n.arg(0); v.form != rows || v.rank() != 2 || len(n.in) != 1 {
+		if v := n.arg(0); v.form != rows || v.rank() != 2 || len(n.in) != 1 || !n.plainScores() {
 			return nil, false
 		}
 		out := make([]abstract, len(ranks))
@@ -319,6 +326,21 @@ func perRow(ranks ...int) rule {
 		}
 		return out, true
 	}
+}
+
+// plainScores reports whether the scores of a classifier or regressor are
+// transformed in a way that gives all of them. PROBIT, for which the runtime also
+// takes words that it does not know, leaves the second of two classes unwritten:
+// what stands there is what the memory held before.
+func (n *step) plainScores() bool {
+	a := n.find("post_transform")
+	switch {
+	case a == nil:
+		return true
+	case n.op == "TreeEnsemble": // by number
+		return a.i >= 0 && a.i <= 3
+	}
+	return slices.Contains([]string{"NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"}, string(a.text))
 }
 
 // labelEncode: elements by themselves, also those of columns.

@@ -284,7 +284,7 @@ def ml():
 
 
 def misread():
-    """Graphs that make lists of integers look other than they are."""
+    """Graphs that look other than they are, and operators that are otherwise than they look."""
     wide = [value("x", shape=["N", "M"])]
     # What the inner dimension cuts off a list is not known: here the list is not empty, but the axis of the rows.
     size = [("Shape", "x", "n", {"start": 1})]
@@ -313,6 +313,14 @@ def misread():
     image = [value("x", shape=["N", 3, 6, 6])]
     ceil = {"mode": "nearest", "coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": "ceil"}
     case("Resize that moves by half a pixel", False, [("Resize", "x r s", "y", ceil)], image, initializers=[const("r", []), const("s", [1, 1, 2, 2])], opset=11)
+    for mode, rank, proved in [("nearest", 3, True), ("linear", 3, False), ("linear", 4, True), ("linear", 5, True), ("cubic", 4, True)]:
+        case(f"Resize {mode} of rank {rank}", proved, [("Resize", "x _ s", "y", {"mode": mode})], [value("x", shape=["N", 4, 4, 4, 4][:rank])],
+             initializers=[const("s", [1, 1, 2, 2, 2][:rank] if rank > 3 else [1, 2, 2])])
+    for transform, proved in [("NONE", True), ("LOGISTIC", True), ("SOFTMAX", True), ("SOFTMAX_ZERO", True), ("PROBIT", False), ("probit", False)]:
+        # With two classes and one score the runtime leaves one unwritten.
+        case(f"scores {transform}", proved, [("LinearClassifier", "x", "label y", {"domain": "ai.onnx.ml", "coefficients": [0.5, -1.0, 2.0, 0.25],
+             "intercepts": [0.5], "classlabels_ints": [0, 1], "post_transform": transform})],
+             outputs=[value("label", I, None), value("y", shape=None)], ml=3)
 
 
 TFIDF = {"mode": "TF", "min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "ngram_indexes": [0, 1],
