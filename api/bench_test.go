@@ -86,14 +86,18 @@ type client struct {
 // client asks for predictions with this body, by the way of a program that
 // serves over plain HTTP.
 func (w *world) client(body string) *client {
+	return w.clientOf("/predict", "Content-Type: application/json\r\n", body)
+}
+
+func (w *world) clientOf(path, headers, body string) *client {
 	w.t.Helper()
 	conn, err := net.Dial("tcp", w.http.Listener.Addr().String())
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.t.Cleanup(func() { conn.Close() })
-	return &client{w.t, conn, bufio.NewReader(conn), fmt.Appendf(nil, "POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", w.admin, len(body), body)}
+	return &client{w.t, conn, bufio.NewReader(conn), fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n"+
+		"%sContent-Length: %d\r\n\r\n%s", path, w.admin, headers, len(body), body)}
 }
 
 // predict is one request and its answer.
@@ -161,9 +165,12 @@ func TestAllocations(t *testing.T) {
 func BenchmarkServed(b *testing.B) {
 	w := newWorldOn(b, true, noLimits)
 	w.tiny()
-	for name, body := range map[string]string{"tensor": tensorRow, "map": mapRow} {
+	const infer = `{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","parameters":{"binary_data_size":16}}],"parameters":{"binary_data_output":true}}`
+	for name, c := range map[string]*client{
+		"tensor": w.client(tensorRow), "map": w.client(mapRow),
+		"binary": w.clientOf("/v2/models/rowmix/infer", fmt.Sprintf("Inference-Header-Content-Length: %d\r\n", len(infer)), infer+strings.Repeat("\x00", 16)),
+	} {
 		b.Run(name, func(b *testing.B) {
-			c := w.client(body)
 			b.ReportAllocs()
 			for b.Loop() {
 				c.predict()

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,33 +9,10 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
+
+	"modelgate/inference"
 )
-
-// budget bounds the memory of all request bodies that are held at once.
-type budget struct {
-	total int64
-	left  atomic.Int64
-}
-
-func newBudget(total int64) *budget {
-	b := &budget{total: total}
-	b.left.Store(total)
-	return b
-}
-
-func (b *budget) take(n int64) bool {
-	if b.left.Add(-n) < 0 {
-		b.left.Add(n)
-		return false
-	}
-	return true
-}
-
-func (b *budget) give(n int64) { b.left.Add(n) }
-
-func (b *budget) held() float64 { return float64(b.total - b.left.Load()) }
 
 // shares bounds what one user's larger bodies take of the budget, so that no
 // account alone keeps the others out.
@@ -62,65 +40,37 @@ func (s *shares) give(user string, n int64) {
 	}
 }
 
-// Bodies are read into buffers of these classes, which are reused. A body
-// starts in the smallest that may do and moves up as bytes really arrive: a
-// declared length alone takes no memory.
+// A body starts in little memory and moves to more as bytes really arrive: a
+// declared length alone takes none. All of it lies outside the Go heap, so that
+// large bodies neither set the collector's pace nor are left over as garbage.
 const (
-	smallestClass = 4 << 10
-	classes       = 13 // 4 KiB ... 16 MiB, each twice the one before; larger ones are not kept
-	firstRead     = 64 << 10
+	firstBuffer = 4 << 10 // where no length is declared
+	firstRead   = 64 << 10
 )
-
-var buffers [classes]sync.Pool // of *[]byte
-
-// classFor returns the class of at least n bytes, or -1.
-func classFor(n int64) int {
-	size := int64(smallestClass)
-	for c := range classes {
-		if n <= size {
-			return c
-		}
-		size *= 2
-	}
-	return -1
-}
 
 // body is what a caller sent, in memory, until release.
 type body struct {
 	data   []byte
-	buf    *[]byte
-	class  int
-	budget *budget
+	buf    *inference.Buffer
+	memory *inference.Memory
 	shares *shares
 	user   string // whose share larger buffers are of
 }
 
-// grow moves the bytes read so far into a buffer of at least n bytes.
-func (b *body) grow(n, most int64) error {
-	class := classFor(n)
-	size := min(n, most)
-	if class >= 0 {
-		size = smallestClass << class
-	}
-	if size > firstRead && !b.shares.take(b.user, size) {
+// grow moves the bytes read so far into a buffer of n bytes.
+func (b *body) grow(ctx context.Context, n int64) error {
+	if n > firstRead && !b.shares.take(b.user, n) {
 		return &fault{code: "unavailable", detail: "too many large requests of yours are being read; send fewer at once"}
 	}
-	if !b.budget.take(size) {
-		if size > firstRead {
-			b.shares.give(b.user, size)
+	next, err := b.memory.Get(ctx, int(n))
+	if err != nil {
+		if n > firstRead {
+			b.shares.give(b.user, n)
 		}
-		return &fault{code: "unavailable", detail: "too many request bodies are being read; try again in a moment"}
-	}
-	var next *[]byte
-	if class >= 0 {
-		next, _ = buffers[class].Get().(*[]byte)
-	}
-	if next == nil {
-		fresh := make([]byte, size)
-		next = &fresh
+		return &fault{code: "unavailable", detail: "too many request bodies are being read; try again in a moment", cause: err}
 	}
 	old := *b
-	b.data, b.buf, b.class = (*next)[:copy(*next, old.data)], next, class
+	b.data, b.buf = next.Bytes()[:copy(next.Bytes(), old.data)], next
 	old.release()
 	return nil
 }
@@ -135,15 +85,35 @@ func (b *body) release() {
 	if len(b.data) <= firstRead {
 		clear(b.data)
 	}
-	size := int64(len(*b.buf))
-	b.budget.give(size)
-	if size > firstRead {
-		b.shares.give(b.user, size)
+	if n := int64(len(b.buf.Bytes())); n > firstRead {
+		b.shares.give(b.user, n)
 	}
-	if b.class >= 0 {
-		buffers[b.class].Put(b.buf)
-	}
+	b.buf.Release()
 	b.data, b.buf = nil, nil
+}
+
+// holdAnswer counts the text of a large answer as its reader's, as long as he
+// reads: what a slow client has not taken yet is memory like that of a body.
+// The release must be called.
+func (c *call) holdAnswer(data []byte) (release func(), err error) {
+	n := int64(len(data))
+	if n <= firstRead {
+		return func() {}, nil
+	}
+	busy := &fault{code: "unavailable", detail: "too many large answers are being sent; read those you asked for, or ask for less at once"}
+	if !c.s.shares.take(c.who.UserID, n) {
+		return nil, busy
+	}
+	held, err := c.s.bodies.Charge(n)
+	if err != nil {
+		c.s.shares.give(c.who.UserID, n)
+		return nil, busy
+	}
+	user := c.who.UserID
+	return func() {
+		held.Release()
+		c.s.shares.give(user, n)
+	}, nil
 }
 
 // Reading a body must be done after bodyGrace, and from then on has gone at
@@ -168,29 +138,30 @@ func (c *call) readFrom(from io.Reader, length, limit int64) (body, error) {
 	if length > limit {
 		return body{}, tooLarge(limit)
 	}
-	b := body{budget: c.s.budget, shares: c.s.shares, user: c.who.UserID}
+	b := body{memory: c.s.bodies, shares: c.s.shares, user: c.who.UserID}
 	if limit <= policyBody {
-		b.budget = c.s.reserve
+		b.memory = c.s.reserve
 	}
 	return c.readInto(b, from, length, limit)
 }
 
-// readInto is readFrom with the budgets that b names.
+// readInto is readFrom with the memory that b names.
 func (c *call) readInto(b body, from io.Reader, length, limit int64) (body, error) {
 	if from == nil || from == http.NoBody {
 		return b, nil
 	}
-	first := int64(smallestClass)
+	first := min(firstBuffer, limit+1)
 	if length > 0 {
 		first = min(length, firstRead)
 	}
-	if err := b.grow(first, limit+1); err != nil {
+	if err := b.grow(c.ctx(), first); err != nil {
 		return b, err
 	}
 	start := time.Now()
 	for {
-		n, err := from.Read((*b.buf)[len(b.data):])
-		b.data = (*b.buf)[:len(b.data)+n]
+		room := b.buf.Bytes()
+		n, err := from.Read(room[len(b.data):])
+		b.data = room[:len(b.data)+n]
 		read := int64(len(b.data))
 		if read > limit {
 			b.release()
@@ -203,15 +174,15 @@ func (c *call) readInto(b body, from io.Reader, length, limit int64) (body, erro
 			b.release()
 			return b, stopped(err)
 		}
-		if len(b.data) == len(*b.buf) {
+		if len(b.data) == len(room) {
 			if length == read {
 				break
 			}
-			want := 4 * read
+			want := min(4*read, limit+1)
 			if length > 0 {
 				want = min(want, length)
 			}
-			if err := b.grow(want, limit+1); err != nil {
+			if err := b.grow(c.ctx(), want); err != nil {
 				b.release()
 				return b, err
 			}

@@ -34,9 +34,9 @@ func (c *call) readCompressed(limit int64) (body, error) {
 	if r.Body == nil || r.Body == http.NoBody {
 		return body{}, notCompressed(coding, io.ErrUnexpectedEOF)
 	}
-	b := body{budget: c.s.budget, shares: c.s.shares, user: c.who.UserID}
+	b := body{memory: c.s.bodies, shares: c.s.shares, user: c.who.UserID}
 	if limit <= policyBody {
-		b.budget = c.s.reserve
+		b.memory = c.s.reserve
 	}
 	return c.readExpanded(b, coding, r.Body, limit)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"modelgate/auth"
 )
 
 // eventually polls a condition of the server, which goes on by itself.
@@ -45,7 +47,7 @@ func (w *world) idle() bool {
 	w.api.shares.mu.Lock()
 	shares := len(w.api.shares.held)
 	w.api.shares.mu.Unlock()
-	return w.api.budget.held()+w.api.reserve.held() == 0 && shares == 0 && w.gauge("modelgate_inference_tensor_bytes") == 0
+	return w.api.bodies.InUse()+w.api.reserve.InUse() == 0 && shares == 0 && w.gauge("modelgate_inference_tensor_bytes") == 0
 }
 
 // sloths are requests of slow clients, by the part of them that they get to.
@@ -91,7 +93,7 @@ func TestThousandSlowClients(t *testing.T) {
 			}
 		}
 	}
-	w.eventually("the slow bodies are not being read", func() bool { return w.api.budget.held() > 0 })
+	w.eventually("the slow bodies are not being read", func() bool { return w.api.bodies.InUse() > 0 })
 	_, ada := w.user("ada")
 	for range 200 {
 		start := time.Now()
@@ -102,8 +104,8 @@ func TestThousandSlowClients(t *testing.T) {
 	}
 	w.post("/login", "", map[string]string{"username": "admin", "password": adminPassword}).is(200)
 	// What came of them holds the buffers that the first bytes need, no more.
-	if most := float64(len(held) * firstRead); w.api.budget.held() > most {
-		t.Errorf("%v bytes are held for %d slow clients", w.api.budget.held(), len(held))
+	if most := int64(len(held) * firstRead); w.api.bodies.InUse() > most {
+		t.Errorf("%v bytes are held for %d slow clients", w.api.bodies.InUse(), len(held))
 	}
 	for _, c := range held {
 		c.Close()
@@ -186,4 +188,46 @@ func TestDisconnects(t *testing.T) {
 		w.eventually("answers that nobody read hold memory", w.idle)
 		w.post("/predict", w.admin, irisRow).is(200)
 	})
+}
+
+// TestUnreadAnswers: answers that nobody reads count as memory of him who asked
+// for them, and leave room for others.
+func TestUnreadAnswers(t *testing.T) {
+	w := newWorld(t, noLimits, func(_ *auth.Config, c *Config) { c.MaxBody, c.BodyBudget = 512<<10, 4<<20 })
+	w.iris()
+	_, greedy := w.user("greedy")
+	_, ada := w.user("ada")
+	body := `{"model":"iris","inputs":[` + strings.Repeat("[1,2,3,4],", 40000) + `[1,2,3,4]]}`
+	whole := fmt.Sprintf("POST /predict HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		greedy, len(body), body)
+	var silent []net.Conn
+	defer func() {
+		for _, c := range silent {
+			c.Close()
+		}
+	}()
+	busy := func() bool {
+		got := w.do(request{method: "POST", path: "/predict", token: greedy, json: body})
+		return got.Status == 503 && strings.Contains(string(got.Body), "large")
+	}
+	for range 60 {
+		c, err := net.Dial("tcp", w.http.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+		silent = append(silent, c)
+		if _, err := io.WriteString(c, whole); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.eventually("60 answers that nobody reads are held, and still he gets more", busy)
+	if held, most := w.api.bodies.InUse(), w.api.shares.most; held > most {
+		t.Errorf("%d bytes are held, his share is %d", held, most)
+	}
+	w.do(request{method: "POST", path: "/predict", token: ada, json: body}).is(200)
+	for _, c := range silent {
+		c.Close()
+	}
+	w.eventually("answers to clients that left are still held", w.idle)
 }

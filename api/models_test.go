@@ -46,7 +46,7 @@ func TestUpload(t *testing.T) {
 	// Either order of the parts; a file name of the client's means nothing.
 	body, kind := multipartBody(t, part{"spec", "", []byte(`{"roles":["user"],"description":"flowers"}`)}, part{"file", "../../etc/passwd\r\nX: y", file})
 	got := w.send(scientist, "iris", body, kind).is(201)
-	exactly(t, got, "name", "version", "digest", "state", "inputs", "outputs")
+	exactly(t, got, "name", "version", "digest", "state", "inputs", "outputs", "batching")
 	var made published
 	got.decode(&made)
 	if made.Name != "iris" || made.Version != 1 || made.State != "ready" || !strings.HasPrefix(made.Digest, "sha256:") || len(made.Inputs) != 1 || made.Inputs[0].Name != "X" {
@@ -221,7 +221,7 @@ func TestModelPolicies(t *testing.T) {
 		t.Errorf("%+v, %+v", view.Serving, view.Versions[1].Batching)
 	}
 	for _, bad := range []string{`{"max_batch":-1}`, `{"max_batch":4097}`, `{"max_batch":"8"}`, `{"maxBatch":8}`, `{"instances":1025}`, `{"queue":100001}`} {
-		patch(`{"serving":` + bad + `}`).refused(400, "invalid_input")
+		patch(`{"serving":`+bad+`}`).refused(400, "invalid_input")
 	}
 	var mixed published
 	w.upload(w.admin, "mixed", "rowmix.onnx", `{"serving":{"max_batch":8}}`).is(201).decode(&mixed)

@@ -101,6 +101,11 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer, 
 		}
 		c.setHeader("Content-Encoding", coding)
 	}
+	release, err := c.holdAnswer(sent)
+	if err != nil {
+		return err
+	}
+	defer release()
 	c.write(c.rt.status, mediaType, sent)
 	// As in predict.
 	if c.gin.Request.ProtoMajor == 1 && cap(out) <= largestKept {

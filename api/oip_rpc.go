@@ -163,6 +163,11 @@ func (c *call) sendAnswer(frame []byte, coding string, buf *[]byte) error {
 		}
 		c.gin.Writer.Header()["Grpc-Encoding"] = []string{coding}
 	}
+	release, err := c.holdAnswer(sent)
+	if err != nil {
+		return err
+	}
+	defer release()
 	c.begin()
 	c.send(sent, coding != "")
 	c.succeed()
@@ -242,8 +247,13 @@ func (s *Server) rpcStreamInfer(c *call) error {
 		if err != nil {
 			return err
 		}
+		release, err := c.holdAnswer(frame)
+		if err != nil {
+			return err
+		}
 		c.send(frame, false)
 		c.gin.Writer.Flush()
+		release()
 	}
 }
 

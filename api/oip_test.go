@@ -309,7 +309,7 @@ func TestInferRefusals(t *testing.T) {
 	if n := w.fake.Stats().Runs; n != runs {
 		t.Errorf("%d runs of refused predictions", n-runs)
 	}
-	if held := w.api.budget.held(); held != 0 || w.memory.InUse() != before {
+	if held := w.api.bodies.InUse(); held != 0 || w.memory.InUse() != before {
 		t.Errorf("%v bytes of bodies and %d of tensors are held", held, w.memory.InUse()-before)
 	}
 }
@@ -399,7 +399,7 @@ func TestInferCompressed(t *testing.T) {
 			}
 		}
 		send(coding, bombs[kind]).oipRefused(413)
-		if held := w.api.budget.held(); held != 0 {
+		if held := w.api.bodies.InUse(); held != 0 {
 			t.Errorf("%v bytes of bodies are held", held)
 		}
 	}

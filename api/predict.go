@@ -85,6 +85,11 @@ func (s *Server) predict(c *call) error {
 	if err != nil {
 		return err
 	}
+	release, err := c.holdAnswer(out)
+	if err != nil {
+		return err
+	}
+	defer release()
 	c.write(c.rt.status, typeJSON, out)
 	// Under HTTP/2 the connection may still read from out when the client reset
 	// the stream meanwhile; a buffer in use again would send him another's answer.

@@ -103,7 +103,7 @@ func TestPredictRefusals(t *testing.T) {
 	if n := w.fake.Stats().Runs; n != runs {
 		t.Errorf("%d runs of refused predictions", n-runs)
 	}
-	if held := w.api.budget.held(); held != 0 {
+	if held := w.api.bodies.InUse(); held != 0 {
 		t.Errorf("%v bytes of bodies are held", held)
 	}
 }

@@ -165,7 +165,7 @@ func (c *call) readMessage(p oipgrpc.Prefix, limit int64) (b body, left *io.Limi
 	if length > limit {
 		return b, left, tooLarge(limit)
 	}
-	b = body{budget: c.s.budget, shares: c.s.shares, user: c.who.UserID}
+	b = body{memory: c.s.bodies, shares: c.s.shares, user: c.who.UserID}
 	if p.Compressed {
 		coding, err := c.coding()
 		if err != nil {
@@ -177,8 +177,8 @@ func (c *call) readMessage(p oipgrpc.Prefix, limit int64) (b body, left *io.Limi
 	if length == 0 {
 		return b, left, nil
 	}
-	if length <= firstRead && c.s.small.left.Load() >= firstRead {
-		b.budget = c.s.small
+	if length <= firstRead && c.s.small.Budget()-c.s.small.InUse() >= firstRead {
+		b.memory = c.s.small
 	}
 	if b, err = c.readInto(b, left, length, limit); err == nil && left.N > 0 {
 		b.release()

@@ -111,7 +111,7 @@ func TestRPCOverCap(t *testing.T) {
 func (w *rpcWorld) heldNothing() {
 	w.t.Helper()
 	for limit := time.Now().Add(5 * time.Second); ; {
-		held := w.api.budget.held() + w.api.small.held() + w.api.reserve.held()
+		held := w.api.bodies.InUse() + w.api.small.InUse() + w.api.reserve.InUse()
 		if held == 0 && w.memory.InUse() == 0 {
 			return
 		}
@@ -309,14 +309,14 @@ func TestRPCLargeMessages(t *testing.T) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	counts := map[codes.Code]int{}
-	most := 0.0
+	most := int64(0)
 	for i := range 200 {
 		wg.Go(func() {
 			err := w.conn.Invoke(as(users[i%len(users)]), method("ModelInfer"), large, new(pb.ModelInferResponse))
 			mu.Lock()
 			defer mu.Unlock()
 			counts[rpcstatus.Code(err)]++
-			most = max(most, w.api.budget.held())
+			most = max(most, w.api.bodies.InUse())
 		})
 	}
 	small := w.dial()

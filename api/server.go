@@ -66,9 +66,9 @@ type Server struct {
 
 	rates         *rates
 	proxies       proxies
-	budget        *budget // of bodies of predictions
-	reserve       *budget // of small bodies: whoever fills the other keeps nobody from signing in
-	small         *budget // of small gRPC messages: large ones keep nobody from a small prediction
+	bodies        *inference.Memory // of predictions, and of large answers
+	reserve       *inference.Memory // of small bodies: whoever fills the other keeps nobody from signing in
+	small         *inference.Memory // of small gRPC messages: large ones keep nobody from a small prediction
 	shares        *shares
 	maxBody       int64
 	maxModel      int64
@@ -104,10 +104,10 @@ func New(cfg Config) (*Server, error) {
 	if s.gatherer == nil {
 		s.gatherer = prometheus.NewRegistry()
 	}
-	s.budget = newBudget(max(or(cfg.BodyBudget, 256<<20), 2*s.maxBody))
-	s.reserve, s.small = newBudget(smallReserve), newBudget(smallReserve)
-	s.shares = &shares{most: max(s.budget.total/2, 2*s.maxBody+1<<20), held: map[string]int64{}}
-	held := func() float64 { return s.budget.held() + s.reserve.held() + s.small.held() }
+	s.bodies = inference.NewMemory(max(or(cfg.BodyBudget, 256<<20), 2*s.maxBody))
+	s.reserve, s.small = inference.NewMemory(smallReserve), inference.NewMemory(smallReserve)
+	s.shares = &shares{most: max(s.bodies.Budget()/2, 2*s.maxBody+1<<20), held: map[string]int64{}}
+	held := func() float64 { return float64(s.bodies.InUse() + s.reserve.InUse() + s.small.InUse()) }
 	var err error
 	if s.metrics, err = newMetrics(s.gatherer, cfg.Version, held); err != nil {
 		return nil, fmt.Errorf("api: metrics: %w", err)
@@ -175,6 +175,22 @@ func (s *Server) build() error {
 // answers; its http.Server should bound the rest, as ReadHeaderTimeout and
 // IdleTimeout do.
 func (s *Server) Handler() http.Handler { return s.engine }
+
+// Run gives memory that no body needs back to the system, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	tick := time.NewTicker(time.Minute)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			for _, m := range []*inference.Memory{s.bodies, s.reserve, s.small} {
+				m.Trim()
+			}
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
 
 // Close writes the lines of the access log that still wait. It is called when
 // the last request has been answered.

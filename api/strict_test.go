@@ -245,7 +245,7 @@ func TestBodyCaps(t *testing.T) {
 	t.Run("a password of a megabyte", func(t *testing.T) {
 		w.post("/login", "", map[string]string{"username": "admin", "password": strings.Repeat("a", 1<<20)}).refused(413, "too_large")
 	})
-	if held := w.api.budget.held(); held != 0 {
+	if held := w.api.bodies.InUse(); held != 0 {
 		t.Errorf("%v bytes of bodies are still held", held)
 	}
 }
@@ -330,18 +330,18 @@ func TestBodyBudget(t *testing.T) {
 	}
 	defer conn.Close()
 	fmt.Fprintf(conn, "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\nContent-Length: 1048576\r\n\r\n{", w.admin)
-	for deadline := time.Now().Add(5 * time.Second); w.api.budget.held() == 0; {
+	for deadline := time.Now().Add(5 * time.Second); w.api.bodies.InUse() == 0; {
 		if time.Now().After(deadline) {
 			t.Fatal("the body is not being read")
 		}
 		w.get("/healthz", "").is(200)
 	}
-	if held := w.api.budget.held(); held > firstRead {
+	if held := w.api.bodies.InUse(); held > firstRead {
 		t.Errorf("a body of which one byte came holds %v bytes", held)
 	}
-	all := w.api.budget.left.Load()
-	if !w.api.budget.take(all) {
-		t.Fatal("the budget can't be taken")
+	all, err := w.api.bodies.Charge(w.api.bodies.Budget() - w.api.bodies.InUse())
+	if err != nil {
+		t.Fatal(err)
 	}
 	got := w.do(request{method: "POST", path: "/predict", token: w.admin, json: `{"model":"m","inputs":[1]}`})
 	got.refused(503, "unavailable")
@@ -350,15 +350,15 @@ func TestBodyBudget(t *testing.T) {
 	}
 	// Predictions that fill the memory keep nobody from signing in.
 	w.post("/login", "", map[string]string{"username": "admin", "password": adminPassword}).is(200)
-	w.api.budget.give(all)
+	all.Release()
 	// Nor does one user keep others from predicting.
 	w.api.shares.held["u_somebody"] = w.api.shares.most
-	mine := body{budget: w.api.budget, shares: w.api.shares, user: "u_somebody"}
-	if err := mine.grow(1<<20, 1<<20); err == nil {
+	mine := body{memory: w.api.bodies, shares: w.api.shares, user: "u_somebody"}
+	if err := mine.grow(t.Context(), 1<<20); err == nil {
 		t.Error("a user got more than his share")
 	}
-	other := body{budget: w.api.budget, shares: w.api.shares, user: "u_other"}
-	if err := other.grow(1<<20, 1<<20); err != nil {
+	other := body{memory: w.api.bodies, shares: w.api.shares, user: "u_other"}
+	if err := other.grow(t.Context(), 1<<20); err != nil {
 		t.Errorf("another user got none: %v", err)
 	}
 	other.release()

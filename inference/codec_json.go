@@ -178,8 +178,10 @@ func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor,
 	// One allocation for what most models need.
 	state := &struct {
 		scanner
-		in [2]Tensor
+		in   [2]Tensor
+		dims [12]int64
 	}{scanner: scanner{b: inputs, part: "inputs"}}
+	dims := state.dims[:]
 	s, tensors := &state.scanner, state.in[:min(len(sig.Inputs), len(state.in))]
 	if len(sig.Inputs) > len(state.in) {
 		tensors = make([]Tensor, len(sig.Inputs))
@@ -193,9 +195,9 @@ func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor,
 	}()
 	switch c := s.space(); {
 	case c == '{':
-		err = decodeObject(s, sig, mem, tensors)
+		err = decodeObject(s, sig, mem, tensors, &dims)
 	case len(sig.Inputs) == 1:
-		tensors[0], err = decodeTensor(s, &sig.Inputs[0], mem, true)
+		tensors[0], err = decodeTensor(s, &sig.Inputs[0], mem, true, &dims)
 	case c == 0:
 		err = s.fail("the inputs")
 	default:
@@ -212,7 +214,7 @@ func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor,
 }
 
 // decodeObject reads inputs by name.
-func decodeObject(s *scanner, sig *models.Signature, mem *Memory, tensors []Tensor) error {
+func decodeObject(s *scanner, sig *models.Signature, mem *Memory, tensors []Tensor, dims *[]int64) error {
 	s.i++
 	for first := true; ; {
 		key, ok, err := s.key(&first)
@@ -229,7 +231,7 @@ func decodeObject(s *scanner, sig *models.Signature, mem *Memory, tensors []Tens
 		if tensors[i].Type != models.Undefined {
 			return inputError(&sig.Inputs[i], "is given twice")
 		}
-		if tensors[i], err = decodeTensor(s, &sig.Inputs[i], mem, len(sig.Inputs) == 1); err != nil {
+		if tensors[i], err = decodeTensor(s, &sig.Inputs[i], mem, len(sig.Inputs) == 1, dims); err != nil {
 			return err
 		}
 	}
@@ -255,7 +257,7 @@ func indexOf(specs []models.TensorSpec, name []byte) int {
 	return -1
 }
 
-func decodeTensor(s *scanner, spec *models.TensorSpec, mem *Memory, alone bool) (Tensor, error) {
-	r := tensorReader{scanner: s, spec: spec, mem: mem, alone: alone}
+func decodeTensor(s *scanner, spec *models.TensorSpec, mem *Memory, alone bool, dims *[]int64) (Tensor, error) {
+	r := tensorReader{scanner: s, spec: spec, mem: mem, alone: alone, dims: dims}
 	return r.read()
 }

@@ -73,7 +73,7 @@ func (in *inferInput) decode(spec *models.TensorSpec, mem *Memory) (Tensor, erro
 		return decodeContents(in.data, spec, in.shape, mem)
 	}
 	s := scanner{b: in.data}
-	r := tensorReader{scanner: &s, spec: spec, mem: mem, alone: true}
+	r := tensorReader{scanner: &s, spec: spec, mem: mem, alone: true, dims: new([]int64)}
 	t, err := r.readShaped(in.shape)
 	if err == nil {
 		if err = s.end(); err != nil {

@@ -15,7 +15,8 @@ type tensorReader struct {
 	*scanner
 	spec  *models.TensorSpec
 	mem   *Memory
-	alone bool // no other input follows: what is left of the text is all its own
+	alone bool     // no other input follows: what is left of the text is all its own
+	dims  *[]int64 // room for shapes, which readers take from
 
 	t     Tensor
 	room  []int64         // the shape of t while it is being filled
@@ -36,7 +37,12 @@ func (r *tensorReader) read() (t Tensor, err error) {
 		}
 	}()
 	rank := len(r.spec.Shape)
-	dims := make([]int64, 2*rank+1) // one allocation for all
+	need := 2*rank + 1
+	if len(*r.dims) < need {
+		*r.dims = make([]int64, need)
+	}
+	dims := (*r.dims)[:need:need]
+	*r.dims = (*r.dims)[need:]
 	r.shape, r.path, r.room = dims[:rank:rank], dims[rank:max(2*rank-1, rank)], dims[2*rank:]
 	for i := range r.shape {
 		r.shape[i] = -1

@@ -152,9 +152,9 @@ func (m *Memory) direct(ctx context.Context, n int) (*Buffer, error) {
 	return &Buffer{bytes: s.mapping[:n:n], mem: m, slab: s, class: direct, live: true}, nil
 }
 
-// charge counts n bytes that lie elsewhere, such as strings on the Go heap,
+// Charge counts n bytes that lie elsewhere, such as strings on the Go heap,
 // until the Buffer, which has no bytes of its own, is released.
-func (m *Memory) charge(n int64) (*Buffer, error) {
+func (m *Memory) Charge(n int64) (*Buffer, error) {
 	if n < 0 || n > m.budget {
 		return nil, ErrTooLarge
 	}

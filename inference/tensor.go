@@ -65,7 +65,7 @@ func newStrings(mem *Memory, n int64, shape []int64) (Tensor, error) {
 	if n > min(mem.budget, math.MaxInt)/stringHeader {
 		return Tensor{}, ErrTooLarge
 	}
-	buf, err := mem.charge(n * stringHeader)
+	buf, err := mem.Charge(n * stringHeader)
 	if err != nil {
 		return Tensor{}, err
 	}

@@ -44,9 +44,7 @@ func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 	for _, name := range unknownEnv(app.Model, os.Environ()) {
 		log.Warn("this variable is no setting of modelgate; it has no effect", "name", name)
 	}
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
+	pace(&c.Config)
 	srv, err := open(ctx, &c.Config, log, s)
 	if err != nil {
 		return err
@@ -55,11 +53,27 @@ func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 	return srv.run(ctx, s)
 }
 
-// gcPercent lets garbage grow to four times what lives, which is little: tensors
-// and models are not in Go's heap. Against Go's own 100 it takes a tenth off the
-// CPU time of a small prediction, for some 15 MiB; 800 takes no more off. The
-// variable GOGC comes first.
-const gcPercent = 400
+// Go's collector. gcPercent lets garbage grow to four times what lives, which is
+// little: tensors, bodies and models are not in Go's heap. Against Go's own 100
+// it takes a tenth off the CPU time of a small prediction, for some 15 MiB; 800
+// takes no more off. The texts of large answers are in the heap: before it has
+// grown by as much as these may take (body-memory) and goHeap, the collector
+// runs as often as it must.
+const (
+	gcPercent = 400
+	goHeap    = 256 << 20
+)
+
+// pace sets how often Go's collector runs, where the variables GOGC and
+// GOMEMLIMIT don't.
+func pace(cfg *Config) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(int64(cfg.BodyMemory) + goHeap)
+	}
+}
 
 // server holds what open made, in the order it must be closed from the end.
 type server struct {
@@ -70,6 +84,7 @@ type server struct {
 	rpc      net.Listener // nil: no gRPC
 	grpc     *http.Server
 	service  *inference.Service
+	api      *api.Server
 	auth     *auth.Service
 	audit    *audit.Log
 	draining atomic.Bool
@@ -252,6 +267,7 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	if err != nil {
 		return err
 	}
+	s.api = a
 	s.closeLater(func() error { a.Close(); return nil })
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
 	s.http = &http.Server{
@@ -310,7 +326,7 @@ func (s *server) run(ctx context.Context, std std) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var work errgroup.Group
-	for _, f := range []func(context.Context) error{s.audit.Run, s.auth.Run, s.service.Run} {
+	for _, f := range []func(context.Context) error{s.audit.Run, s.auth.Run, s.service.Run, s.api.Run} {
 		work.Go(func() error { return f(background) })
 	}
 	served := make(chan error, 2)
