@@ -329,18 +329,17 @@ func perRow(ranks ...int) rule {
 }
 
 // plainScores reports whether the scores of a classifier or regressor are
-// transformed in a way that gives all of them. PROBIT, for which the runtime also
-// takes words that it does not know, leaves the second of two classes unwritten:
-// what stands there is what the memory held before.
+// transformed in a way in which all are known to be written: see
+// unwrittenScores.
 func (n *step) plainScores() bool {
 	a := n.find("post_transform")
 	switch {
 	case a == nil:
 		return true
-	case n.op == "TreeEnsemble": // by number
+	case n.op == "TreeEnsemble": // by number, PROBIT is 4
 		return a.i >= 0 && a.i <= 3
 	}
-	return slices.Contains([]string{"NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"}, string(a.text))
+	return slices.Contains(scoreTransforms, string(a.text))
 }
 
 // labelEncode: elements by themselves, also those of columns.

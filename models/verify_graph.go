@@ -365,8 +365,12 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 		}
 		return nil
 	})
-	if err == nil && string(op) == "DFT" {
+	switch {
+	case err != nil:
+	case string(op) == "DFT":
 		err = endlessDFT(b)
+	case string(op) == "LinearClassifier", string(op) == "TreeEnsembleClassifier":
+		err = unwrittenScores(b)
 	}
 	if err != nil {
 		return err
