@@ -231,9 +231,9 @@ func (s *Server) rpcStreamInfer(c *call) error {
 	}
 	c.writeUntil(time.Now().Add(s.writeGrace))
 	c.begin()
-	c.gin.Writer.Flush()
+	c.flush()
 	for {
-		p, err := c.nextPrefix()
+		p, err := c.nextPrefix(rpcIdle)
 		if err == io.EOF {
 			c.succeed()
 			return nil
@@ -254,15 +254,15 @@ func (s *Server) rpcStreamInfer(c *call) error {
 			return err
 		}
 		c.send(frame, false)
-		c.gin.Writer.Flush()
+		c.flush()
 		release()
 	}
 }
 
-// nextPrefix waits for the next message of a stream: not for ever, and not
-// when the server is closing.
-func (c *call) nextPrefix() (oipgrpc.Prefix, error) {
-	c.readUntil(time.Now().Add(rpcIdle))
+// nextPrefix waits for the next message of a stream: no longer than idle, and
+// not when the server is closing.
+func (c *call) nextPrefix(idle time.Duration) (oipgrpc.Prefix, error) {
+	c.readUntil(time.Now().Add(idle))
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(c.s.rpcs.closing, func() {
 		defer close(interrupted)

@@ -1,6 +1,72 @@
 package models
 
-import "slices"
+import (
+	"hash/maphash"
+	"slices"
+)
+
+// fatal refuses a node that the runtime may not survive, whatever else the file
+// says; and notes in n what knownScales has to know.
+func (c *check) fatal(op string, node []byte, n names) error {
+	switch op {
+	case "DFT":
+		return endlessDFT(node)
+	case "LinearClassifier", "TreeEnsembleClassifier":
+		return unwrittenScores(node)
+	case "Constant":
+		return nodeMessage.walk(node, func(f field) error {
+			if f.num == 2 {
+				n[maphash.Bytes(c.seed, f.data)] |= usedKnown
+			}
+			return nil
+		})
+	case "Resize", "Upsample":
+		var inputs [][]byte
+		err := nodeMessage.walk(node, func(f field) error {
+			if f.num == 1 {
+				inputs = append(inputs, f.data)
+			}
+			return nil
+		})
+		scales := 1
+		if len(inputs) > 2 { // Resize since opset 11
+			scales = 2
+		}
+		if len(inputs) > scales && len(inputs[scales]) > 0 {
+			n[maphash.Bytes(c.seed, inputs[scales])] |= usedScales
+		}
+		return err
+	}
+	return nil
+}
+
+// knownScales refuses a Resize or Upsample whose number of scales is known only
+// when it runs: ONNX Runtime 1.30.0 copies all of them to where there is room
+// for as many as the image has dimensions, and only then counts them. Constants
+// it counts when it loads the model. inputs are those that callers give, whose
+// declared size each prediction is held to.
+func (c *check) knownScales(n names, inputs []GraphValue) error {
+	// Fewer than the runtime has room for, whatever the image is like.
+	const fewScales = 6
+	for _, v := range inputs {
+		key := maphash.String(c.seed, v.Name)
+		if len(v.Shape) == 1 && v.Shape[0] >= 0 && v.Shape[0] <= fewScales && n[key]&usedInitializer == 0 {
+			n[key] |= usedKnown
+		}
+	}
+	for _, as := range n {
+		// An initializer that is an input too is only a default.
+		constant := as&usedInitializer != 0 && (as&usedInput == 0 || c.ir < overridableIR)
+		if as&usedScales != 0 && as&usedKnown == 0 && !constant {
+			return refuse("unsupported_operator", "the scales of a Resize or Upsample are computed, and the runtime does not survive it when they are too many; make them a constant, or give sizes instead")
+		}
+	}
+	return nil
+}
+
+// overridableIR is the first version of the format in which an initializer that
+// is an input too is but its default.
+const overridableIR = 4
 
 // endlessDFT refuses a DFT node on which the runtime may compute for ever,
 // with nothing to end it: a run is ended between nodes. An inverse one-sided
