@@ -105,6 +105,9 @@ func (c *call) holdAnswer(data []byte) (release func(), err error) {
 	if n <= firstRead {
 		return func() {}, nil
 	}
+	if n > c.s.shares.most {
+		return nil, &fault{code: "too_large", detail: fmt.Sprintf("the answer is larger than the %d MiB that one user's may be; send less at once or ask for fewer outputs", c.s.shares.most>>20)}
+	}
 	busy := &fault{code: "unavailable", detail: "too many large answers are being sent; read those you asked for, or ask for less at once"}
 	if !c.s.shares.take(c.who.UserID, n) {
 		return nil, busy

@@ -155,27 +155,29 @@ func (c *call) answerCoding() string {
 
 // sendAnswer ends a unary call with a message, compressed as the request was.
 func (c *call) sendAnswer(frame []byte, coding string, buf *[]byte) error {
-	sent := frame
 	if coding != "" {
-		var err error
-		if sent, err = compressFrame(coding, frame); err != nil {
+		packed, err := compressFrame(coding, frame)
+		keepAnswer(buf, frame)
+		if err != nil {
 			return err
 		}
-		c.gin.Writer.Header()["Grpc-Encoding"] = []string{coding}
+		buf, frame = nil, packed
 	}
-	release, err := c.holdAnswer(sent)
+	release, err := c.holdAnswer(frame)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if coding != "" {
+		c.gin.Writer.Header()["Grpc-Encoding"] = []string{coding}
+	}
 	c.begin()
-	c.send(sent, coding != "")
+	c.send(frame, coding != "")
 	c.succeed()
 	// net/http copies what is small. Of a larger frame it may still read when the
 	// client reset the stream; a buffer in use again would send him another's answer.
-	if cap(frame) <= largestKept && (coding != "" || len(frame) <= copiedWrite) {
-		*buf = frame
-		answers.Put(buf)
+	if buf != nil && len(frame) <= copiedWrite {
+		keepAnswer(buf, frame)
 	}
 	return nil
 }

@@ -1,6 +1,9 @@
 package models
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"slices"
+)
 
 // fatal refuses a node that the runtime may not survive, whatever else the file
 // says; and notes in n what knownScales has to know.
@@ -8,6 +11,8 @@ func (c *check) fatal(op string, node []byte, n names) error {
 	switch op {
 	case "DFT":
 		return endlessDFT(node)
+	case "LinearClassifier", "TreeEnsembleClassifier":
+		return unwrittenScores(node)
 	case "Constant":
 		return nodeMessage.walk(node, func(f field) error {
 			if f.num == 2 {
@@ -99,6 +104,47 @@ func endlessDFT(node []byte) error {
 	})
 	if err == nil && inverse && onesided && !hasLength {
 		err = refuse("unsupported_operator", "the file has an inverse one-sided DFT without dft_length, on which the runtime may compute for ever; give the node its dft_length")
+	}
+	return err
+}
+
+// scoreTransforms are the values of post_transform for which the runtime writes
+// all scores.
+var scoreTransforms = []string{"NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO"}
+
+// unwrittenScores refuses a classifier node of which the runtime may leave
+// scores unwritten: with PROBIT, for which ONNX Runtime 1.30.0 also takes words
+// that it does not know, the second of two classes has none when the file gives
+// one score for both. What a caller then sees is what the memory held before,
+// such as another's inputs.
+//
+// A word that a function takes from its call may be any.
+func unwrittenScores(node []byte) error {
+	plain := true
+	err := nodeMessage.walk(node, func(f field) error {
+		if f.num != 5 {
+			return nil
+		}
+		var name, word []byte
+		given := false
+		err := attributeMessage.walk(f.data, func(f field) error {
+			switch f.num {
+			case 1:
+				name = f.data
+			case 4:
+				word = f.data
+			case 21:
+				given = len(f.data) > 0
+			}
+			return nil
+		})
+		if string(name) == "post_transform" {
+			plain = plain && !given && slices.Contains(scoreTransforms, string(word))
+		}
+		return err
+	})
+	if err == nil && !plain {
+		err = refuse("unsupported_operator", "the file has a classifier whose post_transform is not NONE, SOFTMAX, LOGISTIC or SOFTMAX_ZERO; with PROBIT the runtime leaves scores unset. Export it with one of these")
 	}
 	return err
 }

@@ -40,6 +40,28 @@ func TestEndlessDFT(t *testing.T) {
 	}
 }
 
+// TestUnwrittenScores: what the runtime may leave unwritten is not served.
+func TestUnwrittenScores(t *testing.T) {
+	word := func(text string) msg { return msg{}.str(1, "post_transform").str(4, text).num(20, 3) }
+	for name, test := range map[string]struct {
+		attributes []msg
+		want       string
+	}{
+		"none": {nil, ""}, "SOFTMAX": {[]msg{word("SOFTMAX")}, ""}, "PROBIT": {[]msg{word("PROBIT")}, "unsupported_operator"},
+		"no word that is known": {[]msg{word("probit")}, "unsupported_operator"}, "no word": {[]msg{msg{}.str(1, "post_transform")}, "unsupported_operator"},
+		"a function's": {[]msg{msg{}.str(1, "post_transform").str(21, "given")}, "unsupported_operator"},
+	} {
+		for _, op := range []string{"LinearClassifier", "TreeEnsembleClassifier"} {
+			n := inDomain(node(op, []string{"x"}, []string{"z", "s"}, test.attributes...), "ai.onnx.ml")
+			file := modelWith(graphWith(add(1, n)), add(8, msg{}.str(1, "ai.onnx.ml").num(2, 3)))
+			_, _, err := Verify(file, Limits{})
+			if got := codeOf(t, err); got != test.want {
+				t.Errorf("%s, %s: code %q, want %q (%v)", op, name, got, test.want, err)
+			}
+		}
+	}
+}
+
 // TestDeclaredEmpty: an empty input that the file itself asks for would end
 // the process at the trial.
 func TestDeclaredEmpty(t *testing.T) {
