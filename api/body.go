@@ -14,8 +14,9 @@ import (
 	"modelgate/inference"
 )
 
-// shares bounds what one user's larger bodies take of the budget, so that no
-// account alone keeps the others out.
+// shares bounds what one user's bodies take of the budget, so that no account
+// alone keeps the others out. Bodies of at most firstBuffer bytes are not
+// counted: to fill the budget with them takes more than a rate lets through.
 type shares struct {
 	most int64
 	mu   sync.Mutex
@@ -54,17 +55,21 @@ type body struct {
 	buf    *inference.Buffer
 	memory *inference.Memory
 	shares *shares
-	user   string // whose share larger buffers are of
+	user   string // whose share buffers beyond firstBuffer are of
 }
+
+// shared reports whether n bytes count against the share of who sends them.
+// Strangers have none.
+func (b *body) shared(n int64) bool { return n > firstBuffer && b.user != "" }
 
 // grow moves the bytes read so far into a buffer of n bytes.
 func (b *body) grow(ctx context.Context, n int64) error {
-	if n > firstRead && !b.shares.take(b.user, n) {
-		return &fault{code: "unavailable", detail: "too many large requests of yours are being read; send fewer at once"}
+	if b.shared(n) && !b.shares.take(b.user, n) {
+		return &fault{code: "unavailable", detail: "too many requests of yours are being read; send fewer at once"}
 	}
 	next, err := b.memory.Get(ctx, int(n))
 	if err != nil {
-		if n > firstRead {
+		if b.shared(n) {
 			b.shares.give(b.user, n)
 		}
 		return &fault{code: "unavailable", detail: "too many request bodies are being read; try again in a moment", cause: err}
@@ -85,7 +90,7 @@ func (b *body) release() {
 	if len(b.data) <= firstRead {
 		clear(b.data)
 	}
-	if n := int64(len(b.buf.Bytes())); n > firstRead {
+	if n := int64(len(b.buf.Bytes())); b.shared(n) {
 		b.shares.give(b.user, n)
 	}
 	b.buf.Release()
@@ -99,6 +104,9 @@ func (c *call) holdAnswer(data []byte) (release func(), err error) {
 	n := int64(len(data))
 	if n <= firstRead {
 		return func() {}, nil
+	}
+	if n > c.s.shares.most {
+		return nil, &fault{code: "too_large", detail: fmt.Sprintf("the answer is larger than the %d MiB that one user's may be; send less at once or ask for fewer outputs", c.s.shares.most>>20)}
 	}
 	busy := &fault{code: "unavailable", detail: "too many large answers are being sent; read those you asked for, or ask for less at once"}
 	if !c.s.shares.take(c.who.UserID, n) {

@@ -88,29 +88,33 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer, 
 	if err != nil {
 		return err
 	}
+	coding := wantedCoding(c.gin.Request)
+	if coding != "" {
+		packed, err := compress(coding, out)
+		keepAnswer(buf, out)
+		if err != nil {
+			return err
+		}
+		buf, out = nil, packed
+	}
+	release, err := c.holdAnswer(out)
+	if err != nil {
+		return err
+	}
+	defer release()
+	// Headers of the answer come last: a refusal must not have them.
 	mediaType := typeJSON
 	if header != inference.NoHeader {
 		mediaType = typeOctets
 		c.setNumber(headerLength, int64(header))
 	}
 	c.setHeader("Vary", "Accept-Encoding")
-	sent := out
-	if coding := wantedCoding(c.gin.Request); coding != "" {
-		if sent, err = compress(coding, out); err != nil {
-			return err
-		}
+	if coding != "" {
 		c.setHeader("Content-Encoding", coding)
 	}
-	release, err := c.holdAnswer(sent)
-	if err != nil {
-		return err
-	}
-	defer release()
-	c.write(c.rt.status, mediaType, sent)
-	// As in predict.
-	if c.gin.Request.ProtoMajor == 1 && cap(out) <= largestKept {
-		*buf = out
-		answers.Put(buf)
+	c.write(c.rt.status, mediaType, out)
+	if buf != nil && c.gin.Request.ProtoMajor == 1 { // as in predict
+		keepAnswer(buf, out)
 	}
 	return nil
 }

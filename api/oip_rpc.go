@@ -155,27 +155,29 @@ func (c *call) answerCoding() string {
 
 // sendAnswer ends a unary call with a message, compressed as the request was.
 func (c *call) sendAnswer(frame []byte, coding string, buf *[]byte) error {
-	sent := frame
 	if coding != "" {
-		var err error
-		if sent, err = compressFrame(coding, frame); err != nil {
+		packed, err := compressFrame(coding, frame)
+		keepAnswer(buf, frame)
+		if err != nil {
 			return err
 		}
-		c.gin.Writer.Header()["Grpc-Encoding"] = []string{coding}
+		buf, frame = nil, packed
 	}
-	release, err := c.holdAnswer(sent)
+	release, err := c.holdAnswer(frame)
 	if err != nil {
 		return err
 	}
 	defer release()
+	if coding != "" {
+		c.gin.Writer.Header()["Grpc-Encoding"] = []string{coding}
+	}
 	c.begin()
-	c.send(sent, coding != "")
+	c.send(frame, coding != "")
 	c.succeed()
 	// net/http copies what is small. Of a larger frame it may still read when the
 	// client reset the stream; a buffer in use again would send him another's answer.
-	if cap(frame) <= largestKept && (coding != "" || len(frame) <= copiedWrite) {
-		*buf = frame
-		answers.Put(buf)
+	if buf != nil && len(frame) <= copiedWrite {
+		keepAnswer(buf, frame)
 	}
 	return nil
 }
@@ -229,9 +231,9 @@ func (s *Server) rpcStreamInfer(c *call) error {
 	}
 	c.writeUntil(time.Now().Add(s.writeGrace))
 	c.begin()
-	c.gin.Writer.Flush()
+	c.flush()
 	for {
-		p, err := c.nextPrefix()
+		p, err := c.nextPrefix(rpcIdle)
 		if err == io.EOF {
 			c.succeed()
 			return nil
@@ -252,15 +254,15 @@ func (s *Server) rpcStreamInfer(c *call) error {
 			return err
 		}
 		c.send(frame, false)
-		c.gin.Writer.Flush()
+		c.flush()
 		release()
 	}
 }
 
-// nextPrefix waits for the next message of a stream: not for ever, and not
-// when the server is closing.
-func (c *call) nextPrefix() (oipgrpc.Prefix, error) {
-	c.readUntil(time.Now().Add(rpcIdle))
+// nextPrefix waits for the next message of a stream: no longer than idle, and
+// not when the server is closing.
+func (c *call) nextPrefix(idle time.Duration) (oipgrpc.Prefix, error) {
+	c.readUntil(time.Now().Add(idle))
 	interrupted := make(chan struct{})
 	stop := context.AfterFunc(c.s.rpcs.closing, func() {
 		defer close(interrupted)

@@ -13,6 +13,15 @@ var answers = sync.Pool{New: func() any { return new([]byte) }}
 // largestKept is how large a buffer goes back to answers.
 const largestKept = 1 << 20
 
+// keepAnswer gives buf, which has grown to out, back to answers. Nothing may
+// read from it any more.
+func keepAnswer(buf *[]byte, out []byte) {
+	if cap(out) <= largestKept {
+		*buf = out
+		answers.Put(buf)
+	}
+}
+
 // prediction is what one request to /predict needs between its scan and its
 // answer. It is used again, so that the hot path makes no garbage of its own.
 type prediction struct {
@@ -93,9 +102,8 @@ func (s *Server) predict(c *call) error {
 	c.write(c.rt.status, typeJSON, out)
 	// Under HTTP/2 the connection may still read from out when the client reset
 	// the stream meanwhile; a buffer in use again would send him another's answer.
-	if r.ProtoMajor == 1 && cap(out) <= largestKept {
-		*buf = out
-		answers.Put(buf)
+	if r.ProtoMajor == 1 {
+		keepAnswer(buf, out)
 	}
 	return nil
 }

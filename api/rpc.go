@@ -35,6 +35,7 @@ const (
 	rpcStreams    = 250              // at once on one connection; clients queue the rest
 	rpcConnection = 1 << 20          // bytes that wait unread on one connection
 	rpcStream     = 512 << 10        // and on one stream
+	rpcFrame      = 64 << 10         // of HTTP/2; a connection keeps a buffer of its largest, whoever sent it
 	rpcAge        = 30 * time.Minute // after which a connection takes no new calls
 	rpcIdle       = 5 * time.Minute  // between two messages of a stream
 	rpcPing       = 30 * time.Second // after this silence, a client is asked whether it is there
@@ -83,7 +84,8 @@ func (s *Server) RPCServer() *http.Server {
 		Protocols:   new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: rpcStreams, MaxReceiveBufferPerConnection: rpcConnection, MaxReceiveBufferPerStream: rpcStream,
-			SendPingTimeout: rpcPing, PingTimeout: rpcPing / 2, WriteByteTimeout: time.Minute,
+			MaxReadFrameSize: rpcFrame,
+			SendPingTimeout:  rpcPing, PingTimeout: rpcPing / 2, WriteByteTimeout: time.Minute,
 		},
 		ConnContext: func(ctx context.Context, _ net.Conn) context.Context {
 			return context.WithValue(ctx, bornKey{}, time.Now())
@@ -243,6 +245,14 @@ func (c *call) send(frame []byte, compressed bool) {
 	grace := c.s.writeGrace + time.Duration(len(frame))*time.Second/slowestRead
 	c.writeUntil(time.Now().Add(grace))
 	_, _ = c.gin.Writer.Write(frame) // a client that left hears nothing
+}
+
+// flush sends what waits of a stream's answers. The stream has no deadline to
+// write under until the next: net/http resets one whose deadline passes, though
+// nothing waits to be written.
+func (c *call) flush() {
+	c.gin.Writer.Flush()
+	c.writeUntil(time.Time{})
 }
 
 // succeed ends a call well.

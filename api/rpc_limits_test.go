@@ -19,6 +19,7 @@ import (
 	rpcstatus "google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"modelgate/api/oipgrpc"
 	"modelgate/api/oipgrpc/pb"
 	"modelgate/auth"
 )
@@ -428,20 +429,26 @@ func TestRPCStreamRate(t *testing.T) {
 // TestRPCShutdown: streams that wait are told, and do not hold up the end.
 func TestRPCShutdown(t *testing.T) {
 	w := newRPCWorld(t, false, noLimits)
-	s, err := w.conn.NewStream(as(w.admin), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method("ModelStreamInfer"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := s.Header(); err != nil {
-		t.Fatal(err)
+	var streams []grpc.ClientStream
+	for _, path := range []string{method("ModelStreamInfer"), "/" + oipgrpc.ReflectionService + "/ServerReflectionInfo"} {
+		s, err := w.conn.NewStream(as(w.admin), &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Header(); err != nil {
+			t.Fatal(err)
+		}
+		streams = append(streams, s)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := w.server.Shutdown(ctx); err != nil {
 		t.Errorf("the server waits for a stream that waits: %v", err)
 	}
-	if err := s.RecvMsg(new(pb.ModelStreamInferResponse)); rpcstatus.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "closing") {
-		t.Errorf("the stream ended with %v", err)
+	for _, s := range streams {
+		if err := s.RecvMsg(new(pb.ModelStreamInferResponse)); rpcstatus.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "closing") {
+			t.Errorf("a stream ended with %v", err)
+		}
 	}
 }
 

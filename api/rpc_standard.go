@@ -76,7 +76,9 @@ func (s *Server) rpcHealth(c *call) error {
 func (s *Server) rpcWatch(c *call) error {
 	if s.rpcs.watchers.Add(1) > maxWatchers {
 		s.rpcs.watchers.Add(-1)
-		return &fault{code: "unavailable", detail: "too many watch the health of this server; call Check instead", retry: 30}
+		// Clients take other codes for a server that is down, and would call
+		// nothing any more because strangers watch; this one turns their watch off.
+		return &fault{code: "unimplemented", detail: "too many watch the health of this server; call Check instead"}
 	}
 	defer s.rpcs.watchers.Add(-1)
 	service, err := c.askedHealth()
@@ -92,7 +94,7 @@ func (s *Server) rpcWatch(c *call) error {
 		if status, _ := s.healthOf(c, service); status != last {
 			last = status
 			c.send(oipgrpc.AppendHealth(make([]byte, oipgrpc.PrefixSize, oipgrpc.PrefixSize+2), status), false)
-			c.gin.Writer.Flush()
+			c.flush()
 		}
 		select {
 		case <-tick.C:
@@ -112,16 +114,15 @@ func (s *Server) rpcWatch(c *call) error {
 func (s *Server) rpcReflection(c *call) error {
 	c.writeUntil(time.Now().Add(s.writeGrace))
 	c.begin()
-	c.gin.Writer.Flush()
+	c.flush()
 	for range reflections {
-		c.readUntil(time.Now().Add(reflectIdle))
-		p, err := oipgrpc.ReadPrefix(c.gin.Request.Body)
+		p, err := c.nextPrefix(reflectIdle)
 		if err == io.EOF {
 			c.succeed()
 			return nil
 		}
 		if err != nil {
-			return broken(err)
+			return err
 		}
 		b, _, err := c.readMessage(p, smallBody)
 		if err != nil {
@@ -133,7 +134,7 @@ func (s *Server) rpcReflection(c *call) error {
 			return invalid("the message is no ServerReflectionRequest")
 		}
 		c.send(append(make([]byte, oipgrpc.PrefixSize, oipgrpc.PrefixSize+len(answer)), answer...), false)
-		c.gin.Writer.Flush()
+		c.flush()
 	}
 	return &fault{code: "rate_limited", detail: "too many questions on one stream; open another"}
 }

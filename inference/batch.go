@@ -34,6 +34,7 @@ type batcher struct {
 // job is one prediction that may share a run.
 type job struct {
 	ctx     context.Context
+	caller  string
 	in      []Tensor
 	want    []int
 	rows    int64
@@ -42,7 +43,8 @@ type job struct {
 	// or is to run alone.
 	woken chan struct{}
 
-	turn     *turn  // of a leader who took it over; guarded by batcher.mu
+	turn     *turn  // of a leader; guarded by batcher.mu
+	mixed    bool   // others than a leader's own caller wait for his turn; guarded by batcher.mu
 	group    *group // since it was taken; guarded by batcher.mu
 	left     bool   // its caller is gone; guarded by batcher.mu
 	answered bool   // values are there, or alone is set; guarded by batcher.mu
@@ -87,7 +89,7 @@ func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *
 		return nil, err
 	}
 	b, terms := &e.batcher, termsOf(who, access, e, now)
-	j := &job{ctx: ctx, in: in, want: want, rows: n, arrived: now, woken: make(chan struct{}, 1)}
+	j := &job{ctx: ctx, caller: who.UserID, in: in, want: want, rows: n, arrived: now, woken: make(chan struct{}, 1)}
 	follows, err := b.enter(j, s.slots, terms)
 	if err == nil && follows {
 		select {
@@ -104,7 +106,7 @@ func (s *Service) runTogether(ctx context.Context, who *auth.Principal, access *
 		}
 	}
 	if err == nil {
-		err = s.awaitTurn(ctx, j, terms, follows)
+		err = s.awaitTurn(ctx, b, j, terms, follows)
 		if err != nil {
 			b.resign(j, s.slots, e.lane)
 		}
@@ -129,21 +131,42 @@ func (b *batcher) enter(j *job, s *slots, terms terms) (follows bool, err error)
 		return false, err
 	} else {
 		follows = true
+		b.mix(j, s)
 	}
 	b.waiting = append(b.waiting, j)
 	return follows, nil
 }
 
+// mix notes that j waits for the leader's turn. One that several callers wait
+// for is nobody's: else a caller who has his share of runs would hold up all who
+// came behind him. The caller holds mu.
+func (b *batcher) mix(j *job, s *slots) {
+	if l := b.leader; j.caller != l.caller && !l.mixed {
+		if l.mixed = true; l.turn != nil {
+			s.disown(l.turn)
+		}
+	}
+}
+
+// hold gives the leader j a turn of his own.
+func (b *batcher) hold(j *job, t *turn, s *slots) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if j.turn = t; j.mixed {
+		s.disown(t)
+	}
+}
+
 // awaitTurn waits until the leader j has a turn: that of his predecessor, or
 // one of his own. An error leaves it to resign.
-func (s *Service) awaitTurn(ctx context.Context, j *job, terms terms, admitted bool) error {
+func (s *Service) awaitTurn(ctx context.Context, b *batcher, j *job, terms terms, admitted bool) error {
 	if j.turn == nil {
 		terms.now = time.Now()
 		t, err := s.slots.enter(terms, admitted)
 		if err != nil {
 			return err
 		}
-		j.turn = t
+		b.hold(j, t, s.slots)
 	}
 	return s.slots.wait(ctx, j.turn, s.slots.patience-time.Since(j.arrived))
 }
@@ -170,7 +193,10 @@ func (b *batcher) promote(t *turn) bool {
 		return false
 	}
 	b.leader = b.waiting[0]
-	b.leader.turn = t
+	b.leader.turn = t // nobody's, if it was another caller's
+	for _, o := range b.waiting {
+		b.leader.mixed = b.leader.mixed || o.caller != b.leader.caller
+	}
 	b.leader.woken <- struct{}{}
 	return true
 }

@@ -103,6 +103,59 @@ func TestNobodySharesARunUnasked(t *testing.T) {
 	}
 }
 
+// A caller who has his share of runs holds up himself, not those who would go
+// in one run with him: neither when they come behind him, nor when he leaves.
+func TestABatchWaitsForNobodysShare(t *testing.T) {
+	for _, leaves := range []bool{false, true} {
+		bubble(t, inference.Config{Slots: 1}, func(t *testing.T, b *bench) {
+			for _, name := range []string{"m", "slow", "slower"} {
+				b.put(name, 1, "two_io.onnx")
+			}
+			b.allow("m", models.Rule{}, models.Serving{MaxBatch: 8})
+			held := &holder{open: b.fake.HoldRuns().Open}
+			slow, slower := b.start(t.Context(), "slow", row(1)), b.start(t.Context(), "slower", row(2))
+			pass(time.Second) // both are under way, one of them without a slot
+			b.fake.HoldRuns().Open()
+			ctx, leave := context.WithCancel(t.Context())
+			defer leave()
+			first, second := b.start(ctx, "m", row(3)), b.start(ctx, "m", row(4))
+			pass(time.Second) // so is the other
+			if r := b.fake.Stats().Runs; r != 2 {
+				t.Fatalf("%d runs of one caller", r)
+			}
+			if leaves {
+				leave()
+				synctest.Wait()
+			}
+			bob := auth.Principal{UserID: "bob", Username: "bob"}
+			done := make(chan answer, 1)
+			go func() {
+				text, err := ask(t.Context(), b.Service, bob, "m", row(5))
+				done <- answer{text, err}
+			}()
+			synctest.Wait()
+			select {
+			case got := <-done:
+				expectRow(t, 5, got)
+			default:
+				t.Error("another caller waits")
+			}
+			held.release(b)
+			for _, w := range []<-chan answer{slow, slower} {
+				if a := <-w; a.err != nil {
+					t.Error(a.err)
+				}
+			}
+			if a := <-first; (a.err != nil) != leaves {
+				t.Errorf("the first: %v", a)
+			}
+			if a := <-second; (a.err != nil) != leaves {
+				t.Errorf("the second: %v", a)
+			}
+		})
+	}
+}
+
 // Rows of another shape, several rows, other outputs and another rule each get
 // their own.
 func TestABatchOfUnlikes(t *testing.T) {

@@ -49,7 +49,7 @@ type lane struct {
 // terms are what a run asks for.
 type terms struct {
 	lane   *lane
-	caller string    // whose run it is; "": the server's own
+	caller string    // whose run it is; "": the server's own, or that of several
 	most   int       // runs of the lane at once; 0, or more than there are: the slots
 	queue  int       // predictions of the lane that may wait; 0: as many as of all lanes
 	now    time.Time // at which it asks
@@ -174,6 +174,17 @@ func (s *slots) unpark(l *lane, n int) {
 	defer s.mu.Unlock()
 	s.parked -= n
 	l.waiting -= n
+}
+
+// disown makes t a turn of no caller, which his share of runs does not hold up.
+func (s *slots) disown(t *turn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t.caller = ""; t.in == &s.waiting {
+		now := time.Now()
+		s.grant(now)
+		s.arm(now)
+	}
 }
 
 // may reports whether t may run now, if there is a slot. The caller holds mu.

@@ -85,6 +85,9 @@ func RowWise(file []byte) (proved bool, reason string) {
 	if err != nil || !m.hasGraph {
 		return false, "the file can't be read"
 	}
+	if !oneOpset(file) {
+		return false, "it names two versions of the same operators"
+	}
 	p := &prover{opset: m.opsets["ai.onnx"], opsetML: m.opsets["ai.onnx.ml"], values: map[string]abstract{}}
 	if p.opset > newestProved || p.opsetML > newestProvedML {
 		return false, "its operators are newer than what can be judged"
@@ -93,6 +96,27 @@ func RowWise(file []byte) (proved bool, reason string) {
 		return false, err.Error()
 	}
 	return true, ""
+}
+
+// oneOpset reports whether the file means one version of each domain's
+// operators. Of two, readers don't agree which counts.
+func oneOpset(file []byte) bool {
+	seen, one := map[string]int64{}, true
+	err := modelMessage.walk(file, func(f field) error {
+		if f.num != 8 {
+			return nil
+		}
+		next := map[string]int64{}
+		if err := opsetImport(f.data, next); err != nil {
+			return err
+		}
+		for domain, v := range next {
+			one = one && (seen[domain] == 0 || seen[domain] == v)
+			seen[domain] = v
+		}
+		return nil
+	})
+	return err == nil && one
 }
 
 // prover is the state of one proof.

@@ -1,5 +1,7 @@
 package models
 
+import "slices"
+
 // Rules of products, of images, and of ai.onnx.ml.
 
 // gemm: Y = A B + C, of matrices. The rows are those of A.
@@ -81,8 +83,15 @@ func under(c, v abstract) bool {
 	return c.rank() < v.rank() || c.rank() == v.rank() && c.dims[0] == 1
 }
 
+// perColumn reports whether v, a scale or zero point of the right matrix, is
+// left out, of one element or one for each column. One of a higher rank may have
+// an element for each of several matrices, which are the rows if they are rows.
+func (v abstract) perColumn() bool {
+	return v.form == absent || v.form == constant && v.ranked && v.rank() <= 1
+}
+
 func matMulInteger(n *step) ([]abstract, bool) {
-	if !n.arg(2).scalar() || !n.arg(3).steady() { // a zero point for each row of A is possible
+	if !n.arg(2).scalar() || !n.arg(3).perColumn() { // a zero point for each row of A is possible
 		return nil, false
 	}
 	v, ok := product2(n.arg(0), n.arg(1))
@@ -96,7 +105,7 @@ func qLinearMatMul(n *step) ([]abstract, bool) {
 			return nil, false
 		}
 	}
-	if n.arg(4).form != constant || n.arg(5).form != constant {
+	if !n.arg(4).perColumn() || !n.arg(5).perColumn() {
 		return nil, false
 	}
 	v, ok := product2(n.arg(0), n.arg(3))
@@ -247,7 +256,13 @@ func resize(n *step) ([]abstract, bool) {
 	if n.opset < 11 || !v.isRows(3) || !roi.steady() || n.find("axes") != nil || n.find("keep_aspect_ratio_policy") != nil {
 		return nil, false
 	}
-	if a := n.find("coordinate_transformation_mode"); a != nil && string(a.text) == "tf_crop_and_resize" {
+	// These look elsewhere also along an axis that keeps its size.
+	if a := n.find("coordinate_transformation_mode"); a != nil && (string(a.text) == "tf_crop_and_resize" || string(a.text) == "tf_half_pixel_for_nn") {
+		return nil, false
+	}
+	// Of rank 3 the runtime takes the rows for the depth of one volume: the next
+	// row has no weight, but what is not finite shows all the same.
+	if a := n.find("mode"); a != nil && string(a.text) != "nearest" && v.rank() < 4 {
 		return nil, false
 	}
 	r := int64(v.rank())
@@ -300,7 +315,7 @@ func quantize(n *step) ([]abstract, bool) {
 // perRow: an operator that takes [N,C], and gives outputs of those ranks.
 func perRow(ranks ...int) rule {
 	return func(n *step) ([]abstract, bool) {
-		if v := n.arg(0); v.form != rows || v.rank() != 2 || len(n.in) != 1 {
+		if v := n.arg(0); v.form != rows || v.rank() != 2 || len(n.in) != 1 || !n.plainScores() {
 			return nil, false
 		}
 		out := make([]abstract, len(ranks))
@@ -311,6 +326,20 @@ func perRow(ranks ...int) rule {
 		}
 		return out, true
 	}
+}
+
+// plainScores reports whether the scores of a classifier or regressor are
+// transformed in a way in which all are known to be written: see
+// unwrittenScores.
+func (n *step) plainScores() bool {
+	a := n.find("post_transform")
+	switch {
+	case a == nil:
+		return true
+	case n.op == "TreeEnsemble": // by number, PROBIT is 4
+		return a.i >= 0 && a.i <= 3
+	}
+	return slices.Contains(scoreTransforms, string(a.text))
 }
 
 // labelEncode: elements by themselves, also those of columns.

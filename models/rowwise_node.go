@@ -3,6 +3,7 @@ package models
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 // step is one node, read for its rule.
@@ -325,13 +326,19 @@ func integers(elem DataType, n int, raw []byte, typed []int64) []int64 {
 			}
 		}
 	}
-	for _, v := range list {
-		if v == rowCount || v == inner {
-			return nil
-		}
+	if slices.ContainsFunc(list, reserved) {
+		return nil
+	}
+	// What a runtime makes of another truth than 0 and 1, nobody says.
+	if elem == Bool && slices.ContainsFunc(list, func(v int64) bool { return v != 0 && v != 1 }) {
+		return nil
 	}
 	return list
 }
+
+// reserved reports whether a number of the file would be taken for one that
+// stands for another here.
+func reserved(v int64) bool { return v == rowCount || v == inner }
 
 // constantNode is the rule of Constant, whose value stands in an attribute.
 func constantNode(n *step) ([]abstract, bool) {
@@ -343,9 +350,12 @@ func constantNode(n *step) ([]abstract, bool) {
 		_, v, err := constantTensor(a.tensor)
 		return []abstract{v}, err == nil
 	case "value_int":
+		if reserved(a.i) {
+			return []abstract{of(constant, []int64{})}, true
+		}
 		return []abstract{listOf([]int64{a.i}, []int64{})}, true
 	case "value_ints":
-		if a.long {
+		if a.long || slices.ContainsFunc(a.ints, reserved) {
 			return []abstract{{form: constant}}, true
 		}
 		return []abstract{listOf(a.ints, []int64{int64(len(a.ints))})}, true

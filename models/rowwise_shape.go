@@ -372,7 +372,7 @@ func slice(n *step) ([]abstract, bool) {
 }
 
 func sliceList(v abstract, starts, ends, axes, steps []int64) ([]abstract, bool) {
-	if v.rank() != 1 || len(starts) != 1 || len(axes) == 1 && axes[0] != 0 && axes[0] != -1 || len(steps) == 1 && steps[0] != 1 {
+	if v.rank() != 1 || len(starts) != 1 || starts[0] == inner || ends[0] == inner || len(axes) == 1 && axes[0] != 0 && axes[0] != -1 || len(steps) == 1 && steps[0] != 1 {
 		if v.form == constant {
 			return unranked()
 		}

@@ -105,6 +105,8 @@ func TestRowWiseEncodings(t *testing.T) {
 		"a constant of rank 9":             {provable(21, []msg{node("Add", []string{"x", "w"}, y)}, ranks.num(2, 1).str(8, "w").sub(9, make(msg, 4))), false},
 		"a constant in the way":            {provable(21, []msg{node("Add", []string{"x", "w"}, y)}, table), true},
 		"no file":                          {msg{}, false},
+		"the same operators twice":         {provable(21, softmax(axis)).sub(8, msg{}.str(1, "ai.onnx").num(2, 21)), true},
+		"two versions of operators":        {provable(21, softmax(axis)).sub(8, msg{}.str(1, "ai.onnx").num(2, 12)), false},
 		"a damaged graph":                  {msg{}.num(1, 10).sub(8, msg{}.num(2, 21)).sub(7, msg{}.sub(1, msg("\xff"))), false},
 	} {
 		if proved, reason := RowWise(c.model); proved != c.proved {

@@ -116,6 +116,7 @@ type check struct {
 	nodes      int
 	values     int
 	parameters int64
+	ir         int64 // version of the format
 	dense      int64 // bytes of all sparse tensors written out
 	opset      int64
 	operators  map[string]bool // standard ones met
@@ -168,6 +169,7 @@ func (c *check) model(file []byte) (Graph, error) {
 	if len(m.opsets) == 0 {
 		return Graph{}, refuse("unsupported_version", "the file does not say which version of the ONNX operators it uses (opset_import)")
 	}
+	c.ir = m.ir
 	for _, f := range m.functions {
 		if err := c.function(f); err != nil {
 			return Graph{}, err

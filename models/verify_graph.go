@@ -121,6 +121,8 @@ const (
 	usedNode
 	usedInitializer
 	usedOutput
+	usedScales // as the scales of a Resize
+	usedKnown  // its size stands in the file
 )
 
 // names are the values of one graph, by hash.
@@ -204,6 +206,9 @@ func (c *check) graph(b []byte, sc *scope, depth int, top *Graph) error {
 		}
 		return nil
 	})
+	if err == nil {
+		err = c.knownScales(n, inputs)
+	}
 	if err != nil || top == nil {
 		return err
 	}
@@ -301,6 +306,9 @@ func (c *check) function(b []byte) error {
 		}
 		return nil
 	})
+	if err == nil {
+		err = c.knownScales(n, nil)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -365,8 +373,8 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 		}
 		return nil
 	})
-	if err == nil && string(op) == "DFT" {
-		err = endlessDFT(b)
+	if err == nil {
+		err = c.fatal(string(op), b, n)
 	}
 	if err != nil {
 		return err

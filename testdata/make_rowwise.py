@@ -283,12 +283,50 @@ def ml():
     case("TfIdfVectorizer of a line", False, [("TfIdfVectorizer", "x", "y", TFIDF)], [value("x", S, ["N"])])
 
 
+def misread():
+    """Graphs that look other than they are, and operators that are otherwise than they look."""
+    wide = [value("x", shape=["N", "M"])]
+    # What the inner dimension cuts off a list is not known: here the list is not empty, but the axis of the rows.
+    size = [("Shape", "x", "n", {"start": 1})]
+    mix = ("Add", "x m", "y")
+    case("axes cut by an inner dimension", False, [*size, ("Slice", "l zero n", "a"), ("ReduceMax", "x a", "m", {"noop_with_empty_axes": 1}), mix], wide,
+         initializers=[ints("l", 0), ints("zero", 0)])
+    case("a shape cut by an inner dimension", False, [("Shape", "x", "n"), ("Slice", "n one two", "m"), ("Slice", "n zero m", "s"),
+         ("Concat", "s rest", "t", {"axis": 0}), ("Reshape", "x t", "y")], wide,
+         initializers=[ints("zero", 0), ints("one", 1), ints("two", 2), ints("rest", -1)])
+    for n in [-(2**63), -(2**63) + 1]:
+        # Numbers that stand for others in the proof; as an int32 they are 0 and 1.
+        case(f"a size of {n}", False, [("Constant", "", "c", {"value_ints": [n]}), ("Cast", "c", "i", {"to": TensorProto.INT32}), ("Cast", "i", "l", {"to": I}),
+             ("Concat", "l rest", "s", {"axis": 0}), ("Reshape", "x s", "y")], initializers=[ints("rest", -1)])
+    truth = TensorProto(name="t", data_type=B, dims=[1], raw_data=b"\2")
+    # A truth of 2 is 1 as an integer, or not: the row is then split in other places.
+    case("an axis of truth", False, [("Cast", "t", "a", {"to": I}), ("ReduceMax", "x a", "m", {"keepdims": 0}), ("Reshape", "m s", "h"),
+         ("Softmax", "h", "y")], [value("x", shape=["N", 2, 3])], initializers=[truth, ints("s", -1, 2)])
+    x = [value("x", TensorProto.UINT8, ["N", 2, 3]), value("z", TensorProto.UINT8, ["N", 3, 2])]
+    out = [value("y", TensorProto.INT32, None)]
+    case("MatMulInteger with a zero point for each row", False, [("MatMulInteger", "x z _ p", "y")], x, out,
+         initializers=[const("p", np.arange(10).reshape(5, 1, 2), np.uint8)])
+    case("MatMulInteger with a zero point", True, [("MatMulInteger", "x z _ p", "y")], x, out, initializers=[const("p", 3, np.uint8)])
+    scales = [const("s", 0.5), const("o", 1, np.uint8)]
+    case("QLinearMatMul with a scale for each row", False, [("QLinearMatMul", "x s o z q p s o", "y")], x, [value("y", TensorProto.UINT8, None)],
+         initializers=[*scales, const("q", np.arange(1, 11).reshape(5, 1, 2)), const("p", np.arange(10).reshape(5, 1, 2), np.uint8)])
+    image = [value("x", shape=["N", 3, 6, 6])]
+    ceil = {"mode": "nearest", "coordinate_transformation_mode": "tf_half_pixel_for_nn", "nearest_mode": "ceil"}
+    case("Resize that moves by half a pixel", False, [("Resize", "x r s", "y", ceil)], image, initializers=[const("r", []), const("s", [1, 1, 2, 2])], opset=11)
+    for mode, rank, proved in [("nearest", 3, True), ("linear", 3, False), ("linear", 4, True), ("linear", 5, True), ("cubic", 4, True)]:
+        case(f"Resize {mode} of rank {rank}", proved, [("Resize", "x _ s", "y", {"mode": mode})], [value("x", shape=["N", 4, 4, 4, 4][:rank])],
+             initializers=[const("s", [1, 1, 2, 2, 2][:rank] if rank > 3 else [1, 2, 2])])
+    for transform, proved in [("NONE", True), ("LOGISTIC", True), ("SOFTMAX", True), ("SOFTMAX_ZERO", True), ("PROBIT", False), ("probit", False)]:
+        case(f"scores {transform}", proved, [("LinearRegressor", "x", "y", {"domain": "ai.onnx.ml", "coefficients": [0.5, -1.0, 2.0, 0.25],
+             "intercepts": [0.5], "post_transform": transform})], ml=3)
+
+
 TFIDF = {"mode": "TF", "min_gram_length": 1, "max_gram_length": 1, "max_skip_count": 0, "ngram_counts": [0], "ngram_indexes": [0, 1],
          "pool_strings": ["a", "b"]}
 
 
 def main():
-    for part in [elements, axes, products, images, shapes, ml]:
+    for part in [elements, axes, products, images, shapes, ml, misread]:
         part()
     names = [c["name"] for c in CASES]
     assert len(set(names)) == len(names), sorted(n for n in names if names.count(n) > 1)

@@ -274,6 +274,8 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 		Handler: a.Handler(), ConnContext: api.Connected,
 		// Bodies and answers have deadlines of their own, request by request.
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
+		// A connection keeps a buffer of the largest frame that it was sent.
+		HTTP2:    &http.HTTP2Config{MaxReadFrameSize: 64 << 10},
 		ErrorLog: errorLog,
 	}
 	s.grpc = a.RPCServer()
