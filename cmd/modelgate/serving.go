@@ -101,11 +101,11 @@ func batchingAdvice(name string, b *client.Batching) string {
 	case b.Active && (b.Gain == 0 || b.Gain >= worthwhile):
 		return "Requests that wait share runs of this version; " + reckoned + "."
 	case b.Active:
-		return "Requests that wait share runs of this version; " + reckoned + ", hence hardly worth it. To end it: " + set + "0"
+		return "Requests that wait share runs of this version; " + reckoned + ". That is little; a load test tells more (modelgate bench). To end it: " + set + "0"
 	case b.Gain == 0:
 		return "Requests could share runs of this version; " + reckoned + ". To try it under load: " + set + "32"
 	case b.Gain >= worthwhile:
 		return "Requests could share runs of this version; " + reckoned + ". To try it: " + set + "32"
 	}
-	return "Requests could share runs of this version; " + reckoned + ", hence hardly worth it."
+	return "Requests could share runs of this version; " + reckoned + ". That is little; a load test tells more (modelgate bench)."
 }
