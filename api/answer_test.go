@@ -28,6 +28,7 @@ func TestLargeAnswersAreRefusedPlainly(t *testing.T) {
 	if got := ask(); got.Status != 200 || got.Header.Get(headerLength) == "" || len(got.Body) <= firstRead {
 		t.Fatalf("%d, %d bytes", got.Status, len(got.Body))
 	}
+	w.eventually("the answer is still held", w.idle)
 	shares := w.api.shares
 	if !shares.take(id, shares.most-firstRead) {
 		t.Fatal("no share is left")

@@ -15,8 +15,8 @@ import (
 )
 
 // shares bounds what one user's bodies take of the budget, so that no account
-// alone keeps the others out. Bodies of at most firstBuffer bytes are not
-// counted: to fill the budget with them takes more than a rate lets through.
+// alone keeps the others out. Small bodies are not counted: to fill the budget
+// with them takes more connections, or more of a rate, than one account has.
 type shares struct {
 	most int64
 	mu   sync.Mutex
@@ -55,17 +55,21 @@ type body struct {
 	buf    *inference.Buffer
 	memory *inference.Memory
 	shares *shares
-	user   string // whose share buffers beyond firstBuffer are of
+	user   string // whose share larger buffers are of
+
+	streamed bool // one of many on a connection: cheap to send, so that smaller ones count too
 }
 
 // shared reports whether n bytes count against the share of who sends them.
 // Strangers have none.
-func (b *body) shared(n int64) bool { return n > firstBuffer && b.user != "" }
+func (b *body) shared(n int64) bool {
+	return b.user != "" && (n > firstRead || b.streamed && n > firstBuffer)
+}
 
 // grow moves the bytes read so far into a buffer of n bytes.
 func (b *body) grow(ctx context.Context, n int64) error {
 	if b.shared(n) && !b.shares.take(b.user, n) {
-		return &fault{code: "unavailable", detail: "too many requests of yours are being read; send fewer at once"}
+		return &fault{code: "unavailable", detail: "too many large requests of yours are being read; send fewer at once"}
 	}
 	next, err := b.memory.Get(ctx, int(n))
 	if err != nil {

@@ -249,14 +249,22 @@ func (s *Server) rpcStreamInfer(c *call) error {
 		if err != nil {
 			return err
 		}
-		release, err := c.holdAnswer(frame)
-		if err != nil {
+		if err := c.sendFrame(frame); err != nil {
 			return err
 		}
-		c.send(frame, false)
-		c.flush()
-		release()
 	}
+}
+
+// sendFrame answers one message of a stream.
+func (c *call) sendFrame(frame []byte) error {
+	release, err := c.holdAnswer(frame)
+	if err != nil {
+		return err
+	}
+	defer release()
+	c.send(frame, false)
+	c.flush()
+	return nil
 }
 
 // nextPrefix waits for the next message of a stream: no longer than idle, and

@@ -185,7 +185,7 @@ func (c *call) readMessage(p oipgrpc.Prefix, limit int64) (b body, left *io.Limi
 	if length > limit {
 		return b, left, tooLarge(limit)
 	}
-	b = body{memory: c.s.bodies, shares: c.s.shares, user: c.who.UserID}
+	b = body{memory: c.s.bodies, shares: c.s.shares, user: c.who.UserID, streamed: true}
 	if p.Compressed {
 		coding, err := c.coding()
 		if err != nil {

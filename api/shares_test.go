@@ -12,7 +12,7 @@ import (
 func TestShares(t *testing.T) {
 	memory := inference.NewMemory(4 << 20)
 	all := &shares{most: 1 << 20, held: map[string]int64{}}
-	of := func(user string) *body { return &body{memory: memory, shares: all, user: user} }
+	of := func(user string) *body { return &body{memory: memory, shares: all, user: user, streamed: true} }
 	for _, size := range []int64{8 << 10, firstRead, 256 << 10} {
 		var held []*body
 		for {

@@ -203,6 +203,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.BodyMemory < c.MaxBody {
 		bad("--body-memory %s is below --max-body %s; the largest body must fit", c.BodyMemory, c.MaxBody)
 	}
+	if c.GRPCListen != "" && c.GRPCListen == c.Listen {
+		bad("--grpc-listen is the address of --listen; gRPC needs a port of its own")
+	}
 }
 
 // minBody is the least --max-body.

@@ -121,6 +121,7 @@ func TestUnsafeStarts(t *testing.T) {
 	}{
 		{"plain HTTP for everybody", []string{"MODELGATE_LISTEN=0.0.0.0:0"}, "--insecure-http", 2},
 		{"gRPC in clear for everybody", []string{"MODELGATE_GRPC_LISTEN=0.0.0.0:0"}, "--grpc-listen 0.0.0.0:0 is reachable", 2},
+		{"gRPC on the port of HTTP", []string{"MODELGATE_LISTEN=127.0.0.1:8080", "MODELGATE_GRPC_LISTEN=127.0.0.1:8080"}, "a port of its own", 2},
 		{"a TLS key that others can read", []string{"MODELGATE_TLS_CERT=" + cert, "MODELGATE_TLS_KEY=" + key}, "chmod 600", 2},
 		{"a signing key that others can read", []string{"MODELGATE_DATA=" + opened}, "chmod 600", 1},
 		{"a short secret", []string{"MODELGATE_JWT_SECRET=secret"}, "openssl rand", 1},
