@@ -203,7 +203,7 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.BodyMemory < c.MaxBody {
 		bad("--body-memory %s is below --max-body %s; the largest body must fit", c.BodyMemory, c.MaxBody)
 	}
-	if c.GRPCListen != "" && c.GRPCListen == c.Listen {
+	if c.GRPCListen != "" && c.GRPCListen == c.Listen && !strings.HasSuffix(c.Listen, ":0") { // port 0: a free one each
 		bad("--grpc-listen is the address of --listen; gRPC needs a port of its own")
 	}
 }
