@@ -28,6 +28,7 @@ type prediction struct {
 	call     *call
 	envelope inference.Envelope
 	request  inference.Request
+	decoder  inference.JSONDecoder
 	decode   inference.Decode // the method read, bound once
 }
 
@@ -46,7 +47,7 @@ func (p *prediction) done() {
 // read decodes the inputs for a model that the caller may use, and charges
 // their rows.
 func (p *prediction) read(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
-	in, err := inference.DecodeJSON(p.envelope.Inputs, sig, mem)
+	in, err := p.decoder.Decode(p.envelope.Inputs, sig, mem)
 	if err != nil {
 		return nil, err
 	}

@@ -174,16 +174,25 @@ func (s *scanner) names(key string) ([]string, error) {
 // integers must be written without fraction and exponent. Errors are ErrInput,
 // or those of NewTensor; then nothing is left allocated.
 func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor, err error) {
+	return new(JSONDecoder).Decode(inputs, sig, mem)
+}
+
+// JSONDecoder is room that DecodeJSON needs, for use again and again: what
+// Decode returned before must not be in use any more.
+type JSONDecoder struct {
+	scanner scanner
+	in      [2]Tensor // what most models need
+	dims    [12]int64
+	left    []int64 // of dims
+}
+
+// Decode is DecodeJSON.
+func (d *JSONDecoder) Decode(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor, err error) {
 	done := false
-	// One allocation for what most models need.
-	state := &struct {
-		scanner
-		in   [2]Tensor
-		dims [12]int64
-	}{scanner: scanner{b: inputs, part: "inputs"}}
-	dims := state.dims[:]
-	s, tensors := &state.scanner, state.in[:min(len(sig.Inputs), len(state.in))]
-	if len(sig.Inputs) > len(state.in) {
+	*d = JSONDecoder{scanner: scanner{b: inputs, part: "inputs"}}
+	d.left = d.dims[:]
+	s, dims, tensors := &d.scanner, &d.left, d.in[:min(len(sig.Inputs), len(d.in))]
+	if len(sig.Inputs) > len(d.in) {
 		tensors = make([]Tensor, len(sig.Inputs))
 	}
 	defer func() {
@@ -195,9 +204,9 @@ func DecodeJSON(inputs []byte, sig *models.Signature, mem *Memory) (in []Tensor,
 	}()
 	switch c := s.space(); {
 	case c == '{':
-		err = decodeObject(s, sig, mem, tensors, &dims)
+		err = decodeObject(s, sig, mem, tensors, dims)
 	case len(sig.Inputs) == 1:
-		tensors[0], err = decodeTensor(s, &sig.Inputs[0], mem, true, &dims)
+		tensors[0], err = decodeTensor(s, &sig.Inputs[0], mem, true, dims)
 	case c == 0:
 		err = s.fail("the inputs")
 	default:
