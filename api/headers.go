@@ -105,7 +105,9 @@ func (c *call) sendHeaders() {
 	all := slices.Concat(constant, c.headers)
 	values := make([]string, len(all))
 	for i := range all {
-		values[i] = string(all[i].appendValue(nil))
+		if values[i] = all[i].text; values[i] == "" {
+			values[i] = strconv.FormatInt(all[i].number, 10)
+		}
 		h[all[i].name] = values[i : i+1 : i+1]
 	}
 }
