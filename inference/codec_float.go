@@ -147,29 +147,7 @@ func shortest32(float uint32) (d uint32, k int) {
 	v := roundToOdd32(g, 4*c<<h)
 	low := roundToOdd32(g, lower<<h) + odd
 	up := roundToOdd32(g, upper<<h) - odd
-	s := v / 4
-	if s >= 10 {
-		s10 := s / 10
-		below, above := low <= 40*s10, 40*s10+40 <= up
-		if below != above {
-			if above {
-				s10++
-			}
-			return s10, k + 1
-		}
-	}
-	below, above := low <= 4*s, 4*s+4 <= up
-	if below != above {
-		if above {
-			s++
-		}
-		return s, k
-	}
-	// In the middle: to even, and up for a power of two, as strconv does.
-	if middle := 4*s + 2; v > middle || v == middle && (s&1 != 0 || closer) {
-		s++
-	}
-	return s, k
+	return nearest(v, low, up, closer, k) // powers of two go up, as in strconv
 }
 
 func roundToOdd32(g uint64, c uint32) uint32 {
@@ -201,6 +179,13 @@ func shortest64(float uint64) (d uint64, k int) {
 	v := roundToOdd64(g, 4*c<<h)
 	low := roundToOdd64(g, lower<<h) + odd
 	up := roundToOdd64(g, upper<<h) - odd
+	return nearest(v, low, up, false, k)
+}
+
+// nearest picks from the multiples of 10^(k+1), or else of 10^k, that lie
+// between low and up the one that is nearest to v, all three in quarters of
+// 10^k. In the middle it goes to the even one, or up if so told.
+func nearest[T uint32 | uint64](v, low, up T, middleUp bool, k int) (T, int) {
 	s := v / 4
 	if s >= 10 {
 		s10 := s / 10
@@ -219,7 +204,7 @@ func shortest64(float uint64) (d uint64, k int) {
 		}
 		return s, k
 	}
-	if middle := 4*s + 2; v > middle || v == middle && s&1 != 0 {
+	if middle := 4*s + 2; v > middle || v == middle && (s&1 != 0 || middleUp) {
 		s++
 	}
 	return s, k
