@@ -32,15 +32,11 @@ var constantLines = func() (b []byte) {
 func (h header) append(b []byte) []byte {
 	b = append(b, h.name...)
 	b = append(b, ": "...)
-	b = h.appendValue(b)
-	return append(b, '\r', '\n')
-}
-
-func (h header) appendValue(b []byte) []byte {
 	if h.text == "" {
-		return strconv.AppendInt(b, h.number, 10)
+		b = strconv.AppendInt(b, h.number, 10)
 	}
-	return append(b, h.text...)
+	b = append(b, h.text...)
+	return append(b, '\r', '\n')
 }
 
 const (
