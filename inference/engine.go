@@ -37,6 +37,14 @@ type Engine interface {
 	Close() error
 }
 
+// Crash is how a session was lost.
+type Crash struct {
+	Reason string // for operators, in words of this program: "signal: killed"
+	Inside bool   // the run was, or may have been, under way, so that it may be the reason
+}
+
+func (c *Crash) Error() string { return "the session was lost: " + c.Reason }
+
 // Session is one loaded model. Run may be called concurrently; Close may not
 // overlap with Run: Pool counts references.
 type Session interface {
@@ -50,7 +58,16 @@ type Session interface {
 	// session is closed, no memory is left) or "too_large" (outputs that exceed
 	// the whole memory). The caller releases every value.
 	Run(ctx context.Context, in []Tensor, want []int) ([]Value, error)
-	// Memory estimates resident bytes, weights included.
+	// Room is where inputs are best put: Run reads what lies there in place, and
+	// copies what lies elsewhere.
+	Room() *Memory
+	// Lost is closed once the session's process has ended by itself, or was ended
+	// because it did not answer. Runs inside it, and later ones, are
+	// ErrUnavailable with a *Crash among their causes; the session is to be
+	// closed. nil: the session has no process of its own.
+	Lost() <-chan struct{}
+	// Memory is the resident bytes, weights included, as far as they are known
+	// at the moment.
 	Memory() int64
 	// Close frees the session. It is idempotent. While runs go on, against the
 	// contract, it fails and leaves the freeing to the last of them; later runs

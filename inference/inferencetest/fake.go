@@ -176,6 +176,12 @@ type fakeSession struct {
 
 func (s *fakeSession) Graph() models.Graph { return s.graph }
 
+// Room is the memory that the engine was given.
+func (s *fakeSession) Room() *inference.Memory { return s.engine.mem }
+
+// Lost is nil.
+func (s *fakeSession) Lost() <-chan struct{} { return nil }
+
 // Memory is the size of the file, so that tests can foresee it.
 func (s *fakeSession) Memory() int64 { return s.size }
 

@@ -77,6 +77,12 @@ func footprint(file, arena int64) int64 {
 // Graph is what the runtime says of inputs and outputs, in its order.
 func (s *session) Graph() models.Graph { return s.graph }
 
+// Room is the engine's memory.
+func (s *session) Room() *inference.Memory { return s.engine.cfg.Memory }
+
+// Lost is nil: a session in this process ends with it.
+func (s *session) Lost() <-chan struct{} { return nil }
+
 // Memory estimates resident bytes, weights included.
 func (s *session) Memory() int64 { return s.size }
 
