@@ -1,0 +1,283 @@
+//go:build amd64 || arm64
+
+package worker
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// enter is the first call of a worker process, given what follows the name of
+// the hidden subcommand. Go can't run code between fork and exec, so a process
+// comes here twice: the first time it gives up what it can and executes itself
+// anew, which makes a thread's restrictions those of the whole process; only
+// the second time enter returns an inside. It does not return in a probe.
+func enter(args []string) (*inside, error) {
+	var o orders
+	if err := o.parse(args); err != nil {
+		return nil, err
+	}
+	if !o.Staged {
+		return nil, stageOne(o)
+	}
+	in := &inside{o}
+	if o.Probe {
+		in.probe()
+	}
+	return in, nil
+}
+
+// probe shuts the cage around nothing and waits to be killed.
+func (in *inside) probe() {
+	has, err := in.shut()
+	if err != nil {
+		fmt.Fprintln(os.Stdout, err)
+		os.Exit(1)
+	}
+	line, err := json.Marshal(has)
+	if err != nil {
+		os.Exit(1)
+	}
+	fmt.Fprintf(os.Stdout, "%s\n", line)
+	unix.Read(controlFD, make([]byte, 1)) // until the server kills it, or is gone
+	os.Exit(0)
+}
+
+// stageOne restricts the calling thread and executes the program again. It
+// returns only when it fails.
+func stageOne(o orders) error {
+	runtime.LockOSThread()
+	// So that nothing of the server's is left that was opened without
+	// close-on-exec, by whatever library.
+	if err := closeOnExec(controlFD + 3); err != nil {
+		return fmt.Errorf("the inherited descriptors can't be closed: %w", err)
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, libraryPath, unix.R_OK, unix.AT_EACCESS); err != nil {
+		return fmt.Errorf("user %d can't read the file of ONNX Runtime: let all users read it (chmod o+r): %w", os.Geteuid(), err)
+	}
+	p := &o.Applied
+	// Before Landlock, which forbids it. What fails here is told by Missing.
+	p.OOMFirst = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0) == nil
+	now := namespaces()
+	p.UserNamespace = now["user"] != o.Namespaces["user"]
+	p.NetworkNamespace = now["net"] != o.Namespaces["net"]
+	p.IPCNamespace = now["ipc"] != o.Namespaces["ipc"]
+	if err := dropCapabilities(); err != nil {
+		return fmt.Errorf("capabilities can't be given up: %w", err)
+	}
+	if err := limit(); err != nil {
+		return err
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs can't be set: %w", err)
+	}
+	if err := pin(); err != nil {
+		return fmt.Errorf("/proc/self can't be opened: %w", err)
+	}
+	if o.Without&layerLandlock == 0 {
+		abi, err := restrictFiles()
+		if err != nil {
+			return fmt.Errorf("the kernel has Landlock, which does not take the rules: %w", err)
+		}
+		p.Landlock = abi
+	}
+	// A change of user clears it, and the server may have ended before it was set.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("the death of the server can't be watched: %w", err)
+	}
+	if os.Getppid() != o.Parent {
+		return errors.New("the server has ended")
+	}
+	o.Staged = true
+	args := o.args()
+	args[0] = os.Args[0]
+	err := syscall.Exec("/proc/self/exe", args, os.Environ())
+	return fmt.Errorf("the second stage can't be executed: %w", err)
+}
+
+// closeOnExec marks all descriptors from first on. Closing them at once would
+// take those that Go's runtime uses.
+func closeOnExec(first int) error {
+	if unix.CloseRange(uint(first), 1<<31-1, unix.CLOSE_RANGE_CLOEXEC) == nil {
+		return nil
+	}
+	// Before Linux 5.11.
+	folder, err := os.Open("/proc/self/fd")
+	if err != nil {
+		return err
+	}
+	defer folder.Close()
+	names, err := folder.Readdirnames(-1)
+	for _, name := range names {
+		if fd, err := strconv.Atoi(name); err == nil && fd >= first {
+			unix.CloseOnExec(fd)
+		}
+	}
+	return err
+}
+
+// dropCapabilities empties all sets of the thread, the bounding set as well
+// where it has the right to.
+func dropCapabilities() error {
+	for c := uintptr(0); c < 64; c++ {
+		if unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0) != nil {
+			break // the last one there is, or no right: no_new_privs does as well
+		}
+	}
+	// The kernel has had no ambient set before 4.3.
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil && err != unix.EINVAL {
+		return err
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData
+	return unix.Capset(&header, &none[0])
+}
+
+// limit sets the limits of resources that need not know what the worker takes.
+// RLIMIT_AS says nothing of a program that reserves address space by the
+// gigabyte, RLIMIT_CPU would kill a worker that has long served, and
+// RLIMIT_NPROC counts all of a user's processes.
+func limit() error {
+	for _, l := range []struct {
+		what int
+		name string
+		most uint64
+	}{
+		{unix.RLIMIT_CORE, "CORE", 0},
+		{unix.RLIMIT_FSIZE, "FSIZE", 0},
+		{unix.RLIMIT_MEMLOCK, "MEMLOCK", 0},
+		{unix.RLIMIT_MSGQUEUE, "MSGQUEUE", 0},
+		{unix.RLIMIT_RTPRIO, "RTPRIO", 0},
+		{unix.RLIMIT_NICE, "NICE", 0},
+		{unix.RLIMIT_LOCKS, "LOCKS", 0},
+		{unix.RLIMIT_NOFILE, "NOFILE", 64},
+		{unix.RLIMIT_STACK, "STACK", 8 << 20}, // also what each thread of C reserves
+	} {
+		var was unix.Rlimit
+		if err := unix.Getrlimit(l.what, &was); err != nil {
+			return fmt.Errorf("RLIMIT_%s can't be read: %w", l.name, err)
+		}
+		most := min(l.most, was.Max)
+		if err := unix.Setrlimit(l.what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return fmt.Errorf("RLIMIT_%s can't be set: %w", l.name, err)
+		}
+	}
+	return nil
+}
+
+// pin opens /proc/self as processFD, for shut to read. It also keeps the kernel
+// from forgetting the inode that Landlock's rule is about.
+func pin() error {
+	self, err := unix.Open("/proc/self", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if self == processFD {
+		_, err = unix.FcntlInt(processFD, unix.F_SETFD, 0)
+		return err
+	}
+	return unix.Dup3(self, processFD, 0)
+}
+
+// room is what a worker takes beyond what it has at rest, and not for its
+// model: an arena of Go's heap (64 MiB) and the stacks of some threads (8 MiB).
+const room = 128 << 20
+
+// shut closes the cage, on all threads of the process: from here on no path can
+// be opened, nothing be started, mapped executable or connected to. It comes
+// after the library was loaded and set up, and before the model arrives. An
+// error means that the minimum does not hold, and the worker must end.
+func (in *inside) shut() (Protections, error) {
+	p := in.orders.Applied
+	status, err := processStatus()
+	if err != nil {
+		return p, fmt.Errorf("/proc/self/status can't be read: %w", err)
+	}
+	unix.Close(processFD)
+	if in.orders.Data <= 0 {
+		return p, errors.New("a worker needs a bound for the memory of its model")
+	}
+	// Counted from what is mapped, since that depends on the build: a race
+	// detector maps terabytes.
+	most := status.data + room + uint64(in.orders.Data)
+	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+		return p, fmt.Errorf("RLIMIT_DATA can't be set: %w", err)
+	}
+	var got unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_DATA, &got) == nil && got.Cur == most && got.Max == most {
+		p.DataLimit = int64(most)
+	}
+	p.NotDumpable = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) == nil
+	p.NoCapabilities = status.noCapabilities
+	p.OtherUser = os.Geteuid() != in.orders.ParentUser
+	p.Root = os.Geteuid() == 0
+	held, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	p.NoNewPrivs = err == nil && held == 1
+	if in.orders.Without&layerSeccomp == 0 {
+		program, err := assemble(policy(uint64(os.Getpid())))
+		if err != nil {
+			return p, fmt.Errorf("the seccomp filter can't be made: %w", err)
+		}
+		if err := filter(program); err != nil {
+			return p, fmt.Errorf("the seccomp filter can't be installed: %w", err)
+		}
+		mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
+		p.Seccomp = err == nil && mode == unix.SECCOMP_MODE_FILTER
+	}
+	return p, p.check(in.orders.Without)
+}
+
+// status is what shut needs of /proc/self/status.
+type status struct {
+	data           uint64 // bytes that RLIMIT_DATA counts
+	noCapabilities bool
+}
+
+func processStatus() (status, error) {
+	fd, err := unix.Openat(processFD, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return status{}, err
+	}
+	file := os.NewFile(uintptr(fd), "status")
+	defer file.Close()
+	return parseStatus(file)
+}
+
+func parseStatus(r io.Reader) (status, error) {
+	s := status{noCapabilities: true}
+	found := 0
+	lines := bufio.NewScanner(r)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		value = strings.TrimSpace(value)
+		switch name {
+		case "VmData":
+			kilobytes, err := strconv.ParseUint(strings.TrimSuffix(value, " kB"), 10, 53)
+			if err != nil {
+				return s, err
+			}
+			s.data = kilobytes << 10
+			found++
+		case "CapInh", "CapPrm", "CapEff", "CapAmb":
+			s.noCapabilities = s.noCapabilities && strings.Trim(value, "0") == ""
+			found++
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return s, err
+	}
+	if found < 4 { // CapAmb came with Linux 4.3
+		return s, errors.New("lines are missing in it")
+	}
+	return s, nil
+}
