@@ -180,14 +180,14 @@ func (p plan) attributes() *syscall.SysProcAttr {
 		a.Cloneflags |= unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 	}
 	// The first stage empties the bounding set by it, and gives it up.
-	if p.userNamespace || p.otherUser && permitted(unix.CAP_SETPCAP) {
+	if p.userNamespace || p.otherUser && hasCapability(unix.CAP_SETPCAP) {
 		a.AmbientCaps = []uintptr{unix.CAP_SETPCAP}
 	}
 	return a
 }
 
-// permitted tells whether this process has a capability.
-func permitted(capability uint) bool {
+// hasCapability tells whether this process has a capability.
+func hasCapability(capability uint) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	return unix.Capget(&header, &data[0]) == nil && data[capability/32].Permitted&(1<<(capability%32)) != 0

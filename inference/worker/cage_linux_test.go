@@ -3,36 +3,563 @@
 package worker
 
 import (
-	"fmt"
+	"bufio"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"modelgate/inference/ort"
 )
 
-// TestMain makes the test binary a worker when a cage of it starts one.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "worker" {
-		child()
-	}
-	os.Exit(m.Run())
-}
+// spare is the memory given to models of the tests.
+const spare = 64 << 20
 
-func child() {
-	in, err := enter(os.Args[2:])
+func openCage(t *testing.T, without layer) *cage {
+	t.Helper()
+	c, err := newCage(t.Context(), cageConfig{without: without})
 	if err != nil {
-		fmt.Println(err)
-		os.Exit(1)
+		t.Fatal(err)
 	}
-	_ = in
-	os.Exit(3)
+	t.Cleanup(c.close)
+	return c
 }
 
-func TestProbe(t *testing.T) {
+// testWorker is a worker that was given a task.
+type testWorker struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	control *os.File
+	answers *json.Decoder
+	output  chan string // all it wrote, once it has ended
+	has     Protections
+}
+
+// begin starts a worker in the cage, or in none, and waits until it is shut.
+func begin(t *testing.T, c *cage, do task, library string, contents []byte) *testWorker {
+	t.Helper()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	must(err)
+	far := os.NewFile(uintptr(ends[0]), "far")
+	defer far.Close()
+	fd, err := unix.MemfdCreate("memory", unix.MFD_CLOEXEC)
+	must(err)
+	memory := os.NewFile(uintptr(fd), "memory")
+	defer memory.Close()
+	_, err = memory.Write(contents)
+	must(err)
+	lib, err := os.Open(library)
+	must(err)
+	defer lib.Close()
+	files := workerFiles{control: far, memory: memory, library: lib}
+
+	var cmd *exec.Cmd
+	if c == nil {
+		cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{uncagedName}, Dir: "/", ExtraFiles: []*os.File{far, memory, lib},
+			SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
+		// The thread must outlive the test's worker.
+		c = &cage{starts: make(chan func()), ended: make(chan struct{})}
+		go c.run()
+		t.Cleanup(c.close)
+	} else {
+		cmd = c.command(files, spare)
+		cmd.Args[0] = workerName
+	}
+	w := &testWorker{t: t, cmd: cmd, control: os.NewFile(uintptr(ends[1]), "control"), output: make(chan string, 1)}
+	t.Cleanup(func() { w.control.Close() })
+	output, write, err := os.Pipe()
+	must(err)
+	defer write.Close()
+	cmd.Stdout, cmd.Stderr = write, write
+	must(c.start(cmd))
+	t.Cleanup(func() { w.end() })
+	go func() {
+		defer output.Close()
+		text, _ := io.ReadAll(output)
+		w.output <- string(text)
+	}()
+	line, err := json.Marshal(do)
+	must(err)
+	_, err = w.control.Write(append(line, '\n'))
+	must(err)
+	w.answers = json.NewDecoder(w.control)
+	w.has = *w.next().Protections
+	return w
+}
+
+// next is the worker's next answer; the test fails at the end of them.
+func (w *testWorker) next() message {
+	w.t.Helper()
+	var m message
+	if err := w.answers.Decode(&m); err != nil {
+		w.t.Fatalf("the worker says no more (%v), but wrote:\n%s", err, w.end())
+	}
+	return m
+}
+
+// end kills the worker, if it has not ended, and returns all it wrote.
+func (w *testWorker) end() string {
+	w.cmd.Process.Kill()
+	w.cmd.Wait()
+	text := <-w.output
+	w.output <- text
+	return text
+}
+
+// secret stands for a key in the server's memory.
+var secret = [8]byte{'s', 'e', 'c', 'r', 'e', 't'}
+
+// hunt makes what a worker goes for, and a victim of the worker's user.
+func hunt(t *testing.T, user *syscall.Credential) prey {
+	t.Helper()
+	folder := t.TempDir()
+	p := prey{Database: filepath.Join(folder, "modelgate.db"), Key: filepath.Join(folder, "signing.key"),
+		Scratch: filepath.Join(folder, "scratch"), Folder: folder, Program: filepath.Join(folder, "program"),
+		Unix: filepath.Join(folder, "s"), Abstract: "modelgate-" + strconv.Itoa(os.Getpid()) + "-" + filepath.Base(filepath.Dir(folder)),
+		Parent: os.Getpid(), Secret: uintptr(unsafe.Pointer(&secret))}
+	for _, path := range []string{p.Database, p.Key, p.Scratch} {
+		if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	copyFile(t, "/proc/self/exe", p.Program, 0o755)
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tcp.Close() })
+	p.TCP = tcp.Addr().(*net.TCPAddr).Port
+	for _, name := range []string{p.Unix, "@" + p.Abstract} {
+		l, err := net.Listen("unix", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { l.Close() })
+	}
+	leaked, err := os.Open(p.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { leaked.Close() })
+	// As C libraries do: not to be closed on exec.
+	p.Leaked, err = unix.FcntlInt(leaked.Fd(), unix.F_DUPFD, 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(p.Leaked) })
+	// Where Yama forbids it, others may look into this process as elsewhere.
+	unix.Prctl(unix.PR_SET_PTRACER, ^uintptr(0), 0, 0, 0)
+	p.Victim = victim(t, user)
+	return p
+}
+
+// victim starts a process that does nothing, and returns its id.
+func victim(t *testing.T, user *syscall.Credential) int {
+	t.Helper()
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{victimName}, Dir: "/", SysProcAttr: &syscall.SysProcAttr{Credential: user}}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
+	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "here\n" {
+		t.Fatalf("the victim said %q, %v", line, err)
+	}
+	return cmd.Process.Pid
+}
+
+func copyFile(t *testing.T, from, to string, mode os.FileMode) {
+	t.Helper()
+	source, err := os.Open(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer source.Close()
+	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.Copy(target, source); err != nil {
+		t.Fatal(err)
+	}
+	if err := target.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCageAttempts has a worker try all it must not do. Without a cage, what
+// can succeed does, so that a refusal is the cage's doing.
+func TestCageAttempts(t *testing.T) {
+	const whole = layerSeccomp | layerLandlock | layerNamespaces | layerUser
+	for _, test := range []struct {
+		name string
+		only layer // what is left of the cage
+	}{
+		{"off", 0},
+		{"whole", whole},
+		{"seccomp alone", layerSeccomp},
+		{"landlock alone", layerLandlock},
+		{"no landlock", whole &^ layerLandlock},
+		{"no namespaces", whole &^ layerNamespaces},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var c *cage
+			if test.only != 0 {
+				c = openCage(t, whole&^test.only)
+			}
+			var user *syscall.Credential
+			if c != nil && c.has.OtherUser {
+				user = &syscall.Credential{Uid: workerUser, Gid: workerUser}
+			}
+			p := hunt(t, user)
+			w := begin(t, c, task{Do: "attack", Prey: p}, "/proc/self/exe", make([]byte, 4096))
+			if got := w.has.Landlock > 0; c != nil && got != (test.only&layerLandlock != 0) {
+				t.Errorf("Landlock in force: %v", got)
+			}
+			for _, a := range attempts() {
+				o := w.next().Outcome
+				if o == nil || o.Name != a.name {
+					t.Fatalf("the worker told %+v instead of how it went to %s", o, a.name)
+				}
+				judge(t, a, o.Errno, test.only, w.has.Landlock)
+			}
+		})
+	}
+}
+
+// judge compares an outcome with what the layers are to do.
+func judge(t *testing.T, a attempt, errno unix.Errno, layers layer, abi int) {
+	t.Helper()
+	refused := errno == unix.EPERM || errno == unix.EACCES
+	switch {
+	case layers&layerSeccomp != 0:
+		if a.refusal != 0 {
+			refused = errno == a.refusal
+		}
+		if !refused {
+			t.Errorf("%s: %v; the kernel must refuse it", a.name, text(errno))
+		}
+	case layers&layerLandlock != 0:
+		if a.refusal == unix.EBADF {
+			refused = errno == a.refusal
+		}
+		if a.landlock > 0 && a.landlock <= abi && !refused {
+			t.Errorf("%s: %v; Landlock must refuse it", a.name, text(errno))
+		}
+	default:
+		if (a.uncaged == byAnyone || a.uncaged == byRoot && os.Geteuid() == 0) && errno != 0 {
+			t.Errorf("%s: %v; without a cage it must succeed, or else it proves nothing", a.name, text(errno))
+		}
+	}
+}
+
+func text(errno unix.Errno) string {
+	if errno == 0 {
+		return "it succeeded"
+	}
+	return errno.Error()
+}
+
+// TestCageAsOrdinaryUser runs all tests of the cage as a user without rights,
+// who has a copy of what they need.
+func TestCageAsOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		return // they run as one now
+	}
+	folder, err := os.MkdirTemp("", "cage") // t.TempDir is closed to others
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(folder) })
+	if err := os.Chmod(folder, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	here := filepath.Join(folder, "inference", "worker")
+	copyFile(t, "/proc/self/exe", filepath.Join(here, "worker.test"), 0o755)
+	copyFile(t, findLibrary(t), filepath.Join(folder, "libonnxruntime.so"), 0o644)
+	for _, name := range modelFiles(t) {
+		copyFile(t, name, filepath.Join(here, name), 0o644)
+	}
+	cmd := exec.CommandContext(t.Context(), filepath.Join(here, "worker.test"), "-test.run", "^TestCage", "-test.v")
+	cmd.Dir = here
+	cmd.Env = []string{"MODELGATE_ONNXRUNTIME_LIB=" + filepath.Join(folder, "libonnxruntime.so"), "PATH=" + os.Getenv("PATH")}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	output, err := cmd.CombinedOutput()
+	if err != nil || strings.Contains(string(output), "--- SKIP") {
+		t.Errorf("as an ordinary user: %v\n%s", err, output)
+	}
+	for _, name := range []string{"TestCageAttempts/seccomp_alone", "TestCageRunsModels", "TestCageStatus"} {
+		if !strings.Contains(string(output), "--- PASS: "+name) {
+			t.Errorf("%s did not pass as an ordinary user", name)
+		}
+	}
+}
+
+// TestCageStatus reads what the kernel says of a worker and all its threads.
+func TestCageStatus(t *testing.T) {
+	c := openCage(t, 0)
+	w := begin(t, c, task{Do: "wait"}, "/proc/self/exe", nil)
+	pid := w.cmd.Process.Pid
+	tasks, err := filepath.Glob(proc(pid, "task/*/status"))
+	if err != nil || len(tasks) < 2 {
+		t.Fatalf("the worker has the threads %v, %v; there should be several", tasks, err)
+	}
+	none := strings.Repeat("0", 16)
+	want := map[string]string{"NoNewPrivs": "1", "Seccomp": "2", "CapInh": none, "CapPrm": none, "CapEff": none, "CapAmb": none, "Groups": ""}
+	if w.has.UserNamespace || w.has.OtherUser {
+		want["CapBnd"] = none // otherwise it has no right to empty it
+	}
+	if w.has.OtherUser {
+		want["Uid"] = "65534\t65534\t65534\t65534"
+		want["Gid"] = want["Uid"]
+	}
+	if os.Geteuid() != 0 {
+		delete(want, "Groups") // one's own can't be given up
+	}
+	for _, name := range tasks {
+		content, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]string{}
+		for line := range strings.Lines(string(content)) {
+			key, value, _ := strings.Cut(line, ":")
+			if _, asked := want[key]; asked {
+				got[key] = strings.TrimSpace(value)
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s says %v, want %v", name, got, want)
+		}
+	}
+	if score, err := os.ReadFile(proc(pid, "oom_score_adj")); err != nil || strings.TrimSpace(string(score)) != "1000" {
+		t.Errorf("its OOM score is %q, %v; want 1000", score, err)
+	}
+	limits, err := os.ReadFile(proc(pid, "limits"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, most := range map[string]int64{"Max data size": w.has.DataLimit, "Max core file size": 0, "Max file size": 0,
+		"Max open files": 64, "Max locked memory": 0} {
+		number := strconv.FormatInt(most, 10)
+		if !regexp.MustCompile(what + ` +` + number + ` +` + number + ` `).Match(limits) {
+			t.Errorf("%s is not %d:\n%s", what, most, limits)
+		}
+	}
+	if environ, err := os.ReadFile(proc(pid, "environ")); err == nil && os.Geteuid() != 0 {
+		t.Errorf("its environment can be read by its user: %q", environ)
+	}
+}
+
+// TestCageMemory asks for more than a worker may have.
+func TestCageMemory(t *testing.T) {
+	c := openCage(t, 0)
+	w := begin(t, c, task{Do: "allocate", Bytes: spare + ownRoom + 1<<20}, "/proc/self/exe", nil)
+	if errno := w.next().Outcome.Errno; errno != unix.ENOMEM {
+		t.Errorf("too much memory: %s; want ENOMEM", text(errno))
+	}
+	if errno := w.next().Outcome.Errno; errno != 0 {
+		t.Errorf("its share of the memory afterwards: %s", text(errno))
+	}
+	w = begin(t, c, task{Do: "allocate", Bytes: spare}, "/proc/self/exe", nil)
+	if errno := w.next().Outcome.Errno; errno != 0 {
+		t.Errorf("all of its memory: %s", text(errno))
+	}
+	w = begin(t, nil, task{Do: "allocate", Bytes: spare + ownRoom + 1<<20}, "/proc/self/exe", nil)
+	if errno := w.next().Outcome.Errno; errno != 0 {
+		t.Errorf("too much memory without a cage: %s; it must succeed, or else it proves nothing", text(errno))
+	}
+}
+
+func findLibrary(t *testing.T) string {
+	t.Helper()
+	path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
+	if err != nil {
+		t.Skipf("ONNX Runtime is needed (make test fetches it): %v", err)
+	}
+	return path
+}
+
+// modelFiles are models that load, and some that fail in various ways.
+func modelFiles(t *testing.T) []string {
+	t.Helper()
+	names, err := filepath.Glob("../../testdata/*.onnx")
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no models are there: %v", err)
+	}
+	names = slices.DeleteFunc(names, func(name string) bool { return filepath.Base(name) == "slow_run.onnx" })
+	for _, name := range []string{"not_onnx", "unknown_operator", "type_mismatch", "dangling_input", "truncated", "huge_initializer",
+		"external_absolute", "dims_mismatch"} {
+		names = append(names, filepath.Join("../../testdata/hostile", name+".onnx"))
+	}
+	return names
+}
+
+// TestCageRunsModels loads and runs models, good and bad, several at once: all
+// goes as without a cage.
+func TestCageRunsModels(t *testing.T) {
+	var contents []byte
+	do := task{Do: "run models"}
+	names := modelFiles(t)
+	for _, name := range names {
+		model, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		contents = append(contents, model...)
+		do.Sizes = append(do.Sizes, len(model))
+	}
+	library := findLibrary(t)
+	free := begin(t, nil, do, library, contents)
+	caged := begin(t, openCage(t, 0), do, library, contents)
+	ran := 0
+	for _, name := range names {
+		want, got := free.next().Text, caged.next().Text
+		// Refusing a file that it can't see, the runtime names another reason.
+		if strings.Contains(name, "external") {
+			if !strings.HasPrefix(got, "load: ") {
+				t.Errorf("%s, whose data lies in another file: %s", name, got)
+			}
+			continue
+		}
+		if got != want {
+			t.Errorf("%s in the cage: %s\nwithout: %s", name, got, want)
+		}
+		if got == "ran" {
+			ran++
+		}
+	}
+	if ran < 10 {
+		t.Errorf("only %d models ran", ran)
+	}
+	if text := caged.end(); text != "" {
+		t.Errorf("the worker wrote %q", text)
+	}
+}
+
+// TestCageDeath ends workers by a panic and by a signal: they leave a trace and
+// end.
+func TestCageDeath(t *testing.T) {
+	c := openCage(t, 0)
+	for do, trace := range map[string]string{"panic": "panic: as told", "abort": "SIGABRT: abort"} {
+		w := begin(t, c, task{Do: do}, "/proc/self/exe", nil)
+		err := w.cmd.Wait()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 {
+			t.Errorf("%s: it ended by %v; want status 2", do, err)
+		}
+		if text := w.end(); !strings.Contains(text, trace) || !strings.Contains(text, "goroutine 1") {
+			t.Errorf("%s: it left no trace but %q", do, text)
+		}
+	}
+}
+
+// TestCageServerKilled kills a server: its worker, which ignores that, is gone
+// at once.
+func TestCageServerKilled(t *testing.T) {
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{serverName}, Stderr: os.Stderr}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	output := bufio.NewReader(stdout)
+	line, err := output.ReadString('\n')
+	pid, bad := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil || bad != nil {
+		t.Fatalf("the server said %q, %v", line, err)
+	}
+	handle, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(handle)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	ready := []unix.PollFd{{Fd: int32(handle), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(ready, 10_000)
+		if err == unix.EINTR {
+			continue
+		}
+		if n != 1 || err != nil {
+			t.Errorf("the worker lives on: %d, %v", n, err)
+			unix.Kill(pid, unix.SIGKILL)
+		}
+		break
+	}
+}
+
+// TestCageClosed closes a cage under a worker, which ends with it.
+func TestCageClosed(t *testing.T) {
 	c, err := newCage(t.Context(), cageConfig{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
-	t.Logf("%+v", c.protections())
-	t.Log(c.refusals())
-	t.Log(c.protections().Missing())
+	w := begin(t, c, task{Do: "wait"}, "/proc/self/exe", nil)
+	c.close()
+	var exit *exec.ExitError
+	if err := w.cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
+		t.Errorf("it ended by %v; want SIGKILL", err)
+	}
+}
+
+// TestCageDenied makes cages on kernels that lack something.
+func TestCageDenied(t *testing.T) {
+	user := ""
+	if os.Geteuid() == 0 {
+		user = " other_user"
+	}
+	for denied, want := range map[string]string{
+		"":                    "",
+		"landlock":            "landlock",
+		"namespaces":          "user_namespace network_namespace ipc_namespace",
+		"landlock namespaces": "landlock user_namespace network_namespace ipc_namespace",
+		"setuid":              strings.TrimSpace(user),
+	} {
+		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{deniedName}, strings.Fields(denied)...), Stderr: os.Stderr}
+		output, err := cmd.Output()
+		if got := strings.Join(strings.Fields(string(output)), " "); err != nil || got != want {
+			t.Errorf("without %q, %q is missing (%v); want %q", denied, got, err, want)
+		}
+	}
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{deniedName, "seccomp"}}
+	output, err := cmd.CombinedOutput()
+	if err == nil || !strings.Contains(string(output), "the seccomp filter can't be installed: function not implemented") ||
+		!strings.Contains(string(output), "CONFIG_SECCOMP_FILTER") {
+		t.Errorf("without seccomp: %v, %s", err, output)
+	}
 }

@@ -76,7 +76,7 @@ func policy(pid uint64) []rule {
 	}
 
 	// Threads. glibc takes clone when clone3, whose flags a filter can't see,
-	// is not there: see filter.
+	// is not there: see assemble.
 	when(unix.SYS_CLONE, condition{0, threadFlags | 0xffffffff&^allowedFlags, threadFlags})
 	always(unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_SET_TID_ADDRESS, unix.SYS_GETTID, unix.SYS_GETPID, unix.SYS_GETPPID,
 		unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_RESTART_SYSCALL, unix.SYS_SCHED_GETAFFINITY, unix.SYS_GETCPU)
@@ -162,8 +162,8 @@ func (c condition) tests() []bpf.Instruction {
 	return list
 }
 
-// filter installs a program on all threads of the process.
-func filter(raw []bpf.RawInstruction) error {
+// installFilter installs a program on all threads of the process.
+func installFilter(raw []bpf.RawInstruction) error {
 	code := make([]unix.SockFilter, len(raw))
 	for i, r := range raw {
 		code[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}

@@ -75,7 +75,7 @@ func stageOne(o orders) error {
 	if err := dropCapabilities(); err != nil {
 		return fmt.Errorf("capabilities can't be given up: %w", err)
 	}
-	if err := limit(); err != nil {
+	if err := limitResources(); err != nil {
 		return err
 	}
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
@@ -143,11 +143,11 @@ func dropCapabilities() error {
 	return unix.Capset(&header, &none[0])
 }
 
-// limit sets the limits of resources that need not know what the worker takes.
+// limitResources sets the limits of resources that need not know what the worker takes.
 // RLIMIT_AS says nothing of a program that reserves address space by the
 // gigabyte, RLIMIT_CPU would kill a worker that has long served, and
 // RLIMIT_NPROC counts all of a user's processes.
-func limit() error {
+func limitResources() error {
 	for _, l := range []struct {
 		what int
 		name string
@@ -189,9 +189,9 @@ func pin() error {
 	return unix.Dup3(self, processFD, 0)
 }
 
-// room is what a worker takes beyond what it has at rest, and not for its
+// ownRoom is what a worker takes beyond what it has at rest, and not for its
 // model: an arena of Go's heap (64 MiB) and the stacks of some threads (8 MiB).
-const room = 128 << 20
+const ownRoom = 128 << 20
 
 // shut closes the cage, on all threads of the process: from here on no path can
 // be opened, nothing be started, mapped executable or connected to. It comes
@@ -209,7 +209,7 @@ func (in *inside) shut() (Protections, error) {
 	}
 	// Counted from what is mapped, since that depends on the build: a race
 	// detector maps terabytes.
-	most := status.data + room + uint64(in.orders.Data)
+	most := status.data + ownRoom + uint64(in.orders.Data)
 	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 		return p, fmt.Errorf("RLIMIT_DATA can't be set: %w", err)
 	}
@@ -228,7 +228,7 @@ func (in *inside) shut() (Protections, error) {
 		if err != nil {
 			return p, fmt.Errorf("the seccomp filter can't be made: %w", err)
 		}
-		if err := filter(program); err != nil {
+		if err := installFilter(program); err != nil {
 			return p, fmt.Errorf("the seccomp filter can't be installed: %w", err)
 		}
 		mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
@@ -237,24 +237,24 @@ func (in *inside) shut() (Protections, error) {
 	return p, p.check(in.orders.Without)
 }
 
-// status is what shut needs of /proc/self/status.
-type status struct {
+// procStatus is what shut needs of /proc/self/status.
+type procStatus struct {
 	data           uint64 // bytes that RLIMIT_DATA counts
 	noCapabilities bool
 }
 
-func processStatus() (status, error) {
+func processStatus() (procStatus, error) {
 	fd, err := unix.Openat(processFD, "status", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return status{}, err
+		return procStatus{}, err
 	}
 	file := os.NewFile(uintptr(fd), "status")
 	defer file.Close()
 	return parseStatus(file)
 }
 
-func parseStatus(r io.Reader) (status, error) {
-	s := status{noCapabilities: true}
+func parseStatus(r io.Reader) (procStatus, error) {
+	s := procStatus{noCapabilities: true}
 	found := 0
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
