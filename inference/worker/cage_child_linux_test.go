@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/net/bpf"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"modelgate/inference"
@@ -66,11 +67,10 @@ func fail(err error) {
 
 // task is what a test has a worker do once the cage is shut.
 type task struct {
-	Do       string
-	Prey     prey
-	Bytes    int   // to allocate
-	Sizes    []int // of the files in the shared memory, one after another
-	ModelsOf string
+	Do    string
+	Prey  prey
+	Bytes int   // to allocate
+	Sizes []int // of the files in the shared memory, one after another
 }
 
 // message is what a worker answers.
@@ -148,17 +148,19 @@ func allocate(t task, l *link) {
 // tells in order how it went.
 func runModels(engine *ort.Engine, t task, l *link) {
 	results := make([]string, len(t.Sizes))
-	var all sync.WaitGroup
+	var all errgroup.Group
+	all.SetLimit(8)
 	offset := int64(0)
 	for i, size := range t.Sizes {
 		model := make([]byte, size)
 		_, err := unix.Pread(memoryFD, model, offset)
 		fail(err)
 		offset += int64(size)
-		all.Go(func() {
+		all.Go(func() error {
 			for range 3 {
 				results[i] = runModel(engine, model)
 			}
+			return nil
 		})
 	}
 	all.Wait()

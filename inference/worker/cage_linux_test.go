@@ -383,7 +383,9 @@ func TestCageStatus(t *testing.T) {
 // TestCageMemory asks for more than a worker may have.
 func TestCageMemory(t *testing.T) {
 	c := openCage(t, 0)
-	w := begin(t, c, task{Do: "allocate", Bytes: spare + ownRoom + 1<<20}, "/proc/self/exe", nil)
+	// The probe had less for its model, but as much for itself.
+	most := int(c.has.DataLimit) + spare
+	w := begin(t, c, task{Do: "allocate", Bytes: most}, "/proc/self/exe", nil)
 	if errno := w.next().Outcome.Errno; errno != unix.ENOMEM {
 		t.Errorf("too much memory: %s; want ENOMEM", text(errno))
 	}
@@ -394,7 +396,7 @@ func TestCageMemory(t *testing.T) {
 	if errno := w.next().Outcome.Errno; errno != 0 {
 		t.Errorf("all of its memory: %s", text(errno))
 	}
-	w = begin(t, nil, task{Do: "allocate", Bytes: spare + ownRoom + 1<<20}, "/proc/self/exe", nil)
+	w = begin(t, nil, task{Do: "allocate", Bytes: most}, "/proc/self/exe", nil)
 	if errno := w.next().Outcome.Errno; errno != 0 {
 		t.Errorf("too much memory without a cage: %s; it must succeed, or else it proves nothing", text(errno))
 	}

@@ -189,14 +189,22 @@ func pin() error {
 	return unix.Dup3(self, processFD, 0)
 }
 
-// ownRoom is what a worker takes beyond what it has at rest, and not for its
-// model: an arena of Go's heap (64 MiB) and the stacks of some threads (8 MiB).
-const ownRoom = 128 << 20
+// ownRoom is how many bytes a worker may take beyond what it has at rest and
+// what its model has: an arena of Go's heap, and the stacks of threads, which
+// count in full. Go ends the process when it can't have a thread.
+func ownRoom() uint64 {
+	const (
+		arena = 64 << 20
+		stack = 8<<20 + 256<<10 // with what the thread's allocator keeps
+	)
+	return arena + stack*uint64(16+2*runtime.GOMAXPROCS(0))
+}
 
 // shut closes the cage, on all threads of the process: from here on no path can
 // be opened, nothing be started, mapped executable or connected to. It comes
 // after the library was loaded and set up, and before the model arrives. An
-// error means that the minimum does not hold, and the worker must end.
+// error means that the minimum does not hold, and the worker must end. What
+// GOMAXPROCS is to be must be set before.
 func (in *inside) shut() (Protections, error) {
 	p := in.orders.Applied
 	status, err := processStatus()
@@ -209,7 +217,7 @@ func (in *inside) shut() (Protections, error) {
 	}
 	// Counted from what is mapped, since that depends on the build: a race
 	// detector maps terabytes.
-	most := status.data + ownRoom + uint64(in.orders.Data)
+	most := status.data + ownRoom() + uint64(in.orders.Data)
 	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 		return p, fmt.Errorf("RLIMIT_DATA can't be set: %w", err)
 	}
