@@ -42,18 +42,27 @@ func (b *Buffer) release(gen uint32) {
 		b.releaseDirect(gen)
 		return
 	}
-	c := &b.mem.classes[b.class]
+	mem := b.mem
+	if c := &mem.classes[b.class]; b.giveBack(c, gen) && mem.retired.Load() {
+		c.trim(mem)
+	}
+}
+
+// giveBack puts b into the free list of its class, unless it was released
+// since gen was read.
+func (b *Buffer) giveBack(c *class, gen uint32) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !b.live || b.gen != gen {
 		stale()
-		return
+		return false
 	}
 	b.slab.live--
 	b.live = false
 	b.bytes = nil
 	b.gen++
 	c.push(b.reusable())
+	return true
 }
 
 func (b *Buffer) releaseDirect(gen uint32) {

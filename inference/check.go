@@ -98,6 +98,40 @@ func checkInputs(sig *models.Signature, in []Tensor) error {
 	return nil
 }
 
+// CheckRun fails unless in are tensors for the inputs of g, and want are
+// outputs of it, each once: what an engine looks at before a runtime written in
+// C reads what it is given.
+func CheckRun(g *models.Graph, in []Tensor, want []int) error {
+	if len(in) != len(g.Inputs) {
+		return fmt.Errorf("%d tensors for %d inputs", len(in), len(g.Inputs))
+	}
+	for i := range in {
+		t, v := &in[i], &g.Inputs[i]
+		switch {
+		case t.Type != v.Type:
+			return fmt.Errorf("input %d is %v, not %v", i, t.Type, v.Type)
+		case len(t.Shape) != len(v.Shape):
+			return fmt.Errorf("input %d has %d dimensions, not %d", i, len(t.Shape), len(v.Shape))
+		case !t.whole():
+			return fmt.Errorf("input %d has %d elements for the shape %v", i, t.Len(), t.Shape)
+		}
+	}
+	if len(want) > len(g.Outputs) {
+		return fmt.Errorf("%d outputs of %d are wanted", len(want), len(g.Outputs))
+	}
+	for i, output := range want {
+		if output < 0 || output >= len(g.Outputs) {
+			return fmt.Errorf("output %d of %d is wanted", output, len(g.Outputs))
+		}
+		for _, other := range want[:i] {
+			if other == output {
+				return fmt.Errorf("output %d is wanted twice", output)
+			}
+		}
+	}
+	return nil
+}
+
 // whole reports whether the tensor has as many elements as its shape says.
 func (t *Tensor) whole() bool {
 	n, ok := Elements(t.Shape)

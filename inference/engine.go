@@ -66,6 +66,10 @@ type Session interface {
 	// ErrUnavailable with a *Crash among their causes; the session is to be
 	// closed. nil: the session has no process of its own.
 	Lost() <-chan struct{}
+	// Quick reports that runs are so short of late, and so much cheaper in
+	// company, that more of them should be under way than compute at once. A
+	// session in this process is never quick.
+	Quick() bool
 	// Memory is the resident bytes, weights included, as far as they are known
 	// at the moment.
 	Memory() int64

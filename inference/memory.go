@@ -28,6 +28,15 @@ type Memory struct {
 	budget  int64
 	mapped  atomic.Int64 // bytes taken from the system or charged; <= budget
 	classes [classes]class
+
+	innerMu sync.Mutex
+	inner   []*Memory // made by Within; guarded by innerMu
+
+	// Of a memory made by Within.
+	outer             *Memory
+	region            *region
+	done              func()
+	retired, finished atomic.Bool
 }
 
 // class is the free list of one block size.
@@ -41,8 +50,9 @@ type class struct {
 // slab is one mapping, carved into blocks of one size.
 type slab struct {
 	mapping []byte
-	charged int64 // what it counts for the budget
-	live    int   // blocks handed out; guarded by the class's mu
+	place   extent // of a region's
+	charged int64  // what it counts for the budget
+	live    int    // blocks handed out; guarded by the class's mu
 }
 
 // NewMemory returns a Memory that never holds more than budget bytes.
@@ -62,6 +72,9 @@ func (m *Memory) InUse() int64 {
 		c.mu.Lock()
 		n -= c.count * blockSize(i)
 		c.mu.Unlock()
+	}
+	for _, o := range m.inners() {
+		n -= o.mapped.Load() - o.InUse()
 	}
 	return max(n, 0)
 }
@@ -100,6 +113,9 @@ func (m *Memory) Get(ctx context.Context, n int) (*Buffer, error) {
 func (m *Memory) Trim() {
 	for i := range m.classes {
 		m.classes[i].trim(m)
+	}
+	for _, o := range m.inners() {
+		o.Trim()
 	}
 }
 
@@ -169,11 +185,32 @@ func (m *Memory) reserve(n int64) bool {
 	if m.tryReserve(n) {
 		return true
 	}
-	m.Trim()
+	m.outermost().Trim()
 	return m.tryReserve(n)
 }
 
+func (m *Memory) outermost() *Memory {
+	if m.outer != nil {
+		return m.outer
+	}
+	return m
+}
+
 func (m *Memory) tryReserve(n int64) bool {
+	if m.outer != nil && !m.outer.tryReserve(n) {
+		return false
+	}
+	if m.add(n) {
+		return true
+	}
+	if m.outer != nil {
+		m.outer.mapped.Add(-n)
+	}
+	return false
+}
+
+// add counts n more bytes, if the budget has them.
+func (m *Memory) add(n int64) bool {
 	for {
 		old := m.mapped.Load()
 		if n > m.budget-old {
@@ -188,22 +225,43 @@ func (m *Memory) tryReserve(n int64) bool {
 // mmap takes size bytes from the system, for which charged bytes were
 // reserved; these go back when it fails.
 func (m *Memory) mmap(size int, charged int64) (*slab, error) {
+	if m.region != nil {
+		place, ok := m.region.take(size)
+		if !ok {
+			m.subtract(charged)
+			return nil, ErrQueueFull
+		}
+		return &slab{mapping: m.region.bytes(place), place: place, charged: charged}, nil
+	}
 	mapping, err := syscall.Mmap(-1, 0, size, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
-		m.mapped.Add(-charged)
+		m.subtract(charged)
 		return nil, ErrQueueFull.Because(err)
 	}
 	return &slab{mapping: mapping, charged: charged}, nil
 }
 
+// subtract gives n bytes back to the budget.
+func (m *Memory) subtract(n int64) {
+	if m.outer != nil {
+		m.outer.mapped.Add(-n)
+	}
+	m.mapped.Add(-n)
+}
+
 // unmap gives a slab back. Munmap fails only for a mapping that is not ours.
 func (m *Memory) unmap(s *slab) {
-	if s.mapping != nil {
+	switch {
+	case s.mapping == nil:
+	case m.region != nil:
+		m.region.give(s.place)
+	default:
 		if err := syscall.Munmap(s.mapping); err != nil {
 			panic("inference: unmapping a buffer: " + err.Error())
 		}
 	}
-	m.mapped.Add(-s.charged)
+	m.subtract(s.charged)
+	m.finish()
 }
 
 // pop takes a free block; nil when there is none. The caller holds mu.

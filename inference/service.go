@@ -144,7 +144,7 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 		e.series.tally.done(result, now.Sub(began), now)
 		s.pool.release(e, now)
 	}()
-	req, err := decode(&access.Version.Signature, s.memory)
+	req, err := decode(&access.Version.Signature, e.session.Room())
 	decoded := time.Now()
 	e.series.tally.decode.add(decoded.Sub(began))
 	if req != nil {
@@ -291,7 +291,8 @@ func (s *Service) compute(ctx context.Context, who *auth.Principal, access *mode
 // termsOf is what a caller's run of a model asks of the slots.
 func termsOf(who *auth.Principal, access *models.Access, e *entry, now time.Time) terms {
 	serving := &access.Model.Serving
-	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue, now: now}
+	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue, now: now,
+		quick: serving.Instances == 0 && e.session.Quick()}
 }
 
 // runError turns what came of a run into what a caller is told. The rest is

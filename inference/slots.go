@@ -17,6 +17,12 @@ const lendFactor = 4
 // them, should they be endless, end up without a slot and leave room there.
 const callerShare = 2
 
+// fullWeight is the weight of a run in a slot of its own. A quick run of a session
+// that computes elsewhere (Session.Quick) weighs 1: so many of them may be on
+// their way for one slot, since what they wait for is each other's wake-up, not
+// the processor.
+const fullWeight = 32
+
 // slots bounds how many runs compute at once, in the order they came.
 //
 // A run that outlasts longRun while others wait gives its slot back and goes on
@@ -31,7 +37,8 @@ type slots struct {
 	patience time.Duration // how long a run waits at most
 
 	mu      sync.Mutex
-	free    int         // guarded by mu
+	free    int         // weight that is left; guarded by mu
+	starved bool        // the first that may run waits for more than free; guarded by mu
 	lent    turns       // runs without a slot; guarded by mu
 	holders turns       // runs with a slot, in order of their start; guarded by mu
 	waiting turns       // in order of arrival; guarded by mu
@@ -42,7 +49,7 @@ type slots struct {
 
 // lane counts the runs of one model.
 type lane struct {
-	running int // guarded by slots.mu
+	running int // their weight; guarded by slots.mu
 	waiting int // turns and parked predictions; guarded by slots.mu
 }
 
@@ -52,6 +59,7 @@ type terms struct {
 	caller string    // whose run it is; "": the server's own, or that of several
 	most   int       // runs of the lane at once; 0, or more than there are: the slots
 	queue  int       // predictions of the lane that may wait; 0: as many as of all lanes
+	quick  bool      // it weighs 1, not fullWeight
 	now    time.Time // at which it asks
 }
 
@@ -66,10 +74,17 @@ type turn struct {
 	prev, next *turn  // guarded by slots.mu
 }
 
+func (t *terms) weight() int {
+	if t.quick {
+		return 1
+	}
+	return fullWeight
+}
+
 // turns is a list of turns that allocates nothing.
 type turns struct {
 	first, last *turn
-	n           int
+	n, weight   int
 }
 
 func (l *turns) push(t *turn) {
@@ -81,6 +96,7 @@ func (l *turns) push(t *turn) {
 	}
 	l.last = t
 	l.n++
+	l.weight += t.weight()
 }
 
 func (l *turns) remove(t *turn) {
@@ -96,10 +112,11 @@ func (l *turns) remove(t *turn) {
 	}
 	t.in, t.prev, t.next = nil, nil, nil
 	l.n--
+	l.weight -= t.weight()
 }
 
 func newSlots(size, queue int, patience time.Duration) *slots {
-	return &slots{size: size, queue: queue, patience: patience, free: size}
+	return &slots{size: size, queue: queue, patience: patience, free: fullWeight * size}
 }
 
 // errModelQueueFull is ErrQueueFull for a model whose own queue is full.
@@ -129,8 +146,8 @@ func (s *slots) enter(want terms, admitted bool) (*turn, error) {
 	t := &turn{terms: want}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// When a slot is free, all who wait are at a cap: see grant.
-	if s.free > 0 && s.may(t) {
+	// When there is room and nobody starves, all who wait are at a cap: see grant.
+	if !s.starved && t.weight() <= s.free && s.may(t) {
 		s.start(t, want.now)
 		return t, nil
 	}
@@ -193,21 +210,21 @@ func (s *slots) may(t *turn) bool {
 	if t.most > 0 {
 		most = min(most, t.most)
 	}
-	if t.lane.running >= most {
+	weight := t.weight()
+	if t.lane.running+weight > most*fullWeight {
 		return false
 	}
-	if t.caller == "" || s.holders.n+s.lent.n < share {
+	if t.caller == "" || s.holders.weight+s.lent.weight+weight <= share*fullWeight {
 		return true
 	}
-	n := 0
 	for _, list := range [...]*turns{&s.holders, &s.lent} {
 		for o := list.first; o != nil; o = o.next {
 			if o.caller == t.caller {
-				n++
+				weight += o.weight()
 			}
 		}
 	}
-	return n < share
+	return weight <= share*fullWeight
 }
 
 // wait returns when t was granted, with ctx's error, or with ErrQueueFull when
@@ -238,6 +255,9 @@ func (s *slots) abandon(t *turn) {
 	default:
 		s.waiting.remove(t)
 		t.lane.waiting--
+		if s.starved { // perhaps it was this one
+			s.grant(time.Now())
+		}
 	}
 }
 
@@ -250,8 +270,8 @@ func (s *slots) release(t *turn) {
 
 // start gives t a slot. The caller holds mu.
 func (s *slots) start(t *turn, now time.Time) {
-	s.free--
-	t.lane.running++
+	s.free -= t.weight()
+	t.lane.running += t.weight()
 	t.started = now
 	s.holders.push(t)
 }
@@ -259,10 +279,10 @@ func (s *slots) start(t *turn, now time.Time) {
 // finish ends a turn that was granted. The caller holds mu.
 func (s *slots) finish(t *turn) {
 	if t.in == &s.holders {
-		s.free++
+		s.free += t.weight()
 	}
 	t.in.remove(t)
-	t.lane.running--
+	t.lane.running -= t.weight()
 	if s.waiting.n > 0 {
 		now := time.Now()
 		s.grant(now)
@@ -271,11 +291,17 @@ func (s *slots) finish(t *turn) {
 }
 
 // grant starts those who wait, in order, but for models and callers at their
-// cap. It is called whenever a slot has become free or a run has ended. The caller holds mu.
+// cap. Nobody overtakes one for whom only there is too little room: quick runs
+// would do so for ever. It is called whenever there is more room, a run has
+// ended, or one left that waited. The caller holds mu.
 func (s *slots) grant(now time.Time) {
+	s.starved = false
 	for t := s.waiting.first; t != nil && s.free > 0; {
 		next := t.next
 		if s.may(t) {
+			if s.starved = t.weight() > s.free; s.starved {
+				return
+			}
 			s.waiting.remove(t)
 			t.lane.waiting--
 			s.start(t, now)
@@ -289,7 +315,7 @@ func (s *slots) grant(now time.Time) {
 // matters to anyone. The caller holds mu.
 func (s *slots) arm(now time.Time) {
 	oldest := s.holders.first
-	if s.armed || oldest == nil || s.waiting.n == 0 || s.lent.n >= lendFactor*s.size {
+	if s.armed || oldest == nil || s.waiting.n == 0 || s.lent.weight >= lendFactor*s.size*fullWeight {
 		return
 	}
 	s.armed = true
@@ -307,14 +333,14 @@ func (s *slots) reclaim() {
 	defer s.mu.Unlock()
 	s.armed = false
 	now := time.Now()
-	for s.waiting.n > 0 && s.lent.n < lendFactor*s.size {
+	for s.waiting.n > 0 && s.lent.weight < lendFactor*s.size*fullWeight {
 		oldest := s.holders.first
 		if oldest == nil || now.Sub(oldest.started) < longRun {
 			break
 		}
 		s.holders.remove(oldest)
 		s.lent.push(oldest)
-		s.free++
+		s.free += oldest.weight()
 		s.grant(now)
 	}
 	s.arm(now)

@@ -92,8 +92,8 @@ func (r *runner) idle() {
 	s := r.slots
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.free != s.size || s.lent.n != 0 || s.parked != 0 || s.holders.n != 0 || s.waiting.n != 0 || s.holders.first != nil || s.waiting.last != nil {
-		r.t.Errorf("left: %d of %d free, %d lent, %d hold, %d wait", s.free, s.size, s.lent.n, s.holders.n, s.waiting.n)
+	if s.free != s.size*fullWeight || s.lent.n != 0 || s.parked != 0 || s.holders.n != 0 || s.waiting.n != 0 || s.holders.first != nil || s.waiting.last != nil {
+		r.t.Errorf("left: %d of %d free, %d lent, %d hold, %d wait", s.free, s.size*fullWeight, s.lent.n, s.holders.n, s.waiting.n)
 	}
 	for name, l := range r.lanes {
 		if l.running != 0 || l.waiting != 0 {

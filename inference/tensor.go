@@ -25,6 +25,13 @@ type Tensor struct {
 	Strings []string // for String only, len = elements
 	buf     *Buffer  // owner of Data, nil when somebody else is
 	gen     uint32   // buf's generation when it was taken
+	lent    bool     // Data lies outside the Go heap, and somebody else frees it
+}
+
+// Lent returns a tensor of data that lies outside the Go heap and stays until
+// the tensor is used no more. Release does not free it.
+func Lent(t models.DataType, shape []int64, data []byte) Tensor {
+	return Tensor{Type: t, Shape: shape, Data: data, lent: true}
 }
 
 // NewTensor returns a tensor of that type and shape. Its Data comes from mem
@@ -45,7 +52,7 @@ func NewTensor(mem *Memory, t models.DataType, shape []int64) (Tensor, error) {
 		return Tensor{}, ErrTooLarge
 	}
 	if t == models.String {
-		return newStrings(mem, n, shape)
+		return newStrings(mem, n, shape, 0)
 	}
 	size := int64(t.Size())
 	if size == 0 {
@@ -61,11 +68,21 @@ func NewTensor(mem *Memory, t models.DataType, shape []int64) (Tensor, error) {
 	return Tensor{Type: t, Shape: shape, Data: buf.Bytes(), buf: buf, gen: buf.gen}, nil
 }
 
-func newStrings(mem *Memory, n int64, shape []int64) (Tensor, error) {
-	if n > min(mem.budget, math.MaxInt)/stringHeader {
+// NewText is NewTensor for strings whose characters are of that many bytes
+// together, which count for mem's budget too.
+func NewText(mem *Memory, shape []int64, bytes int64) (Tensor, error) {
+	n, ok := Elements(shape)
+	if !ok || bytes < 0 {
 		return Tensor{}, ErrTooLarge
 	}
-	buf, err := mem.Charge(n * stringHeader)
+	return newStrings(mem, n, shape, bytes)
+}
+
+func newStrings(mem *Memory, n int64, shape []int64, bytes int64) (Tensor, error) {
+	if n > min(mem.budget, math.MaxInt)/stringHeader || bytes > mem.budget {
+		return Tensor{}, ErrTooLarge
+	}
+	buf, err := mem.Charge(n*stringHeader + bytes)
 	if err != nil {
 		return Tensor{}, err
 	}
@@ -104,9 +121,9 @@ func (t *Tensor) Release() {
 	*t = Tensor{}
 }
 
-// OffHeap reports whether Data belongs to a Buffer, so that C may keep its
-// address while it computes.
-func (t *Tensor) OffHeap() bool { return t.buf != nil }
+// OffHeap reports whether Data lies outside the Go heap, so that C may keep
+// its address while it computes.
+func (t *Tensor) OffHeap() bool { return t.buf != nil || t.lent }
 
 // Len is the number of elements.
 func (t *Tensor) Len() int {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -61,7 +63,7 @@ type Config struct {
 	TLSKey         string        `env:"MODELGATE_TLS_KEY" name:"tls-key" type:"path" placeholder:"FILE" help:"Private key (PEM), readable by its owner only."`
 	InsecureHTTP   bool          `env:"MODELGATE_INSECURE_HTTP" name:"insecure-http" help:"Speak plain HTTP on an address that is not loopback, for a proxy that speaks TLS in front."`
 	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
-	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"none" default:"none" help:"Where models run. 'none': inside this process; the sandbox does not exist yet."`
+	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
 	LogLevel       string        `env:"MODELGATE_LOG_LEVEL" name:"log-level" enum:"debug,info,warn,error" default:"info" help:"Least severe log line: ${enum}."`
 	AccessLog      bool          `env:"MODELGATE_ACCESS_LOG" name:"access-log" default:"true" negatable:"" help:"One log line per request."`
@@ -106,6 +108,15 @@ func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
 // TLS reports whether the API speaks HTTPS itself.
 func (c *Config) TLS() bool { return c.TLSCert != "" }
+
+// Values of Isolation.
+const (
+	isolationSandbox = "sandbox"
+	isolationNone    = "none"
+)
+
+// slots is how many predictions are computed at once.
+func (c *Config) slots() int { return cmp.Or(c.Slots, runtime.GOMAXPROCS(0)) }
 
 // DatabasePath is the file of the SQLite database.
 func (c *Config) DatabasePath() string {

@@ -24,6 +24,7 @@ import (
 	"modelgate/auth"
 	"modelgate/inference"
 	"modelgate/inference/ort"
+	"modelgate/inference/worker"
 	"modelgate/models"
 	"modelgate/store"
 )
@@ -134,7 +135,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	// The runtime comes before the first administrator, for the same reason as
 	// the address.
 	memory := inference.NewMemory(int64(cfg.TensorMem))
-	engine, err := srv.openEngine(memory)
+	engine, err := srv.openEngine(ctx, memory)
 	if err != nil {
 		return srv, err
 	}
@@ -211,24 +212,35 @@ func (s *server) url() string {
 	return scheme + localAddress(s.listener.Addr().String())
 }
 
-func (s *server) openEngine(memory *inference.Memory) (inference.Engine, error) {
+func (s *server) openEngine(ctx context.Context, memory *inference.Memory) (inference.Engine, error) {
 	path, err := ort.FindLibrary(s.cfg.ONNXRuntime)
 	if err != nil {
 		return nil, err
 	}
-	engine, err := ort.Open(path, ort.Config{Memory: memory, MaxMemory: int64(s.cfg.RuntimeMem)})
+	if s.cfg.Isolation == isolationNone {
+		engine, err := ort.Open(path, ort.Config{Memory: memory, MaxMemory: int64(s.cfg.RuntimeMem)})
+		if err != nil {
+			return nil, err
+		}
+		s.closeLater(engine.Close)
+		s.log.Warn("models run inside this process (isolation none): a hostile model file could read its keys; publish only files you trust")
+		return engine, nil
+	}
+	engine, err := worker.Open(ctx, worker.Config{Library: path, Memory: memory, MaxMemory: int64(s.cfg.RuntimeMem), Threads: s.cfg.slots(), Logger: s.log})
 	if err != nil {
 		return nil, err
 	}
 	s.closeLater(engine.Close)
-	s.log.Warn("models run inside this process (isolation none): a hostile model file could read its keys; publish only files you trust")
+	for _, gap := range engine.Protections().Missing() {
+		s.log.Warn("the sandbox of models lacks a layer", "layer", gap.Label, "what", gap.Text)
+	}
 	return engine, nil
 }
 
 func (s *server) openInference(engine inference.Engine, memory *inference.Memory, catalog *models.Catalog, registry *prometheus.Registry) {
 	cfg := s.cfg
 	s.service = inference.New(inference.Config{
-		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.Slots, Queue: cfg.Queue,
+		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.slots(), Queue: cfg.Queue,
 		Timeout: cfg.Timeout, LoadTimeout: cfg.LoadTimeout, IdleClose: cfg.IdleClose, SessionMemory: int64(cfg.SessionMem),
 		Count: func(who auth.Principal, v *models.Version, rows int) {
 			s.audit.CountPrediction(who.UserID, who.Username, v.Model, v.Number, rows)

@@ -182,6 +182,9 @@ func (s *fakeSession) Room() *inference.Memory { return s.engine.mem }
 // Lost is nil.
 func (s *fakeSession) Lost() <-chan struct{} { return nil }
 
+// Quick is false.
+func (s *fakeSession) Quick() bool { return false }
+
 // Memory is the size of the file, so that tests can foresee it.
 func (s *fakeSession) Memory() int64 { return s.size }
 

@@ -27,5 +27,5 @@
 //   - Integer divisions that trap on x86 (the smallest by -1) get the answer of
 //     other processors: see fpe.c. Else a caller could end the process with two
 //     numbers.
-//   - A look every 10 ms at the contexts of running runs: see watch.go.
+//   - A look every 10 ms at the contexts of running runs: see inference.Watcher.
 package ort

@@ -27,6 +27,9 @@ type Config struct {
 	// StrayLoads is how many loads that outlasted their time may still go on;
 	// at that number Load fails with ErrUnavailable. 0: 2.
 	StrayLoads int
+	// Loading is called first on the goroutine of each load, which ends with
+	// the load; nil: nothing is.
+	Loading func()
 }
 
 // Engine runs models in this process. Safe for concurrent use.
@@ -39,7 +42,7 @@ type Engine struct {
 	strays   map[*load]struct{}    // loads that nobody waits for; guarded by mu
 	sessions map[*session]struct{} // open ones; guarded by mu
 
-	watch watcher
+	watch inference.Watcher
 }
 
 // Open loads the library at path (see FindLibrary) and sets it up. Telemetry
@@ -58,7 +61,7 @@ func Open(path string, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	e := &Engine{cfg: cfg, version: version, strays: map[*load]struct{}{}, sessions: map[*session]struct{}{}}
-	e.watch.start(e)
+	e.watch.Start(e.stopEnded)
 	return e, nil
 }
 
@@ -78,7 +81,7 @@ func (e *Engine) Close() error {
 	}
 	e.closed = true
 	e.mu.Unlock()
-	e.watch.stop()
+	e.watch.Stop()
 	return closeLibrary()
 }
 
@@ -150,6 +153,9 @@ func (e *Engine) beginLoad(model []byte) (*load, error) {
 
 // run loads and hands over, or cleans up when nobody waits any more.
 func (l *load) run() {
+	if l.engine.cfg.Loading != nil {
+		l.engine.cfg.Loading()
+	}
 	s, err := newSession(l.engine, l.model, l.options)
 	l.mu.Lock()
 	C.mg_options_free(l.options)
@@ -221,6 +227,19 @@ func (e *Engine) remove(s *session) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	delete(e.sessions, s)
+}
+
+// stopEnded ends the runs whose context has ended and reports whether any run
+// is going on. Lock order: the engine's mu, then a session's; who holds a
+// session's mu must not ask for the engine's.
+func (e *Engine) stopEnded() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	running := false
+	for s := range e.sessions {
+		running = s.stopEnded() || running
+	}
+	return running
 }
 
 // create builds the runtime's session. The bytes are Go memory, which C may

@@ -3,9 +3,7 @@ package ort
 import (
 	"encoding/binary"
 	"errors"
-	"runtime"
 	"testing"
-	"time"
 
 	"modelgate/inference"
 	"modelgate/models"
@@ -163,25 +161,5 @@ func TestUnservedPorts(t *testing.T) {
 	}
 	if len(e.sessions) != 0 {
 		t.Errorf("%d sessions are left", len(e.sessions))
-	}
-}
-
-// The watcher sleeps when nothing runs, and wakes for the next run.
-func TestWatcherParks(t *testing.T) {
-	mem := inference.NewMemory(1 << 20)
-	e := open(t, Config{Memory: mem})
-	s := loadFile(t, e, "two_io.onnx")
-	for range 2 {
-		if err := twoIO(s, mem, 1, 1, false); err != nil {
-			t.Fatal(err)
-		}
-		if !e.watch.awake.Load() {
-			t.Error("nobody watches a run")
-		}
-		for limit := time.Now().Add(10 * time.Second); e.watch.awake.Load(); runtime.Gosched() {
-			if time.Now().After(limit) {
-				t.Fatal("the watcher does not park")
-			}
-		}
 	}
 }

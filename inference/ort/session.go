@@ -83,6 +83,9 @@ func (s *session) Room() *inference.Memory { return s.engine.cfg.Memory }
 // Lost is nil: a session in this process ends with it.
 func (s *session) Lost() <-chan struct{} { return nil }
 
+// Quick is false: a run takes the thread of its caller.
+func (s *session) Quick() bool { return false }
+
 // Memory estimates resident bytes, weights included.
 func (s *session) Memory() int64 { return s.size }
 
@@ -136,7 +139,7 @@ func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.check(in, want); err != nil {
+	if err := inference.CheckRun(&s.graph, in, want); err != nil {
 		return nil, inference.ErrRun.Because(err)
 	}
 	if len(want) == 0 {
@@ -147,7 +150,7 @@ func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([
 		return nil, err
 	}
 	defer s.release(r)
-	s.engine.watch.notice()
+	s.engine.watch.Notice()
 	return s.do(ctx, r, in, want)
 }
 
@@ -175,39 +178,6 @@ func (s *session) do(ctx context.Context, r *run, in []inference.Tensor, want []
 		return nil, inference.ErrRun.Because(err)
 	}
 	return s.values(r.out[:len(want)], want)
-}
-
-// check compares with the graph, so that C never reads beyond what is there.
-func (s *session) check(in []inference.Tensor, want []int) error {
-	if len(in) != len(s.graph.Inputs) {
-		return fmt.Errorf("%d tensors for %d inputs", len(in), len(s.graph.Inputs))
-	}
-	for i := range in {
-		t, g := &in[i], &s.graph.Inputs[i]
-		n, ok := inference.Elements(t.Shape)
-		switch {
-		case t.Type != g.Type:
-			return fmt.Errorf("input %d is %v, not %v", i, t.Type, g.Type)
-		case len(t.Shape) != len(g.Shape):
-			return fmt.Errorf("input %d has %d dimensions, not %d", i, len(t.Shape), len(g.Shape))
-		case !ok || int64(t.Len()) != n || t.Type != models.String && len(t.Data) != t.Len()*t.Type.Size():
-			return fmt.Errorf("input %d has %d elements for the shape %v", i, t.Len(), t.Shape)
-		}
-	}
-	if len(want) > len(s.graph.Outputs) {
-		return fmt.Errorf("%d outputs of %d are wanted", len(want), len(s.graph.Outputs))
-	}
-	for i, output := range want {
-		if output < 0 || output >= len(s.graph.Outputs) {
-			return fmt.Errorf("output %d of %d is wanted", output, len(s.graph.Outputs))
-		}
-		for _, other := range want[:i] {
-			if other == output {
-				return fmt.Errorf("output %d is wanted twice", output)
-			}
-		}
-	}
-	return nil
 }
 
 // acquire takes an idle run, or makes one, for ctx.

@@ -1,2 +1,0 @@
-// Package worker runs models in processes of their own, each in a cage.
-package worker

@@ -1,0 +1,58 @@
+//go:build !linux || !(amd64 || arm64)
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"modelgate/inference"
+)
+
+var errPlatform = errors.New("the sandbox for models needs Linux on amd64 or arm64; --isolation=none runs models inside the server, unprotected")
+
+// Config of an Engine; see Linux.
+type Config struct {
+	Library   string
+	Memory    *inference.Memory
+	MaxMemory int64
+	Threads   int
+	Grace     time.Duration
+	Logger    *slog.Logger
+}
+
+// Engine does not exist on this platform.
+type Engine struct{ inference.Engine }
+
+// Open fails.
+func Open(context.Context, Config) (*Engine, error) { return nil, errPlatform }
+
+// Version of the runtime.
+func (*Engine) Version() string { return "" }
+
+// Protections is what holds of every worker.
+func (*Engine) Protections() Protections { return Protections{} }
+
+// OpenEngine, EngineConfig and Runtime: see Linux.
+type (
+	OpenEngine   func(path string, cfg EngineConfig) (Runtime, error)
+	EngineConfig struct {
+		Memory    *inference.Memory
+		MaxMemory int64
+		Loading   func()
+	}
+	Runtime interface {
+		inference.Engine
+		Version() string
+	}
+)
+
+// Child fails.
+func Child([]string, OpenEngine) int {
+	fmt.Fprintln(os.Stderr, "worker:", errPlatform)
+	return 1
+}

@@ -1,0 +1,566 @@
+//go:build linux && (amd64 || arm64)
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"modelgate/inference"
+	"modelgate/models"
+)
+
+// quick is what a run takes at most to be worth waiting for others: see
+// session.submit.
+const quick = 100 // microseconds
+
+// session is one loaded model, which is one worker.
+type session struct {
+	engine *Engine
+	*process
+	graph models.Graph
+	room  *inference.Memory
+	lost  chan struct{}
+	heard chan struct{} // closed when listen has ended
+
+	micros atomic.Uint32 // how long runs take of late
+	moved  atomic.Int64  // when the worker was last woken or heard of, in nanoseconds of the clock
+	waking atomic.Bool   // somebody is about to wake the worker
+
+	mu       sync.Mutex
+	calls    []*call // by slot; guarded by mu
+	free     []uint32
+	put      uint32 // submissions so far; guarded by mu
+	running  int    // calls in use; guarded by mu
+	closed   bool   // guarded by mu
+	gone     bool   // no answers will come; guarded by mu
+	finished bool   // finish was called; guarded by mu
+
+	heardOf atomic.Uint32 // completions read; written by listen alone
+}
+
+// call is one run, made once for a slot and used for many.
+type call struct {
+	index uint32
+	done  chan struct{} // of capacity 1: the worker has answered, or is gone
+	held  []*inference.Buffer
+	asked []byte
+	// The rest is guarded by the session's mu while the call is in flight, and
+	// else owned by the run.
+	ctx     context.Context
+	flying  bool
+	crash   *inference.Crash
+	rounds  uint32    // answers so far
+	ended   time.Time // when the worker was told to end it
+	seen    time.Time // when it was first seen to run
+	yields  bool      // its thread was made to give way
+	overdue bool      // its worker was killed for it
+}
+
+func newSession(e *Engine, p *process, graph models.Graph) *session {
+	s := &session{engine: e, process: p, graph: graph, lost: make(chan struct{}), heard: make(chan struct{})}
+	s.room = e.cfg.Memory.Within(p.arena.inputs(), discard, s.unshare)
+	go s.listen()
+	return s
+}
+
+// Graph is what the runtime says of inputs and outputs, in its order.
+func (s *session) Graph() models.Graph { return s.graph }
+
+// Room is the memory that the worker reads inputs in.
+func (s *session) Room() *inference.Memory { return s.room }
+
+// Lost is closed when the worker has ended by itself, or was killed because it
+// did not answer.
+func (s *session) Lost() <-chan struct{} { return s.lost }
+
+// Quick reports that waking the worker costs about as much as a run.
+func (s *session) Quick() bool { return s.micros.Load() <= quick }
+
+// Memory is what the worker takes of the machine's: its own pages, and those
+// that it shares with the server. 0 when it has ended.
+func (s *session) Memory() int64 {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/statm")
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(text))
+	if len(fields) < 3 {
+		return 0
+	}
+	resident, err1 := strconv.ParseInt(fields[1], 10, 64)
+	files, err2 := strconv.ParseInt(fields[2], 10, 64)
+	if err1 != nil || err2 != nil {
+		return 0
+	}
+	bytes := (resident - files) * int64(os.Getpagesize())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.finished {
+		return bytes
+	}
+	var info unix.Stat_t
+	if err := unix.Fstat(int(s.memory.Fd()), &info); err == nil {
+		bytes += info.Blocks * 512
+	}
+	return bytes
+}
+
+// Run: see inference.Session. A run ends between two steps (nodes) of the model
+// after ctx has. When a single step goes on for Config.Grace after the deadline
+// of ctx, or after ctx ended without one, the worker is killed.
+func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := inference.CheckRun(&s.graph, in, want); err != nil {
+		return nil, inference.ErrRun.Because(err)
+	}
+	if len(want) == 0 {
+		return nil, nil
+	}
+	c, err := s.begin(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer s.end(c)
+	if err := s.ask(c, in, want); err != nil {
+		return nil, err
+	}
+	if err := s.submit(c); err != nil {
+		return nil, err
+	}
+	s.engine.watch.Notice()
+	<-c.done
+	if c.crash != nil {
+		if c.overdue {
+			return nil, ctx.Err()
+		}
+		return nil, inference.ErrUnavailable.Because(c.crash)
+	}
+	return s.answer(ctx, c, want)
+}
+
+// begin takes a slot.
+func (s *session) begin(ctx context.Context) (*call, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return nil, inference.ErrUnavailable.Because(errors.New("the session is closed"))
+	case s.gone:
+		return nil, inference.ErrUnavailable.Because(s.process.crash(false))
+	case len(s.free) == 0 && len(s.calls) == slots:
+		return nil, inference.ErrQueueFull
+	case len(s.free) == 0:
+		index := uint32(len(s.calls))
+		s.calls = append(s.calls, &call{index: index, done: make(chan struct{}, 1)})
+		s.free = append(s.free, index)
+	}
+	last := len(s.free) - 1
+	c := s.calls[s.free[last]]
+	s.free = s.free[:last]
+	s.running++
+	c.ctx, c.crash, c.ended, c.seen, c.yields, c.overdue = ctx, nil, time.Time{}, time.Time{}, false, false
+	slot := &s.arena.slots[c.index]
+	slot.cancel.Store(0)
+	slot.began.Store(0)
+	return c, nil
+}
+
+// end gives the slot back.
+func (s *session) end(c *call) {
+	for i, b := range c.held {
+		b.Release()
+		c.held[i] = nil
+	}
+	c.held = c.held[:0]
+	s.mu.Lock()
+	c.ctx = nil
+	s.free = append(s.free, c.index)
+	s.running--
+	last := s.running == 0 && s.closed
+	s.mu.Unlock()
+	if last {
+		s.finish()
+	}
+}
+
+// get borrows n bytes of the room until the call ends.
+func (s *session) get(c *call, n int) ([]byte, error) {
+	b, err := s.room.Get(context.Background(), n)
+	if err != nil {
+		return nil, err
+	}
+	c.held = append(c.held, b)
+	return b.Bytes(), nil
+}
+
+// ask writes the request. What does not lie in the room is copied there.
+func (s *session) ask(c *call, in []inference.Tensor, want []int) error {
+	b := append(c.asked[:0], byte(len(in)), byte(len(in)>>8))
+	for i := range in {
+		t := &in[i]
+		data := t.Data
+		at, ok := s.arena.find(data)
+		if t.Type == models.String || !ok {
+			n := len(data)
+			if t.Type == models.String {
+				n = packedSize(t.Strings)
+			}
+			var err error
+			if data, err = s.get(c, n); err != nil {
+				return err
+			}
+			if t.Type == models.String {
+				pack(data, t.Strings)
+			} else {
+				copy(data, t.Data)
+			}
+			at, _ = s.arena.find(data)
+		}
+		b = appendTensor(b, t, at, len(data))
+	}
+	b = append(b, byte(len(want)), byte(len(want)>>8))
+	for _, k := range want {
+		b = append(b, byte(k), byte(k>>8))
+	}
+	c.asked = b
+	slot := &s.arena.slots[c.index]
+	slot.asked = place{0, uint64(len(b))}
+	if len(b) <= slotWords {
+		copy(slot.inline[:], b)
+		return nil
+	}
+	data, err := s.get(c, len(b))
+	if err != nil {
+		return err
+	}
+	copy(data, b)
+	slot.asked.At, _ = s.arena.find(data)
+	return nil
+}
+
+// submit hands the call to the worker, and wakes it when it has to.
+//
+// A wake-up costs as much as several small runs. So where runs are quick, who
+// finds the worker asleep lets those go first that wait for a processor, and
+// then wakes it for all; this is no timer, and who is alone waits for nobody.
+func (s *session) submit(c *call) error {
+	s.mu.Lock()
+	if s.gone {
+		s.mu.Unlock()
+		return inference.ErrUnavailable.Because(s.process.crash(false))
+	}
+	c.flying = true
+	s.post(c.index)
+	s.mu.Unlock()
+	if s.micros.Load() > quick {
+		s.rouse()
+		return nil
+	}
+	if s.awake() || !s.waking.CompareAndSwap(false, true) {
+		return nil
+	}
+	runtime.Gosched()
+	s.waking.Store(false)
+	if !s.awake() {
+		s.rouse()
+	}
+	return nil
+}
+
+// post adds an entry to the submissions. The caller holds mu.
+func (s *session) post(entry uint32) {
+	s.arena.submissions[s.put%ringSize].Store(entry)
+	s.put++
+	s.arena.submitted.Store(s.put)
+}
+
+// awake reports whether a thread of the worker will soon see what is
+// submitted, so that no more of them are needed.
+func (s *session) awake() bool {
+	if int(s.arena.sleepers.Load()) >= s.engine.cfg.Threads {
+		return false
+	}
+	waiting := s.arena.submitted.Load() - s.arena.taken.Load()
+	if waiting*max(s.micros.Load(), 1) > quick {
+		return false
+	}
+	// A run may take longer than the last ones did.
+	return time.Since(start)-time.Duration(s.moved.Load()) < 2*quick*time.Microsecond
+}
+
+// start is what moments are counted from.
+var start = time.Now()
+
+// move notes that the worker is at work.
+func (s *session) move() { s.moved.Store(int64(time.Since(start))) }
+
+// rouse wakes a thread of the worker, if one sleeps.
+func (s *session) rouse() {
+	if takeOne(&s.arena.sleepers) {
+		s.move()
+		s.arena.wake.Add(1)
+		futex(&s.arena.wake, futexWake, 1)
+	}
+}
+
+// answer reads what the worker said of a call. All of it is hostile until it
+// was looked at, in a copy.
+func (s *session) answer(ctx context.Context, c *call, want []int) ([]inference.Value, error) {
+	slot := &s.arena.slots[c.index]
+	said := slot.answer
+	s.learn(said.micros)
+	d := decoder{session: s}
+	text, err := d.text(c, slot, said.place)
+	if err != nil {
+		return nil, s.refuse(err)
+	}
+	if said.status != statusDone {
+		if ended := ctx.Err(); ended != nil {
+			return nil, ended
+		}
+		return nil, runError(said.status, text)
+	}
+	values, err := d.values(text, want, &s.graph)
+	if said.outputs > maxKept {
+		s.giveBack(c)
+	}
+	if err == nil {
+		return values, nil
+	}
+	release(values)
+	return nil, s.refuse(err)
+}
+
+// maxKept is how many bytes of outputs a slot keeps until it is used again.
+const maxKept = 64 << 10
+
+// giveBack lets the worker free the outputs of a call.
+func (s *session) giveBack(c *call) {
+	s.mu.Lock()
+	s.post(returned | c.rounds&roundMask<<slotBits | c.index)
+	s.mu.Unlock()
+	if !s.awake() {
+		s.rouse()
+	}
+}
+
+// learn keeps how long runs take of late. The worker says it; if it lies, it
+// is woken too often or too seldom.
+func (s *session) learn(micros uint32) {
+	old := s.micros.Load()
+	if next := old - old/8 + min(micros, 1<<28)/8; next != old {
+		s.micros.Store(next)
+	}
+}
+
+// refuse ends a worker that said what can't be. That the server has no memory
+// for an answer is no fault of the worker.
+func (s *session) refuse(err error) error {
+	if own := (*inference.Error)(nil); errors.As(err, &own) {
+		return own
+	}
+	s.kill("it gave an answer that can't be: " + err.Error())
+	return inference.ErrUnavailable.Because(&inference.Crash{Reason: s.why(), Inside: true})
+}
+
+func runError(status uint32, text []byte) error {
+	cause := errors.New(strings.ToValidUTF8(string(text), "?"))
+	switch status {
+	case statusTooLarge:
+		return inference.ErrTooLarge.Because(cause)
+	case statusNoMemory:
+		return inference.ErrNoMemory.Because(cause)
+	case statusUnavailable:
+		return inference.ErrUnavailable.Because(cause)
+	}
+	return inference.ErrRun.Because(cause)
+}
+
+// listen takes completions until the worker has ended.
+func (s *session) listen() {
+	defer close(s.heard)
+	heard := make([]byte, 256)
+	idle := 0
+	for {
+		n, err := s.drain()
+		if err == nil && n == 0 {
+			s.arena.armed.Store(1)
+			if s.arena.completed.Load() != s.heardOf.Load() {
+				continue
+			}
+			if idle++; idle > maxIdle {
+				err = errors.New("it calls and says nothing")
+			} else if _, err := s.control.Read(heard); errors.Is(err, os.ErrDeadlineExceeded) {
+				_ = s.control.SetReadDeadline(time.Time{}) // see stopEnded
+			} else if err != nil {
+				break // the other end is closed
+			}
+		} else {
+			idle = 0
+		}
+		if err != nil {
+			s.kill("it gave an answer that can't be: " + err.Error())
+			break
+		}
+	}
+	s.bury("it hung up")
+	_, _ = s.drain() // what it did before it ended is good
+	s.vanish()
+}
+
+// maxIdle is how often a worker may wake the server for nothing.
+const maxIdle = 1 << 16
+
+// drain takes the completions there are.
+func (s *session) drain() (int, error) {
+	read := s.heardOf.Load()
+	n := s.arena.completed.Load() - read
+	if n == 0 {
+		return 0, nil
+	}
+	if n > ringSize {
+		return 0, fmt.Errorf("%d completions", n)
+	}
+	s.move()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range n {
+		index := s.arena.completions[read%ringSize].Load()
+		read++
+		s.heardOf.Store(read)
+		if index >= uint32(len(s.calls)) || !s.calls[index].flying {
+			return 0, fmt.Errorf("the completion of slot %d, which has no run", index)
+		}
+		c := s.calls[index]
+		c.flying = false
+		c.rounds++
+		c.done <- struct{}{}
+	}
+	return int(n), nil
+}
+
+// vanish ends the calls of a worker that is gone. Those that it had begun may
+// be why; when it was killed for one that overran its time, the others are not.
+func (s *session) vanish() {
+	s.mu.Lock()
+	s.gone = true
+	overrun := false
+	for _, c := range s.calls {
+		overrun = overrun || c.flying && c.overdue
+	}
+	for _, c := range s.calls {
+		if c.flying {
+			c.flying = false
+			c.crash = s.process.crash(!overrun && s.arena.slots[c.index].began.Load() != 0)
+			c.done <- struct{}{}
+		}
+	}
+	closed := s.closed
+	s.mu.Unlock()
+	if !closed {
+		s.engine.report(s.process)
+		close(s.lost)
+	}
+}
+
+// stopEnded tells the worker to end the runs whose context has ended, kills it
+// when it does not, and makes threads yield that run for long. It reports
+// whether any run is going on.
+func (s *session) stopEnded(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	running := false
+	for _, c := range s.calls {
+		if !c.flying {
+			continue
+		}
+		running = true
+		slot := &s.arena.slots[c.index]
+		thread := slot.began.Load()
+		if thread != 0 && c.seen.IsZero() {
+			c.seen = now
+		}
+		if thread != 0 && !c.yields && now.Sub(c.seen) >= longRun {
+			c.yields = true
+			s.slow(thread)
+		}
+		err := c.ctx.Err()
+		if err == nil {
+			continue
+		}
+		if c.ended.IsZero() {
+			c.ended = now
+			slot.cancel.Store(1)
+		}
+		limit := c.ended
+		if deadline, ok := c.ctx.Deadline(); ok && deadline.After(limit) {
+			limit = deadline
+		}
+		if thread != 0 && now.Sub(limit) > s.engine.cfg.Grace {
+			c.overdue = true
+			s.kill("a run did not end in time")
+		}
+	}
+	// A thread that was to take the next run, or to tell of the last one, may be
+	// held up by a run that is longer than the worker is used to.
+	if running && s.arena.taken.Load() != s.arena.submitted.Load() {
+		s.rouse()
+	}
+	if running && s.arena.completed.Load() != s.heardOf.Load() && s.arena.armed.Load() != 0 {
+		_ = s.control.SetReadDeadline(now)
+	}
+	return running
+}
+
+// slow makes a thread of the worker give way to all others. The number comes
+// from the worker, and might be that of any process.
+func (s *session) slow(thread uint32) {
+	tid := strconv.FormatUint(uint64(thread), 10)
+	if _, err := os.Stat("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/task/" + tid); err == nil {
+		_ = unix.Setpriority(unix.PRIO_PROCESS, int(thread), 10) // else it computes as before
+	}
+}
+
+// Close ends the worker. While runs go on, which the contract forbids, it
+// fails: no further run starts, and the last one ends the worker.
+func (s *session) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	running := s.running
+	s.mu.Unlock()
+	if running > 0 {
+		return fmt.Errorf("worker: session closed under %d runs", running)
+	}
+	s.finish()
+	return nil
+}
+
+// finish ends the worker of a closed session without runs, and frees what they
+// shared as soon as nobody uses it.
+func (s *session) finish() {
+	s.mu.Lock()
+	s.finished = true
+	s.mu.Unlock()
+	s.kill("it was closed")
+	<-s.heard
+	s.engine.remove(s)
+	s.control.Close()
+	s.room.Retire()
+}
