@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -392,34 +394,57 @@ func runError(status uint32, text []byte) error {
 // listen takes completions until the worker has ended.
 func (s *session) listen() {
 	defer close(s.heard)
-	heard := make([]byte, 256)
-	idle := 0
-	for {
-		n, err := s.drain()
-		if err == nil && n == 0 {
-			s.arena.armed.Store(1)
-			if s.arena.completed.Load() != s.heardOf.Load() {
-				continue
-			}
-			if idle++; idle > maxIdle {
-				err = errors.New("it calls and says nothing")
-			} else if _, err := s.control.Read(heard); errors.Is(err, os.ErrDeadlineExceeded) {
-				_ = s.control.SetReadDeadline(time.Time{}) // see stopEnded
-			} else if err != nil {
-				break // the other end is closed
-			}
-		} else {
-			idle = 0
-		}
-		if err != nil {
+	raw, err := s.control.SyscallConn()
+	for idle := 0; err == nil; {
+		var n int
+		if n, err = s.drain(); err != nil {
 			s.kill("it gave an answer that can't be: " + err.Error())
+		} else if n > 0 {
+			idle = 0
+		} else if idle++; idle > maxIdle {
+			s.kill("it calls and says nothing")
 			break
+		} else {
+			err = s.await(raw)
 		}
 	}
 	s.bury("it hung up")
 	_, _ = s.drain() // what it did before it ended is good
 	s.vanish()
 }
+
+// await sleeps until the worker tells of completions, or somebody else does
+// (rouseListener); it fails when the worker is gone.
+func (s *session) await(raw syscall.RawConn) error {
+	slept := false
+	var failed error
+	err := raw.Read(func(fd uintptr) bool {
+		if !slept {
+			// From here on the worker tells; what it did before is seen now.
+			slept = true
+			s.arena.armed.Store(1)
+			return s.arena.completed.Load() != s.heardOf.Load()
+		}
+		var heard [64]byte
+		n, err := unix.Read(int(fd), heard[:])
+		if n == 0 && err == nil {
+			failed = io.EOF
+		}
+		return true
+	})
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return errors.Join(err, failed)
+	}
+	select {
+	case <-s.exited:
+		return io.EOF
+	default:
+		return s.control.SetReadDeadline(time.Time{})
+	}
+}
+
+// rouseListener makes the goroutine that waits for the worker look again.
+func (p *process) rouseListener() { _ = p.control.SetReadDeadline(time.Unix(1, 0)) }
 
 // maxIdle is how often a worker may wake the server for nothing.
 const maxIdle = 1 << 16
@@ -520,7 +545,7 @@ func (s *session) stopEnded(now time.Time) bool {
 		s.rouse()
 	}
 	if running && s.arena.completed.Load() != s.heardOf.Load() && s.arena.armed.Load() != 0 {
-		_ = s.control.SetReadDeadline(now)
+		s.rouseListener()
 	}
 	return running
 }
