@@ -37,9 +37,11 @@ func (e *Error) Because(cause error) *Error {
 
 // The codes of the room. api maps them to a status.
 var (
-	ErrInput       = &Error{Code: "invalid_input", Detail: "the inputs don't fit the model; GET /models/NAME shows what it takes"}
-	ErrTooLarge    = &Error{Code: "too_large", Detail: "the tensors are larger than this server takes"}
-	ErrRun         = &Error{Code: "run_failed", Detail: "the model could not compute with these inputs; check their values and sizes against GET /models/NAME"}
+	ErrInput    = &Error{Code: "invalid_input", Detail: "the inputs don't fit the model; GET /models/NAME shows what it takes"}
+	ErrTooLarge = &Error{Code: "too_large", Detail: "the tensors are larger than this server takes"}
+	ErrRun      = &Error{Code: "run_failed", Detail: "the model could not compute with these inputs; check their values and sizes against GET /models/NAME"}
+	// ErrNoMemory stands for itself, or among the causes of ErrLoad and ErrRun.
+	ErrNoMemory    = &Error{Code: "out_of_memory", Detail: "with these inputs the model needs more memory than it may take; send less at once, or ask the operator for more"}
 	ErrDeadline    = &Error{Code: "deadline", Detail: "the model took too long; send less at once or ask the operator for a longer limit"}
 	ErrQueueFull   = &Error{Code: "unavailable", Detail: "too many predictions are waiting; try again in a moment"}
 	ErrUnavailable = &Error{Code: "unavailable", Detail: "the model can't be served at the moment; try again in a few seconds"}
