@@ -28,7 +28,8 @@ import (
 //     version for a while, and what he had a part in is struck from the record.
 //     So nobody takes a model from others by what he sends.
 //   - quarantineAfter crashes that are not struck put the version out of
-//     service.
+//     service. Of those that one caller alone may be to blame for, the first
+//     counts.
 const (
 	crashWindow     = 10 * time.Minute // older crashes are forgotten
 	quarantineAfter = 5
@@ -43,6 +44,7 @@ const (
 	overdueFor  = 5 * time.Second
 	maxRefused  = 1024
 	maxSuspects = 16
+	maxCrashes  = 16 // of a record
 	// reruns is how many sessions a run may lose before it began in any.
 	reruns = 3
 )
@@ -82,7 +84,7 @@ type crash struct {
 // for alone.
 type record struct {
 	alone     atomic.Bool // runs go one at a time
-	crashes   []crash     // of the last crashWindow, oldest first; at most quarantineAfter
+	crashes   []crash     // of the last crashWindow, oldest first; at most maxCrashes
 	streak    int         // losses in a row, of sessions that did not live for steady
 	lostAt    time.Time   // the last of them
 	retryAt   time.Time   // not loaded again before it
@@ -105,6 +107,22 @@ func (r *record) blamed(caller string) (n int) {
 		if len(c.callers) == 1 && c.callers[0] == caller {
 			n++
 		}
+	}
+	return n
+}
+
+// weight is how many crashes speak against the version: those of one caller
+// alone count as one.
+func (r *record) weight() (n int) {
+	var counted []string
+	for _, c := range r.crashes {
+		if len(c.callers) == 1 {
+			if slices.Contains(counted, c.callers[0]) {
+				continue
+			}
+			counted = append(counted, c.callers[0])
+		}
+		n++
 	}
 	return n
 }
@@ -306,14 +324,14 @@ func (p *pool) enlist(e *entry, c crash) {
 		p.log.Error("a caller whose inputs end a model's process is refused on this version", "model", v.Model, "version", v.Number,
 			"user", c.callers[0], "for", refuseFor.String(), "cause", c.reason)
 	}
-	if len(r.crashes) >= quarantineAfter && !r.condemned {
+	if r.weight() >= quarantineAfter && !r.condemned {
 		r.condemned = true
 		reason := fmt.Sprintf("its process ended %d times within %v, the last time so: %s",
 			len(r.crashes), c.at.Sub(r.crashes[0].at).Round(time.Second), c.reason)
 		p.work.Go(func() { p.condemn(v, r, reason) })
 	}
-	if n := len(r.crashes); n > quarantineAfter {
-		r.crashes = slices.Delete(r.crashes, 0, n-quarantineAfter)
+	if n := len(r.crashes); n > maxCrashes {
+		r.crashes = slices.Delete(r.crashes, 0, n-maxCrashes)
 	}
 	r.expire(c.at)
 }

@@ -311,8 +311,8 @@ func (p *pool) load(e *entry, requestID string) {
 	}
 	close(e.ready)
 	p.closeUnneeded(e)
-	if _, pinned := p.pinned[e.version.ID]; pinned && err != nil {
-		p.rouse()
+	if e.phase == failed && e.err != errRetired && p.pins(e) {
+		p.rouse() // to try again in time
 	}
 }
 

@@ -145,3 +145,19 @@ func TestCloseDrains(t *testing.T) {
 		}
 	})
 }
+
+// A run that hits the bound of its model's memory says so, and no more.
+func TestARunWithoutMemory(t *testing.T) {
+	b := newBench(t, inference.Config{})
+	b.put("m", 1, "two_io.onnx")
+	b.fake.FailRuns(inference.ErrRun.Because(inference.ErrNoMemory.Because(errors.New("canary"))))
+	_, err := b.predict(t.Context(), "m", pair)
+	var told *inference.Error
+	if !errors.As(err, &told) || told.Code != "out_of_memory" || told.Cause != nil {
+		t.Errorf("got %v", err)
+	}
+	if n := b.value("refused_total", "reason=out_of_memory"); n != 1 {
+		t.Errorf("%v are counted", n)
+	}
+	b.shut()
+}
