@@ -63,7 +63,7 @@ func (s *Service) loadError(ctx context.Context, err error) error {
 		return &models.Rejected{Code: "load_timeout", Cause: err,
 			Detail: fmt.Sprintf("loading the model took more than %v, which is all this server gives it; simplify it, for instance by folding constants before the export", s.loading)}
 	case outOfMemory(err):
-		return &models.Rejected{Code: ErrNoMemory.Code, Cause: err,
+		return &models.Rejected{Code: "out_of_memory", Cause: err,
 			Detail: "loading the model takes more memory than this server gives a model; make it smaller, for instance by quantization, or ask the operator for more"}
 	case crashOf(err) != nil:
 		return crashed(err)
@@ -153,7 +153,7 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 		return "", &models.Rejected{Code: "too_large", Cause: err,
 			Detail: "the outputs for one row of zeros are larger than this server takes"}
 	case outOfMemory(err):
-		return "", &models.Rejected{Code: ErrNoMemory.Code, Cause: err,
+		return "", &models.Rejected{Code: "out_of_memory", Cause: err,
 			Detail: "a trial run with one row of zeros takes more memory than this server gives a model; make the model smaller, or ask the operator for more"}
 	case crashOf(err) != nil:
 		return "", crashed(err)
