@@ -84,7 +84,9 @@ func TestALostSessionIsLoadedAgain(t *testing.T) {
 
 // Who was inside hears of it, who had not begun is served by the next session.
 func TestRunsOfALostSession(t *testing.T) {
-	bubble(t, inference.Config{Slots: 2}, func(t *testing.T, b *bench) {
+	size := newBench(t, inference.Config{}).put("m", 1, "two_io.onnx").Size
+	// The next session has to fit while the lost one is still in use.
+	bubble(t, inference.Config{Slots: 2, SessionMemory: size + 10}, func(t *testing.T, b *bench) {
 		b.put("m", 1, "two_io.onnx")
 		runs := b.fake.HoldRuns()
 		inside := []<-chan answer{b.as("ann", "m"), b.as("bob", "m")}
@@ -118,17 +120,23 @@ func TestRunsOfALostSession(t *testing.T) {
 
 // A run that loses every session before it begins is given up.
 func TestARunIsNotTriedForEver(t *testing.T) {
-	b := newBench(t, inference.Config{})
-	b.put("m", 1, "two_io.onnx")
-	dead := &deaf{Engine: b.fake}
-	b.Service = inference.NewService(inference.Config{Engine: dead, Memory: b.mem}, b.shelf.open, b.shelf.read)
-	if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) {
-		t.Errorf("got %v", err)
-	}
-	if dead.runs < 2 || dead.runs > 4 {
-		t.Errorf("%d runs were tried", dead.runs)
-	}
-	b.shut()
+	bubble(t, inference.Config{}, func(t *testing.T, b *bench) {
+		b.put("m", 1, "two_io.onnx")
+		dead := &deaf{Engine: b.fake}
+		b.Service = inference.NewService(inference.Config{Engine: dead, Memory: b.mem}, b.shelf.open, b.shelf.read)
+		if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		if dead.runs < 2 || dead.runs > 4 {
+			t.Errorf("%d runs were tried", dead.runs)
+		}
+		for range 2 { // and is not to blame
+			pass(2 * time.Second)
+			if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) || strings.Contains(err.Error(), "closed to you") {
+				t.Errorf("got %v", err)
+			}
+		}
+	})
 }
 
 // deaf is an engine whose sessions say that they were lost before any run.
@@ -224,8 +232,12 @@ func TestACrashLoopIsQuarantined(t *testing.T) {
 		}
 		// The catalogue of this test goes on granting it.
 		loads := b.fake.Stats().Loads
+		b.shelf.opened = 0
 		if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) || b.fake.Stats().Loads != loads {
 			t.Errorf("after the quarantine: %v", err)
+		}
+		if b.shelf.opened != 20 {
+			t.Errorf("the catalogue, which knows of it, was asked %d times", b.shelf.opened)
 		}
 		if _, err := b.predict(t.Context(), "other", pair); err != nil {
 			t.Errorf("another model: %v", err)
@@ -288,163 +300,6 @@ func TestLoadsThatCrash(t *testing.T) {
 	}
 }
 
-// poison has a caller end the model's process by n runs of his, and waits for
-// every backoff to end.
-func (b *bench) poison(name, model string, n int) {
-	b.t.Helper()
-	for range n {
-		b.fake.CrashRuns(1, "signal: aborted")
-		if a := <-b.as(name, model); !errors.Is(a.err, inference.ErrUnavailable) {
-			b.t.Errorf("%s inside: %v", name, a.err)
-		}
-		pass(15 * time.Second)
-	}
-}
-
-// Nobody takes a model from others by what he sends: he is refused himself.
-func TestACallerWhoseInputsCrashAModel(t *testing.T) {
-	var q quarantines
-	bubble(t, inference.Config{Quarantine: q.put}, func(t *testing.T, b *bench) {
-		b.put("m", 1, "two_io.onnx")
-		b.put("other", 1, "two_io.onnx")
-		b.poison("ann", "m", 3)
-		a := <-b.as("ann", "m")
-		if !errors.Is(a.err, inference.ErrUnavailable) || !strings.Contains(a.err.Error(), "closed to you for 10 minutes") {
-			t.Errorf("refused: %v", a.err)
-		}
-		if b.value("callers_refused_total", "") != 1 || b.value("refused_total", "reason=caller") != 1 {
-			t.Error("it was not counted")
-		}
-		for _, other := range [][2]string{{"bob", "m"}, {"ann", "other"}} {
-			if a := <-b.as(other[0], other[1]); a.err != nil {
-				t.Errorf("%s on %s: %v", other[0], other[1], a.err)
-			}
-		}
-		b.put("m", 2, "two_io.onnx")
-		if a := <-b.as("ann", "m"); a.err != nil {
-			t.Errorf("another version: %v", a.err)
-		}
-		b.put("m", 1, "two_io.onnx")
-		pass(10 * time.Minute)
-		// Again and again, and never does it cost others more.
-		for range 5 {
-			b.poison("ann", "m", 3)
-			if a := <-b.as("bob", "m"); a.err != nil {
-				t.Errorf("bob: %v", a.err)
-			}
-			pass(10 * time.Minute)
-		}
-		if got := q.list(); len(got) != 0 {
-			t.Errorf("quarantined: %q", got)
-		}
-	})
-}
-
-// On a busy model others are inside too when it crashes. Then runs go one at a
-// time, so that it is seen whose run it is.
-func TestACallerIsFoundOnABusyModel(t *testing.T) {
-	var q quarantines
-	bubble(t, inference.Config{Slots: 2, Quarantine: q.put}, func(t *testing.T, b *bench) {
-		b.put("m", 1, "two_io.onnx")
-		for i := range 5 {
-			runs := b.fake.HoldRuns()
-			first, second := b.as("ann", "m"), b.as("bob", "m")
-			want := 2
-			if i >= 2 {
-				want = 1
-			}
-			if n := b.fake.Stats().Running; n != want {
-				t.Errorf("%d runs are inside before crash %d, want %d", n, i+1, want)
-			}
-			b.fake.CrashRuns(1, "signal: aborted")
-			runs.Pass(1)
-			if a := <-first; !errors.Is(a.err, inference.ErrUnavailable) {
-				t.Errorf("ann: %v", a.err)
-			}
-			if i < 2 {
-				if a := <-second; !errors.Is(a.err, inference.ErrUnavailable) {
-					t.Errorf("bob, inside too: %v", a.err)
-				}
-			} else {
-				synctest.Wait()
-				runs.Open()
-				<-second // served, or refused for the backoff
-			}
-			pass(15 * time.Second)
-		}
-		if a := <-b.as("ann", "m"); !errors.Is(a.err, inference.ErrUnavailable) || !strings.Contains(a.err.Error(), "closed to you") {
-			t.Errorf("ann: %v", a.err)
-		}
-		// Nothing is held against the model any more: runs go side by side.
-		runs := b.fake.HoldRuns()
-		all := []<-chan answer{b.as("bob", "m"), b.as("carol", "m")}
-		if n := b.fake.Stats().Running; n != 2 {
-			t.Errorf("%d runs side by side", n)
-		}
-		runs.Open()
-		for _, done := range all {
-			if a := <-done; a.err != nil {
-				t.Errorf("others: %v", a.err)
-			}
-		}
-		if len(q.list()) != 0 {
-			t.Errorf("quarantined: %q", q.list())
-		}
-	})
-}
-
-// What crashes for one caller after another is the model's own fault.
-func TestCrashesOfManyCallers(t *testing.T) {
-	var q quarantines
-	bubble(t, inference.Config{Quarantine: q.put}, func(t *testing.T, b *bench) {
-		b.put("m", 1, "two_io.onnx")
-		for _, name := range []string{"ann", "bob", "carol", "dave"} {
-			b.poison(name, "m", 1)
-		}
-		b.poison("ann", "m", 1) // the second of one caller does not count
-		if len(q.list()) != 0 {
-			t.Errorf("too early: %q", q.list())
-		}
-		b.poison("erin", "m", 1)
-		if got := q.list(); len(got) != 1 || b.value("callers_refused_total", "") != 0 {
-			t.Errorf("%q", got)
-		}
-	})
-}
-
-// A process that is ended because a run did not end is held against who sent
-// this run, not against who is inside meanwhile.
-func TestARunThatDoesNotEnd(t *testing.T) {
-	var q quarantines
-	bubble(t, inference.Config{Timeout: 2 * time.Second, Slots: 2, Quarantine: q.put}, func(t *testing.T, b *bench) {
-		b.put("m", 1, "two_io.onnx")
-		for range 3 {
-			b.fake.HoldRuns()
-			slow := b.as("ann", "m")
-			if a := <-slow; !errors.Is(a.err, inference.ErrDeadline) {
-				t.Errorf("ann: %v", a.err)
-			}
-			quick := b.as("bob", "m")
-			pass(time.Second)
-			b.fake.Crash("deadline: a run did not end")
-			if a := <-quick; !errors.Is(a.err, inference.ErrUnavailable) {
-				t.Errorf("bob, inside: %v", a.err)
-			}
-			pass(20 * time.Second)
-		}
-		b.fake.HoldRuns().Open()
-		if a := <-b.as("ann", "m"); a.err == nil || !strings.Contains(a.err.Error(), "closed to you") {
-			t.Errorf("ann: %v", a.err)
-		}
-		if a := <-b.as("bob", "m"); a.err != nil {
-			t.Errorf("bob: %v", a.err)
-		}
-		if n := b.value("crashes_total", "reason=deadline"); n != 3 || len(q.list()) != 0 {
-			t.Errorf("%v crashes, quarantined: %q", n, q.list())
-		}
-	})
-}
-
 // A batch whose session is lost falls apart like one that fails: who is to
 // blame crashes alone, the others are served.
 func TestABatchWhoseSessionIsLost(t *testing.T) {
@@ -468,6 +323,21 @@ func TestABatchWhoseSessionIsLost(t *testing.T) {
 		}
 		if s := b.fake.Stats(); s.Loads != 2 || b.value("batches_split_total", "") != 1 {
 			t.Errorf("%+v", s)
+		}
+		// After another crash nothing runs together, so that one caller is inside.
+		b.fake.Crash("signal: aborted")
+		pass(time.Second)
+		runs = b.fake.HoldRuns()
+		before := b.value("batch_predictions", "model=m")
+		all := []<-chan answer{b.as("ann", "m"), b.as("bob", "m"), b.as("carol", "m")}
+		runs.Open()
+		for _, done := range all {
+			if a := <-done; a.err != nil {
+				t.Error(a.err)
+			}
+		}
+		if n := b.value("batch_predictions", "model=m"); n != before {
+			t.Errorf("%v runs could be shared", n-before)
 		}
 	})
 }
@@ -551,46 +421,30 @@ func TestLostWhileClosing(t *testing.T) {
 	})
 }
 
-func TestInputsLieInTheRoom(t *testing.T) {
-	b := newBench(t, inference.Config{})
-	b.put("m", 1, "two_io.onnx")
-	room := inference.NewMemory(1 << 20)
-	b.Service = inference.NewService(inference.Config{Engine: &roomy{b.fake, room}, Memory: b.mem}, b.shelf.open, b.shelf.read)
-	r, err := b.Predict(t.Context(), ann, models.Ref{Model: "m"}, func(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
-		if mem != room {
-			t.Error("inputs are to lie elsewhere")
+// Who holds a lost session, for his inputs lie in its room, is waited for.
+func TestCloseWaitsForWhoHoldsALostSession(t *testing.T) {
+	bubble(t, inference.Config{}, func(t *testing.T, b *bench) {
+		b.put("m", 1, "two_io.onnx")
+		decoding, done := make(chan struct{}), make(chan error, 1)
+		go func() {
+			_, err := b.Predict(t.Context(), ann, models.Ref{Model: "m"}, func(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
+				<-decoding
+				in, err := inference.DecodeJSON([]byte(pair), sig, mem)
+				return &inference.Request{Inputs: in}, err
+			})
+			done <- err
+		}()
+		synctest.Wait()
+		b.fake.Crash("signal: killed")
+		synctest.Wait()
+		short, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := b.Close(short); !errors.Is(err, context.DeadlineExceeded) || b.fake.Stats().Open != 1 {
+			t.Errorf("closed under his hands: %v", err)
 		}
-		in, err := inference.DecodeJSON([]byte(pair), sig, mem)
-		return &inference.Request{Inputs: in}, err
+		close(decoding)
+		if err := <-done; !errors.Is(err, inference.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Release()
-	if room.Held() == 0 || room.InUse() != 0 {
-		t.Errorf("the room holds %d bytes, %d in use", room.Held(), room.InUse())
-	}
-	room.Trim()
-	if _, err := b.Try(t.Context(), file(t, "two_io.onnx")); err != nil || room.Held() == 0 {
-		t.Errorf("a trial's inputs were elsewhere (%v)", err)
-	}
-	b.shut()
-}
-
-// roomy is an engine whose sessions have a room of their own.
-type roomy struct {
-	inference.Engine
-	room *inference.Memory
-}
-
-type roomySession struct {
-	inference.Session
-	room *inference.Memory
-}
-
-func (s roomySession) Room() *inference.Memory { return s.room }
-
-func (r *roomy) Load(ctx context.Context, model []byte, opts inference.Options) (inference.Session, error) {
-	s, err := r.Engine.Load(ctx, model, opts)
-	return roomySession{s, r.room}, err
 }

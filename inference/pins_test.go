@@ -126,6 +126,44 @@ func TestAPinnedModelComesBack(t *testing.T) {
 	})
 }
 
+// While a version is being put out of service nothing loads it.
+func TestAPinnedModelThatIsPutOutOfService(t *testing.T) {
+	var pins board
+	var asked, answered chan struct{}
+	put := func(context.Context, *models.Version, string) error {
+		asked <- struct{}{}
+		<-answered
+		return nil
+	}
+	bubble(t, inference.Config{Pinned: pins.pinned, Quarantine: put}, func(t *testing.T, b *bench) {
+		asked, answered = make(chan struct{}, 1), make(chan struct{})
+		pins.set(b.put("m", 1, "two_io.onnx"))
+		stop := b.live()
+		for range 5 {
+			b.fake.Crash("signal: killed")
+			pass(15 * time.Second)
+		}
+		<-asked
+		for range 2 {
+			b.Refresh()
+			synctest.Wait()
+			if _, err := b.predict(t.Context(), "m", pair); !errors.Is(err, inference.ErrUnavailable) {
+				t.Errorf("got %v", err)
+			}
+			if s := b.fake.Stats(); s.Loads != 5 || s.Open != 0 {
+				t.Errorf("%+v", s)
+			}
+			select {
+			case <-answered:
+			default:
+				close(answered)
+				synctest.Wait()
+			}
+		}
+		stop()
+	})
+}
+
 // Pinned models make way for nobody, and take no more than there is.
 func TestPinnedModelsAndTheBudget(t *testing.T) {
 	size := newBench(t, inference.Config{}).put("m", 1, "two_io.onnx").Size
