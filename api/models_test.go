@@ -13,6 +13,9 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"modelgate/auth"
+	"modelgate/models"
 )
 
 // send uploads a body as it is.
@@ -199,6 +202,33 @@ func TestUploadChunked(t *testing.T) {
 	}
 }
 
+// Why a version is out of service is for those who manage the model; its
+// callers learn only that it is, until its file is published again.
+func TestQuarantinedModel(t *testing.T) {
+	w := newWorld(t, noLimits)
+	w.iris()
+	_, ada := w.user("ada", "user")
+	const reason = "its process ended 5 times within 1m0s, the last time so: signal: killed"
+	access, err := w.models.Open(t.Context(), auth.Principal{Roles: []string{"user"}}, models.Ref{Model: "iris"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.models.Quarantine(t.Context(), access.Version, reason); err != nil {
+		t.Fatal(err)
+	}
+	var view managedView
+	w.get("/models/iris", w.admin).is(200).decode(&view)
+	if v := view.Versions[0]; v.State != models.Quarantined || v.Reason != reason {
+		t.Errorf("%+v", v)
+	}
+	detail := w.post("/predict", ada, `{"model":"iris","inputs":[[5.1,3.5,1.4,0.2]]}`).refused(503, "model_unavailable")
+	if told := detail + string(w.get("/models/iris", ada).is(200).Body); strings.Contains(told, "process") {
+		t.Errorf("a caller is told %s", told)
+	}
+	w.upload(w.admin, "iris", "iris.onnx", `{"default":true}`).is(201)
+	w.post("/predict", ada, `{"model":"iris","inputs":[[5.1,3.5,1.4,0.2]]}`).is(200)
+}
+
 func TestModelPolicies(t *testing.T) {
 	w := newWorld(t, noLimits)
 	w.iris()
@@ -220,7 +250,16 @@ func TestModelPolicies(t *testing.T) {
 	if view.Serving != (serving{MaxBatch: 8, Instances: 2, Queue: 9}) || !view.Versions[1].Batching.Active || !view.Versions[0].Batching.Possible {
 		t.Errorf("%+v, %+v", view.Serving, view.Versions[1].Batching)
 	}
-	for _, bad := range []string{`{"max_batch":-1}`, `{"max_batch":4097}`, `{"max_batch":"8"}`, `{"maxBatch":8}`, `{"instances":1025}`, `{"queue":100001}`} {
+	view = managedView{}
+	patch(`{"serving":{"pinned":true}}`).is(200).decode(&view)
+	if pinned := w.models.Pinned(); view.Serving != (serving{Pinned: true}) || len(pinned) != 1 || pinned[0].Number != 2 {
+		t.Errorf("%+v, pinned are %v", view.Serving, pinned)
+	}
+	patch(`{"serving":{}}`).is(200)
+	if pinned := w.models.Pinned(); len(pinned) != 0 {
+		t.Errorf("pinned are %v", pinned)
+	}
+	for _, bad := range []string{`{"pinned":1}`, `{"max_batch":-1}`, `{"max_batch":4097}`, `{"max_batch":"8"}`, `{"maxBatch":8}`, `{"instances":1025}`, `{"queue":100001}`} {
 		patch(`{"serving":`+bad+`}`).refused(400, "invalid_input")
 	}
 	var mixed published

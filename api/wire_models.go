@@ -45,10 +45,11 @@ func disclosureOf(m models.Disclosure) disclosure {
 }
 
 type serving struct {
-	TimeoutMS int `json:"timeout_ms,omitzero"`
-	MaxBatch  int `json:"max_batch,omitzero"`
-	Instances int `json:"instances,omitzero"`
-	Queue     int `json:"queue,omitzero"`
+	TimeoutMS int  `json:"timeout_ms,omitzero"`
+	MaxBatch  int  `json:"max_batch,omitzero"`
+	Instances int  `json:"instances,omitzero"`
+	Queue     int  `json:"queue,omitzero"`
+	Pinned    bool `json:"pinned,omitzero"`
 }
 
 func (s *serving) model() *models.Serving {

@@ -79,6 +79,8 @@ type Serving struct {
 	MaxBatch  int `json:"max_batch,omitempty"`  // rows of several requests in one run; 0: none are joined
 	Instances int `json:"instances,omitempty"`  // runs at once
 	Queue     int `json:"queue,omitempty"`      // predictions that may wait
+	// Pinned keeps the default version loaded.
+	Pinned bool `json:"pinned,omitempty"`
 }
 
 // Models lists the models open to the caller.

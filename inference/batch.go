@@ -365,7 +365,7 @@ func (s *Service) share(ctx context.Context, access *models.Access, e *entry, g 
 	defer stop()
 	want := union(g.jobs)
 	began := time.Now()
-	values, err := e.session.Run(bounded, in, want)
+	values, err := s.pool.run(bounded, e, in, want, g.callers()...)
 	e.series.runTime.Observe(time.Since(began).Seconds())
 	releaseAll(in)
 	in = nil

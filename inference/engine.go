@@ -29,7 +29,9 @@ type Engine interface {
 	// Load builds a session from the bytes of a checked file. Errors are *Error
 	// with code "load_failed", "load_timeout" (the time is up, or ctx ended; the
 	// Cause is ctx's error) or "unavailable" (closed, or too much is being
-	// loaded); their Cause holds the runtime's words. A load that ran out of
+	// loaded); their Cause holds the runtime's words. A load that ended its
+	// process has a *Crash among its causes, one that hit the bound of its memory
+	// ErrNoMemory. A load that ran out of
 	// time may read model for a while yet, so its bytes must never change.
 	Load(ctx context.Context, model []byte, opts Options) (Session, error)
 	// Close frees the engine. It is idempotent, and fails while sessions are
@@ -37,9 +39,10 @@ type Engine interface {
 	Close() error
 }
 
-// Crash is how a session was lost.
+// Crash is how a session was lost. Its Reason begins with one of the words of
+// crashClasses, which the metrics count, and a colon: "signal: killed".
 type Crash struct {
-	Reason string // for operators, in words of this program: "signal: killed"
+	Reason string // for operators and who manages the model, in words of this program
 	Inside bool   // the run was, or may have been, under way, so that it may be the reason
 }
 
@@ -54,17 +57,19 @@ type Session interface {
 	// want, in that order, each at most once. in has one tensor for each of
 	// Graph().Inputs; the session neither keeps nor frees them. It returns soon
 	// after ctx ends, with its error, and computes nothing when ctx has ended
-	// already. Other errors are *Error with code "run_failed", "unavailable" (the
-	// session is closed, no memory is left) or "too_large" (outputs that exceed
-	// the whole memory). The caller releases every value.
+	// already. Other errors are *Error with code "run_failed" (with ErrNoMemory
+	// among its causes when the run hit the bound of the model's memory),
+	// "unavailable" (the session is closed or lost, no memory is left) or
+	// "too_large" (outputs that exceed the whole memory). The caller releases
+	// every value.
 	Run(ctx context.Context, in []Tensor, want []int) ([]Value, error)
 	// Room is where inputs are best put: Run reads what lies there in place, and
 	// copies what lies elsewhere.
 	Room() *Memory
 	// Lost is closed once the session's process has ended by itself, or was ended
-	// because it did not answer. Runs inside it, and later ones, are
-	// ErrUnavailable with a *Crash among their causes; the session is to be
-	// closed. nil: the session has no process of its own.
+	// because it did not answer; closing the session does not close it. Runs
+	// inside it, and later ones, whatever their inputs, are ErrUnavailable with a
+	// *Crash among their causes; the session is to be closed. nil: the session has no process of its own.
 	Lost() <-chan struct{}
 	// Quick reports that runs are so short of late, and so much cheaper in
 	// company, that more of them should be under way than compute at once. A

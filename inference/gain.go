@@ -63,7 +63,7 @@ func (s *Service) gain(ctx context.Context, session Session, g *models.Graph) fl
 
 // timed is the time of one run of that many rows; false when it failed.
 func (s *Service) timed(ctx context.Context, session Session, g *models.Graph, rows int64) (time.Duration, bool) {
-	in, err := trialInputs(g, s.memory, rows)
+	in, err := trialInputs(g, session.Room(), rows)
 	defer releaseAll(in)
 	if err != nil {
 		return 0, false

@@ -15,14 +15,17 @@ const labelled = 256
 // metrics are the room's numbers. Labels are names of published models and a
 // fixed list of reasons.
 type metrics struct {
-	queueTime    *prometheus.HistogramVec // by model
-	runTime      *prometheus.HistogramVec // by model
-	batch        *prometheus.HistogramVec // by model
-	split        prometheus.Counter
-	loadTime     prometheus.Histogram
-	loads        prometheus.Counter
-	loadFailures prometheus.Counter
-	refused      *prometheus.CounterVec // by reason
+	queueTime                            *prometheus.HistogramVec // by model
+	runTime                              *prometheus.HistogramVec // by model
+	batch                                *prometheus.HistogramVec // by model
+	split                                prometheus.Counter
+	loadTime                             prometheus.Histogram
+	loads                                prometheus.Counter
+	loadFailures                         prometheus.Counter
+	refused                              *prometheus.CounterVec // by reason
+	crashes                              *prometheus.CounterVec // by reason, one of crashClasses
+	evictions                            *prometheus.CounterVec // by reason
+	reloads, quarantines, callersRefused prometheus.Counter
 
 	mu       sync.Mutex
 	versions map[string]string // model by version id, of the models with a label; guarded by mu
@@ -50,9 +53,12 @@ func newMetrics() *metrics {
 	}
 	batch := histogram("batch_predictions", "Predictions that went in one run, of models with max_batch.")
 	batch.Buckets = prometheus.ExponentialBuckets(1, 2, 9)
-	refused := prometheus.NewCounterVec(counter("refused_total", "Predictions that gave no answer, by reason."), []string{"reason"})
-	for _, reason := range []string{"queue_full", "left", "deadline", "run_failed", "too_large", "unavailable"} {
-		refused.WithLabelValues(reason) // a rise from nothing to 1 would not be seen
+	reasons := func(opts prometheus.CounterOpts, list ...string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(opts, []string{"reason"})
+		for _, reason := range list {
+			c.WithLabelValues(reason) // a rise from nothing to 1 would not be seen
+		}
+		return c
 	}
 	return &metrics{
 		queueTime:    prometheus.NewHistogramVec(histogram("queue_seconds", "Time a run waited for a slot."), []string{"model"}),
@@ -62,9 +68,15 @@ func newMetrics() *metrics {
 		loadTime:     prometheus.NewHistogram(histogram("load_seconds", "Time a successful load took.")),
 		loads:        prometheus.NewCounter(counter("loads_total", "Loads of published models begun.")),
 		loadFailures: prometheus.NewCounter(counter("load_failures_total", "Loads of published models that failed.")),
-		refused:      refused,
-		versions:     map[string]string{},
-		models:       map[string]int{},
+		refused: reasons(counter("refused_total", "Predictions that gave no answer, by reason."),
+			"queue_full", "left", "deadline", "run_failed", "too_large", "out_of_memory", "unavailable", "caller"),
+		crashes:        reasons(counter("crashes_total", "Processes of published models that ended by themselves or had to be ended."), crashClasses...),
+		evictions:      reasons(counter("evictions_total", "Sessions closed because nobody used them, or to make room for others."), "idle", "memory"),
+		reloads:        prometheus.NewCounter(counter("reloads_total", "Loads of models whose process had ended.")),
+		quarantines:    prometheus.NewCounter(counter("quarantines_total", "Versions put out of service because their process ended again and again.")),
+		callersRefused: prometheus.NewCounter(counter("callers_refused_total", "Callers refused on a version for a while, since its process ended on their inputs.")),
+		versions:       map[string]string{},
+		models:         map[string]int{},
 	}
 }
 
@@ -77,6 +89,7 @@ func (m *metrics) register(r prometheus.Registerer, s *Service) {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "modelgate", Subsystem: "inference", Name: name, Help: help}, read)
 	}
 	r.MustRegister(m.queueTime, m.runTime, m.batch, m.split, m.loadTime, m.loads, m.loadFailures, m.refused,
+		m.crashes, m.evictions, m.reloads, m.quarantines, m.callersRefused,
 		gauge("sessions", "Models loaded.", func() float64 { n, _ := s.pool.loaded(); return float64(n) }),
 		gauge("session_bytes", "Memory that loaded models are reckoned to take.", func() float64 { _, bytes := s.pool.loaded(); return float64(bytes) }),
 		gauge("queued", "Runs that wait for a slot.", func() float64 { n, _ := s.slots.state(); return float64(n) }),

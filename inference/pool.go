@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"modelgate/auth"
 	"modelgate/models"
 )
 
@@ -18,6 +20,9 @@ const (
 	lastBackoff  = 15 * time.Second
 )
 
+// backoff is the wait after that many failures before the last one.
+func backoff(failures int) time.Duration { return min(firstBackoff<<min(failures, 10), lastBackoff) }
+
 // keptRetired is how many retired versions are remembered, lest a request that
 // was granted one just before loads it again.
 const keptRetired = 4096
@@ -25,8 +30,6 @@ const keptRetired = 4096
 // errRetired is for the service alone: the version is gone, ask the catalogue
 // again.
 var errRetired = errors.New("inference: the version was retired")
-
-var errNoRoom = errors.New("no memory for the session")
 
 // phase is where an entry is in its life.
 type phase uint8
@@ -48,15 +51,22 @@ type entry struct {
 	rowWise bool    // rows of several callers may share a run; written before ready is closed
 	err     error   // written before ready is closed
 	batcher batcher
+	done    chan struct{} // closed before the session is
+	running atomic.Int64  // runs inside the session
+	lost    atomic.Bool   // its process is gone; written under pool.mu
 
 	// Guarded by pool.mu.
 	phase    phase
 	refs     int // who uses it, or waits for it
 	memory   int64
+	loaded   time.Time
 	lastUsed time.Time
 	retired  bool // closed as soon as refs is 0
+	closed   bool // or being closed
 	failures int
 	retryAt  time.Time
+	loss     loss
+	record   *record // of its version; the field itself never changes
 }
 
 // pool keeps the live sessions: loaded once for all who ask, counted, closed
@@ -67,56 +77,53 @@ type pool struct {
 	loadTimeout time.Duration
 	idleClose   time.Duration
 	budget      int64 // bytes of all sessions; 0: no bound
+	quarantine  func(ctx context.Context, v *models.Version, reason string) error
 	metrics     *metrics
 	log         *slog.Logger
 	gate        chan struct{} // one element for each load under way
 	base        context.Context
 	stop        context.CancelFunc // ends loads
+	wake        chan struct{}      // holds one element when keep has something to look at
 
-	mu      sync.Mutex
-	entries map[string]*entry   // by version id; guarded by mu
-	lanes   map[string]*lane    // by model, those with entries; guarded by mu
-	used    int64               // bytes of sessions, loading and closing ones included; guarded by mu
-	closing int                 // sessions being closed; guarded by mu
-	freed   chan struct{}       // closed, and made anew, when one of them is; guarded by mu
-	gone    map[string]struct{} // retired version ids; guarded by mu
-	goneIDs []string            // the same, oldest first; guarded by mu
-	guests  int                 // trials under way; guarded by mu
-	drained chan struct{}       // made by close; closed when nothing is left; guarded by mu
-	work    sync.WaitGroup      // loads and closes under way
+	mu       sync.Mutex
+	entries  map[string]*entry     // by version id; guarded by mu
+	lanes    map[string]*lane      // by model, those with entries; guarded by mu
+	used     int64                 // bytes of sessions, loading and closing ones included; guarded by mu
+	crowded  bool                  // used is beyond budget, and nothing can be closed; guarded by mu
+	closing  int                   // sessions being closed; guarded by mu
+	freed    chan struct{}         // closed, and made anew, when one of them is; guarded by mu
+	gone     map[string]struct{}   // retired version ids; guarded by mu
+	goneIDs  []string              // the same, oldest first; guarded by mu
+	records  map[string]*record    // by version id, of those with entries or losses; guarded by mu
+	refused  map[refusal]time.Time // until when; guarded by mu
+	pinned   map[string]struct{}   // version ids; guarded by mu
+	bereaved int                   // lost entries that somebody uses yet; guarded by mu
+	guests   int                   // trials under way; guarded by mu
+	draining bool                  // what is lost is not loaded again; guarded by mu
+	drained  chan struct{}         // made by close; closed when nothing is left; guarded by mu
+	work     sync.WaitGroup        // loads, closes, watches and quarantines under way
 }
 
 func newPool(cfg *Config, read func(context.Context, *models.Version) ([]byte, error), m *metrics) *pool {
 	base, stop := context.WithCancel(context.Background())
 	return &pool{
 		engine: cfg.Engine, read: read, loadTimeout: cfg.LoadTimeout, idleClose: cfg.IdleClose, budget: cfg.SessionMemory,
-		metrics: m, log: cfg.Logger, gate: make(chan struct{}, cfg.Slots), base: base, stop: stop,
-		entries: map[string]*entry{}, lanes: map[string]*lane{}, gone: map[string]struct{}{}, freed: make(chan struct{}),
+		quarantine: cfg.Quarantine, metrics: m, log: cfg.Logger, gate: make(chan struct{}, cfg.Slots), base: base, stop: stop,
+		wake: make(chan struct{}, 1), freed: make(chan struct{}),
+		entries: map[string]*entry{}, lanes: map[string]*lane{}, gone: map[string]struct{}{},
+		records: map[string]*record{}, refused: map[refusal]time.Time{},
 	}
 }
 
 // acquire returns the live entry of a version, loading it at need: all who ask
 // meanwhile wait for one load, which goes on when they leave. The entry must be
-// released. errRetired, ctx's error, or ErrUnavailable.
-func (p *pool) acquire(ctx context.Context, v *models.Version, requestID string) (*entry, error) {
+// released. errRetired, errCaller, ctx's error, or ErrUnavailable.
+func (p *pool) acquire(ctx context.Context, v *models.Version, who *auth.Principal) (*entry, error) {
 	p.mu.Lock()
-	e := p.entries[v.ID]
-	switch {
-	case p.drained != nil:
+	e, err := p.find(v, who)
+	if err != nil {
 		p.mu.Unlock()
-		return nil, ErrUnavailable
-	case e == nil:
-		if _, gone := p.gone[v.ID]; gone {
-			p.mu.Unlock()
-			return nil, errRetired
-		}
-		e = p.begin(v, 0, requestID)
-	case e.phase == failed && time.Now().Before(e.retryAt):
-		p.mu.Unlock()
-		return nil, e.err
-	case e.phase == failed:
-		p.forget(e)
-		e = p.begin(v, e.failures, requestID)
+		return nil, err
 	}
 	e.refs++
 	ready := e.phase == live
@@ -137,6 +144,32 @@ func (p *pool) acquire(ctx context.Context, v *models.Version, requestID string)
 	}
 }
 
+// find returns the entry of a version, made at need. The caller holds mu.
+func (p *pool) find(v *models.Version, who *auth.Principal) (*entry, error) {
+	e := p.entries[v.ID]
+	switch {
+	case p.drained != nil:
+		return nil, ErrUnavailable
+	case len(p.refused) > 0 && p.refuses(v.ID, who.UserID):
+		p.metrics.refused.WithLabelValues("caller").Inc()
+		return nil, errCaller
+	case e == nil:
+		if _, gone := p.gone[v.ID]; gone {
+			return nil, errRetired
+		}
+		if p.resting(v.ID) {
+			return nil, ErrUnavailable
+		}
+		e = p.begin(v, 0, who.Origin.RequestID)
+	case e.phase == failed && time.Now().Before(e.retryAt):
+		return nil, e.err
+	case e.phase == failed:
+		p.forget(e)
+		e = p.begin(v, e.failures, who.Origin.RequestID)
+	}
+	return e, nil
+}
+
 // release gives an entry back.
 func (p *pool) release(e *entry, now time.Time) {
 	p.mu.Lock()
@@ -153,7 +186,16 @@ func (p *pool) begin(v *models.Version, failures int, requestID string) *entry {
 		l = &lane{}
 		p.lanes[v.Model] = l
 	}
-	e := &entry{version: v, lane: l, series: p.metrics.series(v), ready: make(chan struct{}), failures: failures}
+	r := p.records[v.ID]
+	if r == nil {
+		r = &record{}
+		p.records[v.ID] = r
+	}
+	if r.down {
+		r.down = false
+		p.metrics.reloads.Inc()
+	}
+	e := &entry{version: v, lane: l, series: p.metrics.series(v), ready: make(chan struct{}), done: make(chan struct{}), failures: failures, record: r}
 	p.entries[v.ID] = e
 	p.work.Go(func() { p.load(e, requestID) })
 	return e
@@ -165,6 +207,9 @@ func (p *pool) forget(e *entry) {
 		return
 	}
 	delete(p.entries, e.version.ID)
+	if e.retired || e.record.blank() {
+		delete(p.records, e.version.ID)
+	}
 	shared := false
 	for _, other := range p.entries {
 		shared = shared || other.lane == e.lane
@@ -177,7 +222,7 @@ func (p *pool) forget(e *entry) {
 
 // checkDrained tells close that nothing is left. The caller holds mu.
 func (p *pool) checkDrained() {
-	if p.drained == nil || len(p.entries) > 0 || p.guests > 0 {
+	if p.drained == nil || len(p.entries) > 0 || p.guests > 0 || p.bereaved > 0 {
 		return
 	}
 	select {
@@ -190,7 +235,7 @@ func (p *pool) checkDrained() {
 // closeUnneeded closes e in the background if nobody uses it and nobody will.
 // The caller holds mu.
 func (p *pool) closeUnneeded(e *entry) {
-	if e.refs > 0 || e.phase == loading || !e.retired && p.drained == nil {
+	if e.refs > 0 || e.phase == loading || !e.retired && !e.lost.Load() && p.drained == nil {
 		return
 	}
 	p.closeLater(e)
@@ -199,19 +244,25 @@ func (p *pool) closeUnneeded(e *entry) {
 // closeLater takes an entry without references out of the maps and closes its
 // session in the background. The caller holds mu.
 func (p *pool) closeLater(e *entry) {
-	if p.entries[e.version.ID] != e {
+	if e.closed {
 		return
 	}
+	e.closed = true
 	if e.phase == live {
 		p.closing++
 		p.work.Go(func() { p.closeSession(e) })
 	}
+	if e.lost.Load() {
+		p.bereaved--
+	}
 	p.forget(e)
+	p.checkDrained()
 }
 
 // closeSession closes the session of a forgotten entry, which counts as
 // closing, and then gives its memory back to the budget.
 func (p *pool) closeSession(e *entry) {
+	close(e.done)
 	if err := e.session.Close(); err != nil {
 		p.log.Error("closing a session", "model", e.version.Model, "version", e.version.Number, "cause", err)
 	}
@@ -239,14 +290,18 @@ func (p *pool) load(e *entry, requestID string) {
 	defer p.mu.Unlock()
 	e.lastUsed = time.Now()
 	if err == nil {
-		e.session, e.phase = session, live
+		e.session, e.phase, e.loaded = session, live, e.lastUsed
+		if lost := session.Lost(); lost != nil {
+			p.work.Go(func() { p.watch(e, lost) })
+		}
 	} else {
+		p.loadLost(e, err)
 		e.phase = failed
 		e.err = ErrUnavailable
 		if errors.Is(err, errNoRoom) {
 			e.failures = 0 // no fault of its own, and others may be done at any moment
 		}
-		e.retryAt = e.lastUsed.Add(min(firstBackoff<<min(e.failures, 10), lastBackoff))
+		e.retryAt = e.lastUsed.Add(backoff(e.failures))
 		e.failures++
 		// What the catalogue says of the version has changed: it is to be asked.
 		if errors.Is(err, models.ErrNotFound) || errors.Is(err, models.ErrQuarantined) {
@@ -256,6 +311,9 @@ func (p *pool) load(e *entry, requestID string) {
 	}
 	close(e.ready)
 	p.closeUnneeded(e)
+	if e.phase == failed && e.err != errRetired && p.pins(e) {
+		p.rouse() // to try again in time
+	}
 }
 
 // open reads, loads and measures. What it took of the budget is in e.memory.
@@ -301,54 +359,6 @@ func (p *pool) open(e *entry) (session Session, err error) {
 	return nil, errors.Join(err, session.Close())
 }
 
-// reserve takes n bytes of the budget (gives, when n is negative), closing idle
-// sessions, the longest unused first, as far as it must.
-func (p *pool) reserve(ctx context.Context, n int64) error {
-	for {
-		p.mu.Lock()
-		if p.budget == 0 || n <= 0 || p.used+n <= p.budget {
-			p.used += n
-			p.mu.Unlock()
-			return nil
-		}
-		used, freed, victim := p.used, p.freed, p.oldestIdle()
-		switch {
-		case victim != nil:
-			p.forget(victim)
-			p.closing++
-			p.mu.Unlock()
-			p.closeSession(victim)
-		case p.closing > 0:
-			p.mu.Unlock()
-			select {
-			case <-freed:
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		default:
-			p.mu.Unlock()
-			return fmt.Errorf("%w: it needs %d more bytes, %d of %d are taken by models in use", errNoRoom, n, used, p.budget)
-		}
-	}
-}
-
-func (p *pool) unreserve(n int64) {
-	p.mu.Lock()
-	p.used -= n
-	p.mu.Unlock()
-}
-
-// oldestIdle returns the live entry that was unused for longest. The caller
-// holds mu.
-func (p *pool) oldestIdle() (oldest *entry) {
-	for _, e := range p.entries {
-		if e.phase == live && e.refs == 0 && (oldest == nil || e.lastUsed.Before(oldest.lastUsed)) {
-			oldest = e
-		}
-	}
-	return oldest
-}
-
 // sameGraph fails when a session is not what was published: its answers would
 // be given other names or types.
 func sameGraph(sig *models.Signature, g models.Graph) error {
@@ -385,45 +395,9 @@ func (p *pool) retire(versionID string) {
 	if e := p.entries[versionID]; e != nil {
 		e.retired = true
 		p.closeUnneeded(e)
+	} else {
+		delete(p.records, versionID)
 	}
-}
-
-// closeIdle closes what was not used for idleClose, and forgets failures whose
-// backoff is long over.
-func (p *pool) closeIdle() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	now := time.Now()
-	for _, e := range p.entries {
-		if e.refs == 0 && e.phase != loading && now.Sub(e.lastUsed) >= p.idleClose {
-			p.closeLater(e)
-		}
-	}
-}
-
-// enter counts a trial, whose session lives outside of the pool, and reserves
-// memory for it; leave ends it.
-func (p *pool) enter(ctx context.Context, memory int64) error {
-	p.mu.Lock()
-	if p.drained != nil {
-		p.mu.Unlock()
-		return ErrUnavailable
-	}
-	p.guests++
-	p.mu.Unlock()
-	if err := p.reserve(ctx, memory); err != nil {
-		p.leave(0)
-		return ErrUnavailable.Because(err)
-	}
-	return nil
-}
-
-func (p *pool) leave(memory int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.used -= memory
-	p.guests--
-	p.checkDrained()
 }
 
 // close refuses new users, ends loads, and waits until the sessions are closed
@@ -431,7 +405,7 @@ func (p *pool) leave(memory int64) {
 func (p *pool) close(ctx context.Context) error {
 	p.mu.Lock()
 	if p.drained == nil {
-		p.drained = make(chan struct{})
+		p.drained, p.draining = make(chan struct{}), true
 		p.stop()
 		for _, e := range p.entries {
 			p.closeUnneeded(e)

@@ -145,3 +145,79 @@ func TestCloseDrains(t *testing.T) {
 		}
 	})
 }
+
+// A run that hits the bound of its model's memory says so, and no more.
+func TestARunWithoutMemory(t *testing.T) {
+	b := newBench(t, inference.Config{})
+	b.put("m", 1, "two_io.onnx")
+	b.fake.FailRuns(inference.ErrRun.Because(inference.ErrNoMemory.Because(errors.New("canary"))))
+	_, err := b.predict(t.Context(), "m", pair)
+	var told *inference.Error
+	if !errors.As(err, &told) || told.Code != "out_of_memory" || told.Cause != nil {
+		t.Errorf("got %v", err)
+	}
+	if n := b.value("refused_total", "reason=out_of_memory"); n != 1 {
+		t.Errorf("%v are counted", n)
+	}
+	b.shut()
+}
+
+// Inputs are put where the session reads them in place.
+func TestInputsLieInTheRoom(t *testing.T) {
+	b := newBench(t, inference.Config{})
+	b.put("m", 1, "two_io.onnx")
+	room := inference.NewMemory(1 << 20)
+	engine := &roomy{b.fake, room, func() bool { return room.InUse() > 0 && b.mem.InUse() == 0 }, 0}
+	b.Service = inference.NewService(inference.Config{Engine: engine, Memory: b.mem}, b.shelf.open, b.shelf.read)
+	r, err := b.Predict(t.Context(), ann, models.Ref{Model: "m"}, func(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
+		if mem != room {
+			t.Error("inputs are to lie elsewhere")
+		}
+		in, err := inference.DecodeJSON([]byte(pair), sig, mem)
+		return &inference.Request{Inputs: in}, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Release()
+	if room.InUse() != 0 {
+		t.Errorf("%d bytes of the room were not released", room.InUse())
+	}
+	// A trial runs once, and then many times to measure batches.
+	trial, err := b.Try(t.Context(), file(t, "two_io.onnx"))
+	if err != nil || trial.Gain == 0 {
+		t.Errorf("%+v, %v", trial, err)
+	}
+	if engine.elsewhere > 0 {
+		t.Errorf("%d runs had inputs elsewhere", engine.elsewhere)
+	}
+	b.shut()
+}
+
+// roomy is an engine whose sessions have a room of their own, and look whether
+// the inputs of their runs lie there.
+type roomy struct {
+	inference.Engine
+	room      *inference.Memory
+	inside    func() bool
+	elsewhere int // runs
+}
+
+type roomySession struct {
+	inference.Session
+	engine *roomy
+}
+
+func (s roomySession) Room() *inference.Memory { return s.engine.room }
+
+func (s roomySession) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
+	if !s.engine.inside() {
+		s.engine.elsewhere++
+	}
+	return s.Session.Run(ctx, in, want)
+}
+
+func (r *roomy) Load(ctx context.Context, model []byte, opts inference.Options) (inference.Session, error) {
+	s, err := r.Engine.Load(ctx, model, opts)
+	return roomySession{s, r}, err
+}

@@ -66,6 +66,11 @@ type Config struct {
 	LoadTimeout   time.Duration // of one load; 0: 60 s
 	IdleClose     time.Duration // a session unused for so long is closed; 0: 10 min
 	SessionMemory int64         // bytes for all live sessions; 0: no bound
+	// Quarantine puts a version out of service whose process ends again and
+	// again. nil: Catalog.Quarantine.
+	Quarantine func(ctx context.Context, v *models.Version, reason string) error
+	// Pinned are the versions to be kept loaded. nil: Catalog.Pinned.
+	Pinned func() []*models.Version
 	// Count is told of every successful prediction. It must not block.
 	Count   func(who auth.Principal, v *models.Version, rows int)
 	Metrics prometheus.Registerer // nil: none
@@ -82,6 +87,7 @@ type Service struct {
 	loading time.Duration // of a trial
 	idle    time.Duration
 	count   func(auth.Principal, *models.Version, int)
+	pinned  func() []*models.Version
 	log     *slog.Logger
 
 	pool    *pool
@@ -92,6 +98,12 @@ type Service struct {
 
 // New returns a Service without live sessions. It registers its metrics.
 func New(cfg Config) *Service {
+	if cfg.Quarantine == nil {
+		cfg.Quarantine = cfg.Catalog.Quarantine
+	}
+	if cfg.Pinned == nil {
+		cfg.Pinned = cfg.Catalog.Pinned
+	}
 	return newService(cfg, cfg.Catalog.Open, cfg.Catalog.Read)
 }
 
@@ -107,13 +119,16 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Pinned == nil {
+		cfg.Pinned = func() []*models.Version { return nil }
+	}
 	if cfg.Count == nil {
 		cfg.Count = func(auth.Principal, *models.Version, int) {}
 	}
 	m := newMetrics()
 	s := &Service{
 		open: open, engine: cfg.Engine, memory: cfg.Memory, timeout: cfg.Timeout, loading: cfg.LoadTimeout, idle: cfg.IdleClose,
-		count: cfg.Count, log: cfg.Logger, metrics: m, pool: newPool(&cfg, read, m), slots: newSlots(cfg.Slots, cfg.Queue, cfg.Timeout),
+		count: cfg.Count, pinned: cfg.Pinned, log: cfg.Logger, metrics: m, pool: newPool(&cfg, read, m), slots: newSlots(cfg.Slots, cfg.Queue, cfg.Timeout),
 	}
 	m.register(cfg.Metrics, s)
 	return s
@@ -126,9 +141,10 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 //
 // Errors: those of Catalog.Open; decode's; ErrInput for inputs or output names
 // that don't fit; ErrTooLarge; ErrQueueFull, at once when too many wait;
-// ErrUnavailable when the model can't be loaded; ErrRun; ErrDeadline when the
-// run takes longer than the server or the model allows; ctx's own error when
-// the caller leaves, which ends the wait or the run.
+// ErrUnavailable when the model can't be loaded, its process ended under the
+// run, or did so several times for this caller alone; ErrRun; ErrNoMemory;
+// ErrDeadline when the run takes longer than the server or the model allows;
+// ctx's own error when the caller leaves, which ends the wait or the run.
 func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Ref, decode Decode) (result *Result, err error) {
 	access, e, err := s.lease(ctx, who, ref)
 	if err != nil {
@@ -164,6 +180,9 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 		return nil, err
 	}
 	values, err := s.run(ctx, &who, &access, e, req.Inputs, want, decoded)
+	if errors.Is(err, errLost) {
+		values, err = s.rerun(ctx, &who, &access, req.Inputs, want)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +215,7 @@ func (s *Service) lease(ctx context.Context, who auth.Principal, ref models.Ref)
 		if err != nil {
 			return models.Access{}, nil, err
 		}
-		e, err := s.pool.acquire(ctx, access.Version, who.Origin.RequestID)
+		e, err := s.pool.acquire(ctx, access.Version, &who)
 		if !errors.Is(err, errRetired) {
 			return access, e, err
 		}
@@ -236,7 +255,7 @@ func wanted(access *models.Access, asked []string) ([]int, error) {
 // run waits for a slot and computes the wanted outputs, with others in one run
 // where the model allows it.
 func (s *Service) run(ctx context.Context, who *auth.Principal, access *models.Access, e *entry, in []Tensor, want []int, now time.Time) ([]Value, error) {
-	if n := batchRows(access, e, in); n > 0 {
+	if n := batchRows(access, e, in); n > 0 && !e.record.alone.Load() {
 		return s.runTogether(ctx, who, access, e, in, want, now, n)
 	}
 	return s.runAlone(ctx, who, access, e, in, want, now, false)
@@ -275,7 +294,7 @@ func (s *Service) compute(ctx context.Context, who *auth.Principal, access *mode
 	t.bounded = within(ctx, began.Add(s.limit(access)))
 	bounded := &t.bounded
 	defer bounded.stop()
-	values, err := e.session.Run(bounded, in, want)
+	values, err := s.pool.run(bounded, e, in, want, who.UserID)
 	e.series.runTime.Observe(time.Since(began).Seconds())
 	if err == nil {
 		if err = checkOutputs(access.Version.Signature.Outputs, want, values); err == nil {
@@ -291,20 +310,27 @@ func (s *Service) compute(ctx context.Context, who *auth.Principal, access *mode
 // termsOf is what a caller's run of a model asks of the slots.
 func termsOf(who *auth.Principal, access *models.Access, e *entry, now time.Time) terms {
 	serving := &access.Model.Serving
-	return terms{lane: e.lane, caller: who.UserID, most: serving.Instances, queue: serving.Queue, now: now,
-		quick: serving.Instances == 0 && e.session.Quick()}
+	most := serving.Instances
+	if e.record.alone.Load() {
+		most = 1
+	}
+	return terms{lane: e.lane, caller: who.UserID, most: most, queue: serving.Queue, now: now, quick: most == 0 && e.session.Quick()}
 }
 
 // runError turns what came of a run into what a caller is told. The rest is
 // for the protected log.
 func (s *Service) runError(ctx, bounded context.Context, err error, about ...any) error {
-	reason, told := "run_failed", ErrRun
+	reason, told, crash := "run_failed", ErrRun, crashOf(err)
 	switch {
 	case ctx.Err() != nil:
 		s.metrics.refused.WithLabelValues("left").Inc()
 		return ctx.Err()
 	case bounded.Err() != nil:
 		reason, told = "deadline", ErrDeadline
+	case crash != nil && !crash.Inside:
+		return errLost
+	case errors.Is(err, ErrNoMemory):
+		reason, told = "out_of_memory", ErrNoMemory
 	case errors.Is(err, ErrTooLarge):
 		reason, told = "too_large", ErrTooLarge
 	case errors.Is(err, ErrUnavailable):
@@ -337,18 +363,26 @@ func (s *Service) answer(access *models.Access, want []int, values []Value) (*Re
 // soon as nobody uses it. It does not block. It fits Catalog.Retired.
 func (s *Service) Retire(versionID string) { s.pool.retire(versionID) }
 
-// Run closes sessions that nobody uses and gives memory that waits for no
-// tensor back to the system, until ctx ends.
+// Run keeps pinned models loaded, closes sessions that nobody uses or that take
+// too much memory together, and gives memory that waits for no tensor back to
+// the system, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
-	tick := time.NewTicker(min(max(s.idle/4, time.Second), time.Minute))
+	tick, retry := time.NewTicker(min(max(s.idle/4, time.Second), time.Minute)), time.NewTimer(0)
 	defer tick.Stop()
+	defer retry.Stop()
 	for {
 		select {
 		case <-tick.C:
-			s.pool.closeIdle()
+			s.pool.tend(ctx)
 			s.memory.Trim()
+			continue
+		case <-s.pool.wake:
+		case <-retry.C:
 		case <-ctx.Done():
 			return nil
+		}
+		if wait := s.pool.keep(s.pinned()); wait > 0 {
+			retry.Reset(wait)
 		}
 	}
 }

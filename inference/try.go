@@ -18,7 +18,8 @@ const trialElements = 1 << 26
 //
 // The outcome is "ran", or "inconclusive" when the model does not take zeros,
 // which says nothing against it. *models.Rejected, in public terms: load_failed,
-// load_timeout, run_timeout, unsupported_type, too_large. Other errors are
+// load_timeout, run_timeout, unsupported_type, too_large, out_of_memory, crashed.
+// Other errors are
 // ErrUnavailable, ErrQueueFull and ctx's: the file may be good.
 func (s *Service) Try(ctx context.Context, file []byte) (models.Trial, error) {
 	memory := int64(len(file))
@@ -46,6 +47,9 @@ func (s *Service) Try(ctx context.Context, file []byte) (models.Trial, error) {
 	trial := models.Trial{Graph: graph, Outcome: outcome}
 	if proved, _ := models.RowWise(file); proved && outcome == "ran" {
 		trial.Gain = s.gain(ctx, session, &graph)
+		if c := lostBy(session); c != nil && ctx.Err() == nil {
+			return models.Trial{}, crashed(c)
+		}
 	}
 	return trial, nil
 }
@@ -58,6 +62,11 @@ func (s *Service) loadError(ctx context.Context, err error) error {
 	case errors.Is(err, ErrLoadTimeout):
 		return &models.Rejected{Code: "load_timeout", Cause: err,
 			Detail: fmt.Sprintf("loading the model took more than %v, which is all this server gives it; simplify it, for instance by folding constants before the export", s.loading)}
+	case outOfMemory(err):
+		return &models.Rejected{Code: "out_of_memory", Cause: err,
+			Detail: "loading the model takes more memory than this server gives a model; make it smaller, for instance by quantization, or ask the operator for more"}
+	case crashOf(err) != nil:
+		return crashed(err)
 	case errors.Is(err, ErrLoad):
 		return &models.Rejected{Code: "load_failed", Cause: err,
 			Detail: "the runtime can't load this model; check it with onnx.checker.check_model(path, full_check=True) and by loading it with onnxruntime in Python"}
@@ -65,6 +74,29 @@ func (s *Service) loadError(ctx context.Context, err error) error {
 		return ErrUnavailable.Because(err)
 	}
 	return fmt.Errorf("trial load: %w", err)
+}
+
+// outOfMemory reports whether a load or a run hit the bound of a model's memory,
+// or its process was ended for it.
+func outOfMemory(err error) bool {
+	c := crashOf(err)
+	return errors.Is(err, ErrNoMemory) || c != nil && c.class() == "memory"
+}
+
+// crashed refuses a file whose process ended during its trial.
+func crashed(cause error) error {
+	return &models.Rejected{Code: "crashed", Cause: cause,
+		Detail: "loading the model, or running it once with zeros, ended its process. Load and run it with onnxruntime in Python: if that fails too, export it anew with a current exporter; if not, tell the operator, whose log says more"}
+}
+
+// lostBy tells how a session was lost; nil: it was not.
+func lostBy(s Session) *Crash {
+	select {
+	case <-s.Lost():
+		return whyLost(s)
+	default:
+		return nil
+	}
 }
 
 // servable refuses models whose inputs can't be sent or whose outputs can't be
@@ -89,7 +121,7 @@ func servable(g *models.Graph) error {
 
 // trialRun runs the model once, in a slot like any other run.
 func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph) (outcome string, err error) {
-	in, err := trialInputs(g, s.memory, 1)
+	in, err := trialInputs(g, session.Room(), 1)
 	defer releaseAll(in)
 	if err != nil {
 		return "", err
@@ -120,6 +152,11 @@ func (s *Service) trialRun(ctx context.Context, session Session, g *models.Graph
 	case errors.Is(err, ErrTooLarge):
 		return "", &models.Rejected{Code: "too_large", Cause: err,
 			Detail: "the outputs for one row of zeros are larger than this server takes"}
+	case outOfMemory(err):
+		return "", &models.Rejected{Code: "out_of_memory", Cause: err,
+			Detail: "a trial run with one row of zeros takes more memory than this server gives a model; make the model smaller, or ask the operator for more"}
+	case crashOf(err) != nil:
+		return "", crashed(err)
 	case errors.Is(err, ErrUnavailable):
 		return "", ErrUnavailable.Because(err)
 	}

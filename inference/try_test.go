@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"modelgate/inference"
+	"modelgate/inference/inferencetest"
 	"modelgate/models"
 )
 
@@ -81,6 +82,12 @@ func TestTryRefuses(t *testing.T) {
 	for inside, code := range map[error]string{
 		inference.ErrLoad.Because(errors.New("canary")):        "load_failed",
 		inference.ErrLoadTimeout.Because(errors.New("canary")): "load_timeout",
+		inference.ErrLoad.Because(inference.ErrNoMemory):       "out_of_memory",
+
+		inference.ErrLoad.Because(&inference.Crash{Reason: "signal: canary"}):          "crashed",
+		inference.ErrUnavailable.Because(&inference.Crash{Reason: "exit: 3"}):          "crashed",
+		inference.ErrLoad.Because(&inference.Crash{Reason: "memory: canary"}):          "out_of_memory",
+		inference.ErrLoadTimeout.Because(&inference.Crash{Reason: "deadline: canary"}): "load_timeout",
 	} {
 		b.fake.FailLoads(inside)
 		if _, err := b.Try(t.Context(), good); rejection(t, err) != code {
@@ -96,6 +103,17 @@ func TestTryRefuses(t *testing.T) {
 	if _, err := b.Try(t.Context(), good); rejection(t, err) != "too_large" {
 		t.Errorf("outputs too large: %v", err)
 	}
+	b.fake.FailRuns(inference.ErrRun.Because(inference.ErrNoMemory))
+	if _, err := b.Try(t.Context(), good); rejection(t, err) != "out_of_memory" {
+		t.Errorf("a run without memory: %v", err)
+	}
+	b.fake.FailRuns(nil)
+	for reason, code := range map[string]string{"signal: canary": "crashed", "memory: canary": "out_of_memory"} {
+		b.fake.CrashRuns(1, reason)
+		if _, err := b.Try(t.Context(), good); rejection(t, err) != code {
+			t.Errorf("a run that ends the process: %v", err)
+		}
+	}
 	b.fake.FailRuns(inference.ErrUnavailable)
 	if _, err := b.Try(t.Context(), good); !errors.Is(err, inference.ErrUnavailable) || rejection(t, err) != "" {
 		t.Errorf("no fault of the file's: %v", err)
@@ -104,6 +122,41 @@ func TestTryRefuses(t *testing.T) {
 	if _, err := b.Try(t.Context(), good); !errors.Is(err, inference.ErrUnavailable) {
 		t.Errorf("after Close: %v", err)
 	}
+}
+
+// A model that gets through its trial run and ends its process while batches
+// are measured is refused as well.
+func TestTryRefusesACrashOfItsMeasurement(t *testing.T) {
+	b := newBench(t, inference.Config{})
+	proved := file(t, "two_io.onnx")
+	if ok, reason := models.RowWise(proved); !ok {
+		t.Fatal(reason)
+	}
+	b.Service = inference.NewService(inference.Config{Engine: &brittle{b.fake}, Memory: b.mem}, b.shelf.open, b.shelf.read)
+	if _, err := b.Try(t.Context(), proved); rejection(t, err) != "crashed" {
+		t.Errorf("got %v", err)
+	}
+	b.shut()
+}
+
+// brittle is an engine whose process does not survive runs of several rows.
+type brittle struct{ *inferencetest.Fake }
+
+type brittleSession struct {
+	inference.Session
+	engine *brittle
+}
+
+func (e *brittle) Load(ctx context.Context, model []byte, opts inference.Options) (inference.Session, error) {
+	s, err := e.Fake.Load(ctx, model, opts)
+	return brittleSession{s, e}, err
+}
+
+func (s brittleSession) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
+	if len(in) > 0 && in[0].Shape[0] > 1 {
+		s.engine.CrashRuns(1, "signal: aborted")
+	}
+	return s.Session.Run(ctx, in, want)
 }
 
 // graphs is an engine that says of every model what a test wants.

@@ -45,6 +45,7 @@ type Catalog struct {
 
 	current atomic.Pointer[snapshot]
 	retired atomic.Pointer[func(versionID string)]
+	changed atomic.Pointer[func()]
 	// writing is held (one element sent) by who changes Store, blobs and
 	// current, in this order; a channel, so that waiting honours ctx.
 	writing chan struct{}
@@ -101,6 +102,33 @@ func (c *Catalog) retire(versions ...*Version) {
 	}
 }
 
+// Changed sets the one listener: f is called when a model was published,
+// changed or deleted. It must not block, and not call the Catalog.
+func (c *Catalog) Changed(f func()) { c.changed.Store(&f) }
+
+// show makes a snapshot what all see. Only New and holders of writing call it.
+func (c *Catalog) show(s *snapshot) {
+	c.current.Store(s)
+	if f := c.changed.Load(); f != nil {
+		(*f)()
+	}
+}
+
+// Pinned returns the default versions of pinned models, those in service, by
+// the name of the model. It costs a look at every model.
+func (c *Catalog) Pinned() []*Version {
+	var list []*Version
+	for _, m := range c.snapshot().sorted {
+		if !m.Serving.Pinned {
+			continue
+		}
+		if v := m.Version(m.DefaultVersion); v != nil && v.State == Ready {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
 // snapshot is the catalogue at one moment. Immutable.
 type snapshot struct {
 	byName map[string]*Model
@@ -151,7 +179,7 @@ func (c *Catalog) load(ctx context.Context) error {
 	for _, m := range list {
 		complete(m)
 	}
-	c.current.Store(newSnapshot(list))
+	c.show(newSnapshot(list))
 	return nil
 }
 
@@ -184,7 +212,7 @@ func (c *Catalog) put(name string, m *Model) {
 		next.sorted = slices.Insert(next.sorted, i, m)
 		next.byName[name] = m
 	}
-	c.current.Store(next)
+	c.show(next)
 }
 
 // lock takes writing, or fails when ctx ends first.

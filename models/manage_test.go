@@ -464,3 +464,104 @@ func TestManages(t *testing.T) {
 		t.Error("somebody without an id manages a model without an owner")
 	}
 }
+
+// TestQuarantinedForCrashes: those who manage the model see why, and the same
+// file published once more is a version that works; the old one stays where it
+// is, its file being whole all the time.
+func TestQuarantinedForCrashes(t *testing.T) {
+	r := newRoom(t)
+	_, v := r.publish(t, ann, "iris", sample(t, "iris"), models.Spec{Roles: []string{"user"}})
+	const reason = "its process ended 5 times within 1m0s, the last time so: signal: segmentation fault"
+	if err := r.catalog.Quarantine(t.Context(), v, reason); err != nil {
+		t.Fatal(err)
+	}
+	access, err := r.catalog.Describe(t.Context(), ann, "iris")
+	if err != nil || access.Version.State != models.Quarantined || access.Version.Reason != reason {
+		t.Errorf("described: %+v (%v)", access.Version, err)
+	}
+	_, again := r.publish(t, ann, "iris", sample(t, "iris"), models.Spec{})
+	if again.Number != 2 || again.Digest != v.Digest || again.State != models.Ready {
+		t.Errorf("published again: %+v", again)
+	}
+	check := func() {
+		t.Helper()
+		access, err := r.catalog.Open(t.Context(), eve, models.Ref{Model: "iris", Version: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.catalog.Read(t.Context(), access.Version); err != nil {
+			t.Errorf("reading it: %v", err)
+		}
+		_, err = r.catalog.Open(t.Context(), eve, models.Ref{Model: "iris", Version: 1})
+		wantError(t, "the old one", err, models.ErrQuarantined)
+	}
+	check()
+	if _, err := r.catalog.Update(t.Context(), ann, "iris", models.Patch{DefaultVersion: pointer(2)}); err != nil {
+		t.Errorf("making it the default: %v", err)
+	}
+	r.reopen(t)
+	check()
+	if err := r.catalog.DeleteVersion(t.Context(), ann, "iris", 1); err != nil {
+		t.Errorf("deleting the old one: %v", err)
+	}
+	access, err = r.catalog.Open(t.Context(), eve, models.Ref{Model: "iris"})
+	if err != nil || access.Version.Number != 2 {
+		t.Errorf("the default: %+v (%v)", access.Version, err)
+	}
+}
+
+// TestPinned: the default versions of pinned models are known, and who keeps
+// them loaded hears of every change.
+func TestPinned(t *testing.T) {
+	r := newRoom(t)
+	heard := 0
+	r.catalog.Changed(func() { heard++ })
+	pinned := func(what string, want ...*models.Version) {
+		t.Helper()
+		if heard == 0 {
+			t.Errorf("%s: nobody heard of it", what)
+		}
+		heard = 0
+		got := r.catalog.Pinned()
+		same := len(got) == len(want)
+		for i := 0; same && i < len(got); i++ {
+			same = got[i].ID == want[i].ID
+		}
+		if !same {
+			t.Errorf("%s: %v are pinned, want %v", what, got, want)
+		}
+	}
+	keep := &models.Serving{Pinned: true}
+	_, first := r.publish(t, ann, "iris", sample(t, "iris"), models.Spec{Serving: keep})
+	pinned("published", first)
+	_, other := r.publish(t, ann, "a", sample(t, "two_io"), models.Spec{})
+	pinned("another", first)
+	if _, err := r.catalog.Update(t.Context(), ann, "a", models.Patch{Serving: keep}); err != nil {
+		t.Fatal(err)
+	}
+	pinned("set", other, first)
+	_, second := r.publish(t, ann, "iris", sample(t, "iris_v2"), models.Spec{Default: true})
+	pinned("another default", other, second)
+	r.reopen(t)
+	r.catalog.Changed(func() { heard++ })
+	heard++
+	pinned("after a restart", other, second)
+	if err := r.catalog.Quarantine(t.Context(), second, "it crashes"); err != nil {
+		t.Fatal(err)
+	}
+	pinned("out of service", other)
+	if _, err := r.catalog.Update(t.Context(), ann, "iris", models.Patch{DefaultVersion: pointer(1)}); err != nil {
+		t.Fatal(err)
+	}
+	pinned("back to the first", other, first)
+	if err := r.catalog.DeleteVersion(t.Context(), ann, "a", 1); err != nil {
+		t.Fatal(err)
+	}
+	pinned("without a version", first)
+	if err := r.catalog.Delete(t.Context(), ann, "iris"); err != nil {
+		t.Fatal(err)
+	}
+	pinned("deleted")
+	_, err := r.catalog.Update(t.Context(), eve, "a", models.Patch{Serving: keep})
+	wantError(t, "a caller", err, models.ErrClosed)
+}

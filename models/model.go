@@ -40,6 +40,8 @@ type Serving struct {
 	MaxBatch  int `json:"max_batch,omitempty"`  // rows of several requests in one run; 0: every request runs by itself
 	Instances int `json:"instances,omitempty"`  // runs at once; 0: as many as the server runs at all, which is also the most
 	Queue     int `json:"queue,omitempty"`      // predictions that may wait; 0: the server's; never above it
+	// Pinned keeps the default version loaded, at the cost of memory for others.
+	Pinned bool `json:"pinned,omitempty"`
 }
 
 // Model is a published name. Values handed out by Catalog are immutable.

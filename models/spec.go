@@ -229,6 +229,7 @@ func (s *Serving) summary(into map[string]string) {
 	}{{"timeout_ms", s.TimeoutMS}, {"max_batch", s.MaxBatch}, {"instances", s.Instances}, {"queue", s.Queue}} {
 		into[f.name] = strconv.Itoa(f.value)
 	}
+	into["pinned"] = strconv.FormatBool(s.Pinned)
 }
 
 // summary is the policy as JSON, for the audit log.

@@ -248,6 +248,7 @@ func (s *server) openInference(engine inference.Engine, memory *inference.Memory
 		Metrics: registry, Logger: s.log,
 	})
 	catalog.Retired(s.service.Retire)
+	catalog.Changed(s.service.Refresh)
 	s.closeLater(func() error {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -355,6 +356,7 @@ func (s *server) run(ctx context.Context, std std) error {
 	case err = <-served:
 	case <-ctx.Done():
 		s.draining.Store(true)
+		s.service.Drain()
 		s.log.Info("draining", "timeout", s.cfg.DrainTimeout.String())
 		s.drain(ctx)
 	}

@@ -16,10 +16,11 @@ type ServingFlags struct {
 	Instances *int           `placeholder:"N" help:"Runs at once; 0: as many as the server runs."`
 	Queue     *int           `placeholder:"N" help:"Predictions that may wait; 0: as many as the server lets wait."`
 	Timeout   *time.Duration `placeholder:"DURATION" help:"Longest run, as in 500ms; 0s: the server's own."`
+	Pinned    *bool          `negatable:"" help:"Keep the default version loaded; --no-pinned: no more. It takes memory from other models."`
 }
 
 func (f *ServingFlags) given() bool {
-	return f.MaxBatch != nil || f.Instances != nil || f.Queue != nil || f.Timeout != nil
+	return f.MaxBatch != nil || f.Instances != nil || f.Queue != nil || f.Timeout != nil || f.Pinned != nil
 }
 
 // over puts the flags over what a model has now.
@@ -34,6 +35,9 @@ func (f *ServingFlags) over(current client.Serving) client.Serving {
 	}
 	if f.Timeout != nil {
 		current.TimeoutMS = int(f.Timeout.Milliseconds())
+	}
+	if f.Pinned != nil {
+		current.Pinned = *f.Pinned
 	}
 	return current
 }

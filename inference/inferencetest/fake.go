@@ -36,6 +36,8 @@ type Fake struct {
 	loads    *Gate                     // guarded by mu
 	runErr   error                     // guarded by mu
 	loadErr  error                     // guarded by mu
+	crashes  int                       // runs that will end their process; guarded by mu
+	reason   string                    // why; guarded by mu
 	stats    Stats                     // guarded by mu
 }
 
@@ -85,6 +87,24 @@ func (f *Fake) FailLoads(err error) {
 	f.loadErr = err
 }
 
+// Crash loses all open sessions for that reason; see inference.Crash. Runs in
+// them end at once, as do those that wait at a gate.
+func (f *Fake) Crash(reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for s := range f.sessions {
+		s.lose(reason)
+	}
+}
+
+// CrashRuns makes the next n runs that compute, behind the gate if there is
+// one, lose their session for that reason, with all that is inside.
+func (f *Fake) CrashRuns(n int, reason string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.crashes, f.reason = n, reason
+}
+
 // Stats returns the counts so far.
 func (f *Fake) Stats() Stats {
 	f.mu.Lock()
@@ -123,13 +143,13 @@ func (f *Fake) Load(ctx context.Context, model []byte, opts inference.Options) (
 		ctx, cancel = context.WithTimeout(ctx, opts.LoadTimeout)
 		defer cancel()
 	}
-	if err := gate.wait(ctx); err != nil {
+	if err := gate.wait(ctx, nil); err != nil {
 		if operators != constantBomb {
 			f.stray(gate)
 		}
 		return nil, inference.ErrLoadTimeout.Because(err)
 	}
-	s := &fakeSession{engine: f, graph: graph, program: programs[operators], size: int64(len(model))}
+	s := &fakeSession{engine: f, graph: graph, program: programs[operators], size: int64(len(model)), lost: make(chan struct{})}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -170,8 +190,10 @@ type fakeSession struct {
 	graph   models.Graph
 	program program // nil: zeros
 	size    int64
-	running int  // guarded by engine.mu
-	closed  bool // guarded by engine.mu
+	lost    chan struct{}
+	reason  string // written before lost is closed; guarded by engine.mu
+	running int    // guarded by engine.mu
+	closed  bool   // guarded by engine.mu
 }
 
 func (s *fakeSession) Graph() models.Graph { return s.graph }
@@ -179,8 +201,21 @@ func (s *fakeSession) Graph() models.Graph { return s.graph }
 // Room is the memory that the engine was given.
 func (s *fakeSession) Room() *inference.Memory { return s.engine.mem }
 
-// Lost is nil.
-func (s *fakeSession) Lost() <-chan struct{} { return nil }
+// Lost is closed by Crash and CrashRuns.
+func (s *fakeSession) Lost() <-chan struct{} { return s.lost }
+
+// lose ends the session's pretended process. The caller holds engine.mu.
+func (s *fakeSession) lose(reason string) {
+	if s.reason == "" {
+		s.reason = reason
+		close(s.lost)
+	}
+}
+
+// crash is the error of a run of a session that was lost.
+func (s *fakeSession) crash(inside bool) error {
+	return inference.ErrUnavailable.Because(&inference.Crash{Reason: s.reason, Inside: inside})
+}
 
 // Quick is false.
 func (s *fakeSession) Quick() bool { return false }
@@ -208,29 +243,77 @@ func (s *fakeSession) Run(ctx context.Context, in []inference.Tensor, want []int
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.check(in, want); err != nil {
-		return nil, inference.ErrRun.Because(err)
-	}
-	gate, fail, err := s.begin()
+	gate, fail, err := s.begin(in, want)
 	if err != nil {
 		return nil, err
 	}
 	defer s.end()
-	if err := gate.wait(ctx); err != nil {
+	inside := life{ctx, s.lost}
+	if err := gate.wait(inside, s.lost); err != nil && !inside.over() {
 		return nil, err
 	}
-	if fail != nil {
+	s.crashIfTold()
+	if fail != nil && !inside.over() {
 		return nil, fail
 	}
-	return s.compute(ctx, in, want)
+	values, err := s.compute(inside, in, want)
+	if !inside.over() {
+		return values, err
+	}
+	for i := range values {
+		values[i].Release()
+	}
+	return nil, s.crash(true)
 }
 
-func (s *fakeSession) begin() (*Gate, error, error) {
+// life is the context of a run, which its session's loss ends too for who asks
+// Err.
+type life struct {
+	context.Context
+	lost <-chan struct{}
+}
+
+func (l life) over() bool {
+	select {
+	case <-l.lost:
+		return true
+	default:
+		return false
+	}
+}
+
+func (l life) Err() error {
+	if l.over() {
+		return errLost
+	}
+	return l.Context.Err()
+}
+
+var errLost = errors.New("the session was lost")
+
+// crashIfTold does what CrashRuns announced.
+func (s *fakeSession) crashIfTold() {
+	f := s.engine
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.crashes > 0 {
+		f.crashes--
+		s.lose(f.reason)
+	}
+}
+
+func (s *fakeSession) begin(in []inference.Tensor, want []int) (*Gate, error, error) {
 	f := s.engine
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if s.closed {
 		return nil, nil, inference.ErrUnavailable.Because(errors.New("the session is closed"))
+	}
+	if s.reason != "" {
+		return nil, nil, s.crash(false)
+	}
+	if err := s.check(in, want); err != nil {
+		return nil, nil, inference.ErrRun.Because(err)
 	}
 	s.running++
 	f.stats.Runs++

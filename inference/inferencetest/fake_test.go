@@ -151,3 +151,61 @@ func TestUnknownModel(t *testing.T) {
 		}
 	}
 }
+
+// A session that is lost ends the runs inside, and refuses later ones; the
+// engine goes on.
+func TestCrash(t *testing.T) {
+	mem := inference.NewMemory(1 << 20)
+	f := inferencetest.NewFake(mem)
+	s := load(t, f, "scalar.onnx")
+	x := inference.Tensor{Type: models.Float32, Shape: []int64{}, Data: []byte{0, 0, 0x80, 0x3f}}
+	run := func(s inference.Session) error {
+		values, err := s.Run(t.Context(), []inference.Tensor{x}, []int{0})
+		for i := range values {
+			values[i].Release()
+		}
+		return err
+	}
+	crashed := func(err error, inside bool) {
+		t.Helper()
+		var c *inference.Crash
+		if !errors.Is(err, inference.ErrUnavailable) || !errors.As(err, &c) || c.Reason != "signal: killed" || c.Inside != inside {
+			t.Errorf("got %v", err)
+		}
+	}
+	gate := f.HoldRuns()
+	done := make(chan error, 2)
+	for range 2 {
+		go func() { done <- run(s) }()
+	}
+	gate.Await(t, 2)
+	select {
+	case <-s.Lost():
+		t.Error("lost before the crash")
+	default:
+	}
+	f.Crash("signal: killed")
+	<-s.Lost()
+	crashed(<-done, true)
+	crashed(<-done, true)
+	crashed(run(s), false)
+	_, err := s.Run(t.Context(), nil, nil)
+	crashed(err, false)
+
+	gate.Open()
+	next := load(t, f, "scalar.onnx")
+	f.CrashRuns(1, "signal: killed")
+	crashed(run(next), true)
+	crashed(run(next), false)
+	for _, s := range []inference.Session{s, next} {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := mem.InUse(); n != 0 {
+		t.Errorf("%d bytes were not released", n)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}

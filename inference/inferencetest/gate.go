@@ -49,8 +49,9 @@ func (g *Gate) Pass(n int) {
 // Open lets all through, now and later.
 func (g *Gate) Open() { g.once.Do(func() { close(g.opened) }) }
 
-// wait returns when the gate lets the caller through, or with ctx's error.
-func (g *Gate) wait(ctx context.Context) error {
+// wait returns when the gate lets the caller through, with ctx's error, or with
+// errLost when lost is closed.
+func (g *Gate) wait(ctx context.Context, lost <-chan struct{}) error {
 	if g == nil {
 		return nil
 	}
@@ -63,6 +64,8 @@ func (g *Gate) wait(ctx context.Context) error {
 		return nil
 	case <-g.passes:
 		return nil
+	case <-lost:
+		return errLost
 	case <-ctx.Done():
 		return ctx.Err()
 	}

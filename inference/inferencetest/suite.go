@@ -36,6 +36,7 @@ func RunTests(t *testing.T, testdata string, open Open) {
 		{"Maps", testMaps},
 		{"Inputs", testInputs},
 		{"HeapInputs", testHeapInputs},
+		{"Room", testRoom},
 		{"Misfits", testMisfits},
 		{"FailedRun", testFailedRun},
 		{"OutputsBeyondMemory", testOutputsBeyondMemory},

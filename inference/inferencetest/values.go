@@ -195,6 +195,34 @@ func testHeapInputs(t *testing.T, s *suite) {
 	expect[float32](t, &v[0], models.Float32, []int64{0, 3})
 }
 
+// Inputs may lie in the session's room, elsewhere, or some here and some there;
+// they stay as they are.
+func testRoom(t *testing.T, s *suite) {
+	session, mem := s.session(t, "two_io.onnx")
+	room := session.Room()
+	if room == nil {
+		t.Fatal("the session has no room for its inputs")
+	}
+	before := room.InUse()
+	elsewhere := inference.NewMemory(1 << 20)
+	for _, from := range [][2]*inference.Memory{{room, room}, {mem, mem}, {elsewhere, elsewhere}, {room, elsewhere}, {elsewhere, room}} {
+		t.Run("", func(t *testing.T) { // whose end releases the tensors
+			a := tensor[float32](t, from[0], models.Float32, []int64{2, 3}, 5, 5, 5, 10, 10, 10)
+			b := tensor[float32](t, from[1], models.Float32, []int64{2, 3}, 3, 3, 3, 6, 6, 6)
+			for range 2 {
+				v := run(t, session, []int{1, 0}, a, b)
+				expect[float32](t, &v[0], models.Float32, []int64{2, 1}, 45, 180)
+				expect[float32](t, &v[1], models.Float32, []int64{2, 3}, 2, 2, 2, 4, 4, 4)
+			}
+			expectTensor[float32](t, &a, models.Float32, []int64{2, 3}, 5, 5, 5, 10, 10, 10)
+			expectTensor[float32](t, &b, models.Float32, []int64{2, 3}, 3, 3, 3, 6, 6, 6)
+		})
+	}
+	if n := room.InUse(); n != before {
+		t.Errorf("%d bytes of the room are in use; before the runs, %d were", n, before)
+	}
+}
+
 // What does not fit the graph is an error, never a read beyond what is there.
 func testMisfits(t *testing.T, s *suite) {
 	session, mem := s.session(t, "two_io.onnx")
