@@ -45,6 +45,7 @@ func codeOf(t testing.TB, err error) string {
 	if r.Detail == "" || !utf8.ValidString(r.Detail) || strings.ContainsFunc(r.Detail, func(c rune) bool { return c < ' ' || c > '~' }) {
 		t.Errorf("detail %q is not fit to be shown", r.Detail)
 	}
+	reached.add(r)
 	return r.Code
 }
 
@@ -184,7 +185,7 @@ func TestVerifyRules(t *testing.T) {
 		{"input that is optional", modelWith(graphWith(add(11, value("x2", msg{}.sub(9, msg{}.sub(1, tensorOf(1, 3))))))), Limits{}, "unsupported_type"},
 		{"input of complex numbers", modelWith(graphWith(add(11, value("x2", tensorOf(14, 3))))), Limits{}, "unsupported_type"},
 		{"input of 4-bit numbers", modelWith(graphWith(add(11, value("x2", tensorOf(22, 3))))), Limits{}, "unsupported_type"},
-		{"input of a type nobody knows", modelWith(graphWith(add(11, value("x2", tensorOf(1<<32|1, 3))))), Limits{}, "unsupported_type"},
+		{"input of a type nobody knows", modelWith(graphWith(add(11, value("x2", tensorOf(99, 3))))), Limits{}, "unsupported_type"},
 		{"input of rank 0 and of strings", modelWith(graphWith(add(11, value("x2", tensorOf(8))))), Limits{}, ""},
 		{"output without a type", modelWith(graphWith(add(12, msg{}.str(1, "z")))), Limits{}, ""},
 		{"output of any rank", modelWith(graphWith(add(12, value("z", msg{}.sub(1, msg{}.num(1, 1)))))), Limits{}, ""},
