@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Limits bound what the static check lets through. Zero fields mean the
@@ -95,7 +98,7 @@ func Verify(file []byte, limits Limits) (Graph, Facts, error) {
 	}
 	// A runtime that finds this mark does not take the file for protocol buffers,
 	// whatever it is besides.
-	if at(file, 4, "ORTM") {
+	if at(file, 4, ortMark) {
 		return Graph{}, Facts{}, refuse("not_onnx", "the file is no ONNX model%s", guess(file))
 	}
 	g, err := c.model(file)
@@ -255,6 +258,36 @@ func (c *check) topLevel(file []byte) (topLevel, error) {
 	return m, err
 }
 
+// headReader fails with a *Rejected when the first bytes that it reads can't be
+// those of a ModelProto.
+type headReader struct {
+	r    io.Reader
+	head []byte
+}
+
+// headSize is as many bytes as guess looks at.
+const headSize = 8
+
+func (h *headReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	if missing := headSize - len(h.head); missing > 0 {
+		if h.head = append(h.head, p[:min(n, missing)]...); len(h.head) == headSize && !beginsModel(h.head) {
+			return n, refuse("not_onnx", "the file is no ONNX model%s", guess(h.head))
+		}
+	}
+	return n, err
+}
+
+// beginsModel reports whether a file that starts with head, of headSize bytes,
+// may be a ModelProto: its first field must be one that the message has.
+func beginsModel(head []byte) bool {
+	num, wire, n := protowire.ConsumeTag(head)
+	return n > 0 && n <= maxTag && num < protowire.Number(len(modelMessage.fields)) && modelMessage.fields[num].take(wire) && !at(head, 4, ortMark)
+}
+
+// ortMark marks ONNX Runtime's own format.
+const ortMark = "ORTM"
+
 // at reports whether the mark stands there in the file.
 func at(file []byte, offset int, mark string) bool {
 	return len(file) >= offset && bytes.HasPrefix(file[offset:], []byte(mark))
@@ -272,7 +305,7 @@ func guess(file []byte) string {
 		return " but HDF5, perhaps of Keras; export it first, for instance with tf2onnx"
 	case at(4, "TFL3"):
 		return " but TensorFlow Lite; export it first, for instance with tf2onnx"
-	case at(4, "ORTM"):
+	case at(4, ortMark):
 		return " but ONNX Runtime's own format; upload the .onnx file it was made from"
 	case at(0, "GGUF"):
 		return " but GGUF; export the model to ONNX first"
