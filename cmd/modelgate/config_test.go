@@ -78,8 +78,15 @@ func TestCheck(t *testing.T) {
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	write(t, cert, "")
 	write(t, key, "")
-	if err := os.Chmod(key, 0o644); err != nil {
-		t.Fatal(err)
+	keys, loose := filepath.Join(dir, "upload.pem"), filepath.Join(dir, "loose.pem")
+	// RFC 8410, section 10.1.
+	const public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"
+	write(t, keys, public)
+	write(t, loose, public)
+	for path, mode := range map[string]os.FileMode{key: 0o644, loose: 0o666} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		args []string
@@ -107,6 +114,15 @@ func TestCheck(t *testing.T) {
 		{[]string{"--max-body", "1023"}, "1KiB"},
 		{[]string{"--session-memory", "9GiB"}, "--runtime-memory"},
 		{[]string{"--session-memory", "8GiB"}, ""},
+		{[]string{"--max-model-nodes", "0"}, "--max-model-nodes"},
+		{[]string{"--max-model-nodes", "10000001"}, "--max-model-nodes"},
+		{[]string{"--max-model-depth", "33"}, "1 to 32"},
+		{[]string{"--max-model-depth", "32"}, ""},
+		{[]string{"--model-quota", "1MiB", "--disk-reserve", "1GiB"}, ""},
+		{[]string{"--upload-keys", filepath.Join(dir, "missing.pem")}, "no such file"},
+		{[]string{"--upload-keys", cert}, "PEM"},
+		{[]string{"--upload-keys", loose}, "chmod go-w"},
+		{[]string{"--upload-keys", keys}, ""},
 	} {
 		cfg, err := parse(t, c.args...)
 		if err != nil {
