@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"modelgate/audit"
+	"modelgate/models"
 )
 
 // parse resolves a configuration as serve does.
@@ -51,6 +52,25 @@ func TestPrecedence(t *testing.T) {
 	}
 	if c.PasswordGrant {
 		t.Error("password-grant: false in the file had no effect")
+	}
+}
+
+// TestModelLimits: what is set is what the check of model files goes by.
+func TestModelLimits(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want models.Limits
+	}{
+		{nil, models.Limits{Size: 512 << 20, Nodes: 100_000, Depth: 16}},
+		{[]string{"--max-model", "2GiB", "--max-model-nodes", "7", "--max-model-depth", "3"}, models.Limits{Size: 1<<31 - 1, Nodes: 7, Depth: 3}},
+	} {
+		c, err := parse(t, test.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.modelLimits(); got != test.want {
+			t.Errorf("%v: %+v, want %+v", test.args, got, test.want)
+		}
 	}
 }
 
