@@ -11,6 +11,7 @@ import (
 // or one function. A function's cost counts at each of its calls.
 type scope struct {
 	function bool // attributes may be taken from its call
+	ports    ports
 	own      cost
 	depth    int // of graphs inside one another
 	calls    []call
@@ -63,15 +64,19 @@ const (
 
 type functionKey struct{ domain, name, overload string }
 
+// ports are how many inputs and outputs a function has, or a node.
+type ports struct{ in, out int }
+
 // call stands for all calls of one function in a scope.
 type call struct {
 	key   functionKey
 	count int64
-	depth int // the deepest
+	depth int   // the deepest
+	ports ports // the most
 }
 
 // addCall remembers that sc calls key.
-func (sc *scope) addCall(key functionKey, depth int) {
+func (sc *scope) addCall(key functionKey, depth int, p ports) {
 	i, ok := sc.index[key]
 	if !ok {
 		if sc.index == nil {
@@ -83,6 +88,7 @@ func (sc *scope) addCall(key functionKey, depth int) {
 	}
 	sc.calls[i].count++
 	sc.calls[i].depth = max(sc.calls[i].depth, depth)
+	sc.calls[i].ports = ports{max(sc.calls[i].ports.in, p.in), max(sc.calls[i].ports.out, p.out)}
 }
 
 // resolve follows the calls of s: every function must be defined, none may
@@ -102,6 +108,10 @@ func (c *check) resolve(s *scope) error {
 		callee := c.functions[call.key]
 		if callee == nil {
 			return c.unknownOperator([]byte(call.key.domain), []byte(call.key.name))
+		}
+		if call.ports.in > callee.ports.in || call.ports.out > callee.ports.out {
+			// ONNX Runtime 1.30.0 does not survive it.
+			return refuse("unsupported_operator", "the file calls its function %s with more inputs or outputs than that has", quote([]byte(call.key.name)))
 		}
 		if err := c.resolve(callee); err != nil {
 			return err
@@ -253,7 +263,7 @@ func (c *check) graph(b []byte, sc *scope, depth int, top *Graph) error {
 		return n[maphash.String(c.seed, v.Name)]&usedInitializer != 0
 	})
 	top.Outputs = outputs
-	return c.ports(top)
+	return c.contract(top)
 }
 
 // goodName reports whether a name survives the way through the database and
@@ -262,8 +272,8 @@ func goodName(b []byte) bool {
 	return len(b) > 0 && len(b) <= maxName && utf8.Valid(b) && !slices.Contains(b, 0)
 }
 
-// ports checks what will be the public contract.
-func (c *check) ports(g *Graph) error {
+// contract checks what will be the public contract.
+func (c *check) contract(g *Graph) error {
 	switch {
 	case len(g.Inputs) == 0:
 		return refuse("no_inputs", "the model has no input, so that there is nothing to predict from")
@@ -319,8 +329,10 @@ func (c *check) function(b []byte) (*scope, error) {
 		case 1:
 			name = f.data
 		case 4:
+			sc.ports.in++
 			return c.define(n, f.data, usedInput)
 		case 5:
+			sc.ports.out++
 			return c.define(n, f.data, usedOutput)
 		case 7:
 			return c.node(f.data, sc, 0, n)
@@ -395,10 +407,14 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 	sc.own.nodes++
 	var op, domain, overload []byte
 	var attributes []uint64 // their names' hashes
+	var p ports
 	hasGraph := false
 	err := c.walk(&nodeMessage, b, func(f field) error {
 		switch f.num {
+		case 1:
+			p.in++
 		case 2:
+			p.out++
 			return c.define(n, f.data, usedNode)
 		case 4:
 			op = f.data
@@ -431,11 +447,11 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 	if err := c.fatal(string(op), b, n); err != nil {
 		return err
 	}
-	return c.operator(sc, depth, op, domain, overload, hasGraph)
+	return c.operator(sc, depth, op, domain, overload, hasGraph, p)
 }
 
 // operator decides whether a node may stand in a served model.
-func (c *check) operator(sc *scope, depth int, op, domain, overload []byte, hasGraph bool) error {
+func (c *check) operator(sc *scope, depth int, op, domain, overload []byte, hasGraph bool, p ports) error {
 	own, isOwn := onnx().domains[string(domain)]
 	switch {
 	case len(op) == 0:
@@ -457,7 +473,7 @@ func (c *check) operator(sc *scope, depth int, op, domain, overload []byte, hasG
 		}
 		return errGraphArgument
 	}
-	sc.addCall(functionKey{string(domain), string(op), string(overload)}, depth)
+	sc.addCall(functionKey{string(domain), string(op), string(overload)}, depth, p)
 	return nil
 }
 

@@ -283,6 +283,13 @@ def _uncalled_recursion() -> onnx.ModelProto:
     return made
 
 
+def _function_ports() -> onnx.ModelProto:
+    """The function has no inputs, and is called with one."""
+    made = _with_functions(_function("Square", [helper.make_node("Mul", ["a", "a"], ["b"])]), call="Square")
+    del made.functions[0].input[:]
+    return made
+
+
 def _versions(ir: int, *opsets: int) -> onnx.ModelProto:
     made = _tiny()
     made.ir_version = ir
@@ -510,6 +517,8 @@ FILES = [
      "two functions that call each other"),
     ("uncalled_recursion.onnx", "recursive_function", _uncalled_recursion, "a function that calls itself, and that nothing calls"),
     ("function_bomb.onnx", "too_many_nodes", _function_bomb, "functions that call one another 2**40 times"),
+    ("function_ports.onnx", "unsupported_operator", _function_ports,
+     "a function is called with more inputs than it has, on which onnxruntime 1.30 ends the process"),
     ("function_colon.onnx", "bad_name", lambda: _with_functions(_function("A:B", [helper.make_node("Neg", ["a"], ["b"])]), call="A:B"),
      "a function that the runtime would take for an overload of another, since it joins names by colons"),
     ("name_nul.onnx", "bad_name", lambda: _named("x\0hidden"), "the name of an input has a NUL, where runtimes see its end"),
