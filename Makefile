@@ -78,7 +78,7 @@ fuzz: ## run every fuzz test for FUZZTIME
 	done
 
 soak: ## 100,000 predictions by a running server, whose memory must stay flat
-	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate
+	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models
 
 runtime: ## fetch ONNX Runtime and print its path
 	@sh inference/ort/fetch.sh

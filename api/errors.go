@@ -69,6 +69,7 @@ var outcomes = map[string]outcome{
 	"in_use":                    {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
 	"too_large":                 {http.StatusRequestEntityTooLarge, "invalid_request", 0, oipgrpc.ResourceExhausted},
 	"out_of_memory":             {http.StatusRequestEntityTooLarge, "invalid_request", 0, oipgrpc.ResourceExhausted},
+	"quota_exceeded":            {http.StatusRequestEntityTooLarge, "invalid_request", 0, oipgrpc.ResourceExhausted},
 	"too_many_rows":             {http.StatusRequestEntityTooLarge, "invalid_request", 0, oipgrpc.ResourceExhausted},
 	"unsupported_media_type":    {http.StatusUnsupportedMediaType, "invalid_request", 0, oipgrpc.Internal},
 	"unsupported_encoding":      {http.StatusUnsupportedMediaType, "invalid_request", 0, oipgrpc.Unimplemented},

@@ -275,7 +275,7 @@ func (c *call) unread(r refusal) bool {
 	if req.ProtoMajor != 1 || r.code == "timeout" || c.bodyRead {
 		return false
 	}
-	return req.ContentLength > small || req.ContentLength < 0 && r.code == "too_large"
+	return req.ContentLength > small || req.ContentLength < 0 && (r.status == http.StatusRequestEntityTooLarge || r.status == http.StatusUnprocessableEntity)
 }
 
 // What is thrown away of a body that was refused unread. Many clients

@@ -1,11 +1,13 @@
 package api
 
 import (
+	"encoding/base64"
 	"errors"
 	"io"
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"strings"
 	"time"
 
 	"modelgate/models"
@@ -20,7 +22,7 @@ const (
 )
 
 // upload takes a model file as multipart: the part "file" and, before or after
-// it, the optional part "spec". Whether the caller may publish is decided
+// it, the optional parts "spec" and "signature". Whether the caller may publish is decided
 // before the body is read; the file goes to the disk as it comes.
 func (s *Server) upload(c *call) (published, error) {
 	name := c.param("name")
@@ -39,10 +41,9 @@ func (s *Server) upload(c *call) (published, error) {
 		return published{}, &fault{code: "unsupported_media_type", detail: `send multipart/form-data with a part "file" (the .onnx file) and, if need be, a part "spec" (JSON)`}
 	}
 	source := &steady{c: c, r: http.MaxBytesReader(c.gin.Writer, r.Body, s.maxModel+uploadExtra), start: time.Now()}
-	file, spec, err := s.readParts(c, source, params["boundary"])
-	if file != nil {
-		defer file.Discard()
-	}
+	u := upload{name: name}
+	defer u.done()
+	err = s.readParts(c, source, params["boundary"], &u)
 	if err != nil {
 		// What the reader met is nearer to the truth than what it was taken for.
 		var tooLarge *http.MaxBytesError
@@ -54,7 +55,7 @@ func (s *Server) upload(c *call) (published, error) {
 		}
 		return published{}, err
 	}
-	m, v, err := s.catalog.Publish(c.ctx(), c.who, name, file, spec.model(), s.inference.Try)
+	m, v, err := s.catalog.Publish(c.ctx(), c.who, name, u.file, u.model(), s.inference.Try)
 	if err != nil {
 		return published{}, err
 	}
@@ -63,54 +64,109 @@ func (s *Server) upload(c *call) (published, error) {
 		Batching: batchingOf(m, v)}, nil
 }
 
-// readParts walks the parts. The staged file is returned also with an error.
-func (s *Server) readParts(c *call, body io.Reader, boundary string) (file *models.Staged, spec uploadSpec, err error) {
+// upload is what the parts of an upload hold.
+type upload struct {
+	name      string
+	file      *models.Staged // nil: none yet
+	spec      *uploadSpec
+	signature []byte
+	metered   func() // gives the room of file back
+}
+
+func (u *upload) done() {
+	if u.file != nil {
+		u.file.Discard()
+	}
+	if u.metered != nil {
+		u.metered()
+	}
+}
+
+// model is what the upload says besides the file.
+func (u *upload) model() models.Spec {
+	var spec models.Spec
+	if u.spec != nil {
+		spec = u.spec.model()
+	}
+	spec.Signature = u.signature
+	return spec
+}
+
+// readParts walks the parts.
+func (s *Server) readParts(c *call, body io.Reader, boundary string, u *upload) error {
 	parts := multipart.NewReader(body, boundary)
-	hasSpec := false
 	for {
 		part, err := parts.NextRawPart()
 		if err == io.EOF {
 			break
 		}
 		if err != nil {
-			return file, spec, &fault{code: "invalid_input", detail: "the multipart body is broken or stops before its end; send it again", cause: err}
+			return &fault{code: "invalid_input", detail: "the multipart body is broken or stops before its end; send it again", cause: err}
 		}
-		// A file name of the client's is never looked at.
-		switch part.FormName() {
-		case "file":
-			if file != nil {
-				return file, spec, invalid(`the part "file" is given twice`)
-			}
-			if file, err = s.catalog.Stage(c.ctx(), part); err != nil {
-				return file, spec, err
-			}
-		case "spec":
-			if hasSpec {
-				return file, spec, invalid(`the part "spec" is given twice`)
-			}
-			hasSpec = true
-			data, err := io.ReadAll(io.LimitReader(part, policyBody+1))
-			if err != nil {
-				return file, spec, stopped(err)
-			}
-			if len(data) > policyBody {
-				return file, spec, &fault{code: "too_large", detail: `the part "spec" is larger than 64 KiB`}
-			}
-			if err := decodeJSON(data, &spec); err != nil {
-				return file, spec, err
-			}
-		default:
-			return file, spec, invalid(`a part is neither "file" nor "spec"`)
+		if err := s.readPart(c, part, u); err != nil {
+			return err
 		}
 	}
 	// To the very end, so that a client that leaves during the trial is noticed.
 	if _, err := io.Copy(io.Discard, body); err != nil {
-		return file, spec, stopped(err)
+		return stopped(err)
 	}
-	if file == nil {
-		return nil, spec, invalid(`the part "file" is missing; it holds the .onnx file`)
+	if u.file == nil {
+		return invalid(`the part "file" is missing; it holds the .onnx file`)
 	}
-	return file, spec, nil
+	return nil
+}
+
+// readPart takes one part. A file name of the client's is never looked at. A part
+// that says it is compressed is refused: it would be taken as it is, and what is
+// unpacked may be of any size.
+func (s *Server) readPart(c *call, part *multipart.Part, u *upload) (err error) {
+	name := part.FormName()
+	if encoding := part.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return &fault{code: "unsupported_encoding", detail: "a part is compressed; send it as it is, without Content-Encoding"}
+	}
+	switch {
+	case name == "file" && u.file != nil, name == "spec" && u.spec != nil, name == "signature" && u.signature != nil:
+		return invalid(`the part "` + name + `" is given twice`)
+	case name == "file":
+		var file io.Reader
+		file, u.metered = s.catalog.Metered(c.who, u.name, part)
+		u.file, err = s.catalog.Stage(c.ctx(), file)
+		return err
+	case name == "spec":
+		data, err := readSmall(part, name, policyBody, "64 KiB")
+		if err != nil {
+			return err
+		}
+		u.spec = &uploadSpec{}
+		return decodeJSON(data, u.spec)
+	case name == "signature":
+		data, err := readSmall(part, name, signatureBody, "1 KiB")
+		if err != nil {
+			return err
+		}
+		u.signature, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
+		if err != nil || len(u.signature) == 0 {
+			return invalid(`the part "signature" is no base64; "modelgate push --sign-key FILE" makes one`)
+		}
+		return nil
+	}
+	return invalid(`a part is neither "file" nor "spec" nor "signature"`)
+}
+
+// signatureBody is more than any signature takes, line breaks included.
+const signatureBody = 1 << 10
+
+// readSmall reads a whole part of at most so many bytes.
+func readSmall(part io.Reader, name string, most int64, text string) ([]byte, error) {
+	data, err := io.ReadAll(io.LimitReader(part, most+1))
+	if err != nil {
+		return nil, stopped(err)
+	}
+	if int64(len(data)) > most {
+		return nil, &fault{code: "too_large", detail: `the part "` + name + `" is larger than ` + text}
+	}
+	return data, nil
 }
 
 // steady renews the read deadline as long as bytes come, up to uploadMost.

@@ -179,6 +179,7 @@ type facts struct {
 	Nodes      int      `json:"nodes"`
 	Parameters int64    `json:"parameters"`
 	Trial      string   `json:"trial"`
+	SignedBy   string   `json:"signed_by,omitzero"` // fingerprint of a key
 }
 
 // batching says whether requests may share runs of a version, and whether they
@@ -199,7 +200,7 @@ func batchingOf(m *models.Model, v *models.Version) *batching {
 }
 
 func factsOf(f models.Facts) facts {
-	return facts{Opset: f.Opset, Operators: f.Operators, Nodes: f.Nodes, Parameters: f.Parameters, Trial: f.Trial}
+	return facts{Opset: f.Opset, Operators: f.Operators, Nodes: f.Nodes, Parameters: f.Parameters, Trial: f.Trial, SignedBy: f.SignedBy}
 }
 
 func managedOf(view modelView, m *models.Model) managedView {

@@ -118,7 +118,7 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 		Hashing: auth.Hashing{Memory: 64, Time: 1, Parallel: 1, Queue: 1000}, PasswordGrant: true, Now: w.clock.now, Logger: log}
 	files, err := models.OpenFiles(filepath.Join(w.dir, "models"), 4<<20)
 	must("files")
-	w.models, err = models.New(ctx, models.Config{Store: w.db, Files: files, Guard: guard, Logger: log})
+	w.models, err = models.New(ctx, models.Config{Store: w.db, Files: files, Guard: guard, Logger: log, Quota: 8 << 20})
 	must("catalogue")
 	cfg := Config{Guard: guard, Catalog: w.models, Audit: w.audit, Logger: log, AccessLog: w.log, MaxBody: 1 << 20, MaxModel: 4 << 20,
 		Issuer: authConfig.Issuer, PasswordGrant: true, Ready: w.db.Ping, Version: "test", Now: w.clock.now}

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -62,7 +63,8 @@ type Facts struct {
 	Operators  []string `json:"operators"`
 	Nodes      int      `json:"nodes"`
 	Parameters int64    `json:"parameters"`
-	Trial      string   `json:"trial"` // "ran", or "inconclusive": zeros were no valid input
+	Trial      string   `json:"trial"`               // "ran", or "inconclusive": zeros were no valid input
+	SignedBy   string   `json:"signed_by,omitempty"` // fingerprint of the key, where the server asks for signatures
 }
 
 // Batching says whether requests may share runs of a version.
@@ -128,6 +130,7 @@ type Spec struct {
 	Disclosure  json.RawMessage `json:"disclosure,omitempty"`
 	Serving     json.RawMessage `json:"serving,omitempty"`
 	Default     bool            `json:"default,omitempty"`
+	Signature   []byte          `json:"-"` // see Sign; sent as a part of its own
 }
 
 // Push uploads size bytes of an ONNX file as the next version of name. open is
@@ -169,6 +172,14 @@ func envelope(spec Spec) (head, tail []byte, contentType string, err error) {
 	}
 	if err := json.NewEncoder(p).Encode(spec); err != nil {
 		return nil, nil, "", err
+	}
+	if spec.Signature != nil {
+		if p, err = part("signature", "", "text/plain"); err != nil {
+			return nil, nil, "", err
+		}
+		if _, err := io.WriteString(p, base64.StdEncoding.EncodeToString(spec.Signature)); err != nil {
+			return nil, nil, "", err
+		}
 	}
 	if _, err := part("file", `; filename="model.onnx"`, "application/octet-stream"); err != nil {
 		return nil, nil, "", err

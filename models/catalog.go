@@ -21,6 +21,10 @@ type Config struct {
 	Files  *Files
 	Guard  *auth.Guard
 	Limits Limits // of the static check
+	// Quota is the most bytes of files that belong to one owner; 0: no bound.
+	Quota int64
+	// UploadKeys are the keys of which every upload needs a signature; nil: none.
+	UploadKeys *UploadKeys
 	// RolesExist fails with an error for the caller that names a role which does
 	// not exist (auth.Service has it), before a change is recorded as allowed.
 	// nil: only the Store looks, when the record is written already.
@@ -39,6 +43,8 @@ type Catalog struct {
 	files  *Files
 	guard  *auth.Guard
 	limits Limits
+	quota  quota
+	keys   *UploadKeys
 	now    func() time.Time
 	log    *slog.Logger
 	exist  func(ctx context.Context, roles []string) error
@@ -63,6 +69,7 @@ const examinations = 2
 func New(ctx context.Context, cfg Config) (*Catalog, error) {
 	c := &Catalog{
 		store: cfg.Store, files: cfg.Files, guard: cfg.Guard, limits: cfg.Limits, now: cfg.Now, log: cfg.Logger, exist: cfg.RolesExist,
+		quota: quota{limit: cfg.Quota, coming: map[string]int64{}}, keys: cfg.UploadKeys,
 		writing: make(chan struct{}, 1), examining: make(chan struct{}, examinations),
 	}
 	if c.now == nil {
@@ -322,9 +329,10 @@ func (c *Catalog) List(ctx context.Context, who auth.Principal, after string, li
 	return items, "", nil
 }
 
-// Stage copies an upload to a temporary file; see Files.Stage.
+// Stage copies an upload to a temporary file; see Files.Stage. What can't be
+// ONNX by its first bytes is a *Rejected before the rest is read.
 func (c *Catalog) Stage(ctx context.Context, r io.Reader) (*Staged, error) {
-	return c.files.Stage(ctx, r)
+	return c.files.Stage(ctx, &headReader{r: r})
 }
 
 // Read returns the whole file of a version, its digest verified. A blob that

@@ -25,7 +25,7 @@ import (
 const (
 	crashDirEnv    = "MODELGATE_TEST_CRASH_DIR"    // set: this process is the one to be killed
 	crashHoldEnv   = "MODELGATE_TEST_CRASH_HOLD"   // the event at which it stops and waits for that
-	crashRoundsEnv = "MODELGATE_TEST_CRASH_ROUNDS" // how often; 15 when it is not set
+	crashRoundsEnv = "MODELGATE_TEST_CRASH_ROUNDS" // how often; 30 when it is not set
 )
 
 // The events of one publication, in their order.
@@ -39,7 +39,7 @@ func TestCrash(t *testing.T) {
 		publishUntilKilled(t, dir, os.Getenv(crashHoldEnv))
 		return
 	}
-	rounds := 15
+	rounds := 30
 	if s := os.Getenv(crashRoundsEnv); s != "" {
 		var err error
 		if rounds, err = strconv.Atoi(s); err != nil {

@@ -10,9 +10,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
+	"unsafe"
 )
 
 // Files keeps model files by content: blobs/<first two hex digits>/<SHA-256>,
@@ -25,6 +27,7 @@ import (
 type Files struct {
 	blobs, tmp string
 	max        int64
+	keepFree   int64
 }
 
 const digestLen = 2 * sha256.Size // hex digits
@@ -45,6 +48,26 @@ func OpenFiles(dir string, max int64) (*Files, error) {
 		return nil, fmt.Errorf("models: the folder of model files: %w", err)
 	}
 	return f, nil
+}
+
+// KeepFree sets how many bytes of the file system uploads leave free, for the
+// database and the audit log: without these nothing can be done any more, not
+// even room be made. It must be called before the first Stage.
+func (f *Files) KeepFree(bytes int64) { f.keepFree = bytes }
+
+// full fails when less than KeepFree is free.
+func (f *Files) full() error {
+	if f.keepFree <= 0 {
+		return nil
+	}
+	free, err := freeBytes(f.tmp)
+	if err != nil {
+		return diskError(err)
+	}
+	if free < f.keepFree {
+		return ErrNoSpace.Because(fmt.Errorf("%s are free, and %s are to be left so", bytesText(free), bytesText(f.keepFree)))
+	}
+	return nil
 }
 
 // Staged is an uploaded file that belongs to no version yet. Catalog.Publish
@@ -70,9 +93,10 @@ func (s *Staged) Discard() {
 }
 
 // Stage copies r to a temporary file and hashes it on the way. A file above
-// the size limit is ErrTooLarge; a full disk ErrNoSpace; r failing half-way
-// ErrInvalid with r's error as cause; ctx ending, its error. Then nothing is
-// left on the disk.
+// the size limit is ErrTooLarge; a full disk, or one with less free than
+// KeepFree says, ErrNoSpace; r failing half-way ErrInvalid with r's error as
+// cause, unless that is an *Error or *Rejected itself; ctx ending, its error.
+// Then nothing is left on the disk.
 func (f *Files) Stage(ctx context.Context, r io.Reader) (*Staged, error) {
 	file, err := os.CreateTemp(f.tmp, "upload-*") // 0600
 	if err != nil {
@@ -82,7 +106,7 @@ func (f *Files) Stage(ctx context.Context, r io.Reader) (*Staged, error) {
 	hash := sha256.New()
 	// One byte above the limit tells a file that is too large from one that
 	// just fits.
-	s.Size, err = copyUpload(ctx, io.MultiWriter(file, hash), io.LimitReader(r, f.max+1))
+	s.Size, err = f.copyUpload(ctx, io.MultiWriter(file, hash), io.LimitReader(r, f.max+1))
 	if err == nil && s.Size > f.max {
 		err = ErrTooLarge.With(fmt.Sprintf("the file is larger than the %s this server takes; ask its operator to raise the limit", bytesText(f.max)))
 	}
@@ -94,14 +118,24 @@ func (f *Files) Stage(ctx context.Context, r io.Reader) (*Staged, error) {
 	return s, nil
 }
 
-// copyUpload is io.Copy that looks at ctx between reads and tells the faults
-// of the sender from those of the disk.
-func copyUpload(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
+// lookAfter is how many bytes of an upload are written between two looks at how
+// many are free.
+const lookAfter = 16 << 20
+
+// copyUpload is io.Copy that looks at ctx between reads, leaves room on the
+// disk, and tells the faults of the sender from those of the disk.
+func (f *Files) copyUpload(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 	buf := make([]byte, 128<<10)
-	var total int64
+	var total, look int64
 	for {
 		if err := ctx.Err(); err != nil {
 			return total, err
+		}
+		if total >= look {
+			if err := f.full(); err != nil {
+				return total, err
+			}
+			look = total + lookAfter
 		}
 		n, readErr := r.Read(buf)
 		if n > 0 {
@@ -115,10 +149,55 @@ func copyUpload(ctx context.Context, w io.Writer, r io.Reader) (int64, error) {
 			return total, nil
 		case readErr != nil && ctx.Err() != nil:
 			return total, ctx.Err()
+		case told(readErr):
+			return total, readErr
 		case readErr != nil:
 			return total, ErrInvalid.With("the upload stopped before the file was whole; send it again").Because(readErr)
 		}
 	}
+}
+
+// told reports whether an error is fit for the caller as it is.
+func told(err error) bool {
+	var refused *Rejected
+	var own *Error
+	return errors.As(err, &refused) || errors.As(err, &own)
+}
+
+// view calls f with the contents of the staged file, mapped into memory where
+// the system can: then they take none but what the system's cache can give up.
+// f may not keep them.
+func (s *Staged) view(f func([]byte) error) error {
+	if s.Size == 0 {
+		return f(nil)
+	}
+	data, unmap, err := mapFile(s.file, s.Size)
+	if err != nil {
+		return diskError(err)
+	}
+	defer unmap()
+	return readable(data, f)
+}
+
+// readable calls f, and answers ErrUnavailable when a page of data can't be
+// read: the disk fails, or somebody cut the file.
+func readable(data []byte, f func([]byte) error) (err error) {
+	before := debug.SetPanicOnFault(true)
+	defer debug.SetPanicOnFault(before)
+	defer func() {
+		if p := recover(); p != nil {
+			if fault, ok := p.(interface{ Addr() uintptr }); !ok || !spans(data, fault.Addr()) {
+				panic(p)
+			}
+			err = ErrUnavailable.Because(fmt.Errorf("reading an upload: %v", p))
+		}
+	}()
+	return f(data)
+}
+
+func spans(data []byte, address uintptr) bool {
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(data)))
+	return address >= start && address < start+uintptr(len(data))
 }
 
 // bytes reads the whole staged file.
@@ -181,17 +260,22 @@ var errDamaged = errors.New("the blob is missing or changed")
 
 // read returns the blob with that digest and size, verified.
 func (f *Files) read(ctx context.Context, digest string, size int64) ([]byte, error) {
-	file, err := os.Open(f.path(digest))
-	if errors.Is(err, fs.ErrNotExist) {
+	file, err := openPlain(f.path(digest))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR):
 		return nil, fmt.Errorf("%w: it is missing", errDamaged)
-	}
-	if err != nil {
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENXIO): // a symbolic link, a socket
+		return nil, fmt.Errorf("%w: it is no regular file", errDamaged)
+	case err != nil:
 		return nil, err
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
 		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%w: it is no regular file", errDamaged)
 	}
 	// The size comes first: what to allocate is the catalogue's word, not the
 	// disk's.
@@ -205,7 +289,10 @@ func (f *Files) read(ctx context.Context, digest string, size int64) ([]byte, er
 			return nil, err
 		}
 		chunk := rest[:min(len(rest), 4<<20)]
-		if _, err := io.ReadFull(file, chunk); err != nil {
+		switch _, err := io.ReadFull(file, chunk); {
+		case err == io.EOF || err == io.ErrUnexpectedEOF: // cut under our hands
+			return nil, fmt.Errorf("%w: it ends early", errDamaged)
+		case err != nil:
 			return nil, err
 		}
 		hash.Write(chunk)

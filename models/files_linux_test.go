@@ -70,3 +70,31 @@ func TestStageFileLimit(t *testing.T) {
 	}
 	checkNoSpace(t, f)
 }
+
+// TestViewCut: a staged file that is cut while it is looked at fails its own
+// upload, and not the process.
+func TestViewCut(t *testing.T) {
+	f := openFiles(t, 1<<20)
+	s := stage(t, f, make([]byte, 512<<10))
+	err := s.view(func(data []byte) error {
+		if err := s.file.Truncate(0); err != nil {
+			t.Fatal(err)
+		}
+		sum := 0
+		for _, b := range data {
+			sum += int(b)
+		}
+		t.Errorf("read %d from nowhere", sum)
+		return nil
+	})
+	if !errors.Is(err, ErrUnavailable) {
+		t.Errorf("%v", err)
+	}
+	// Other faults are nobody's to hide.
+	defer func() {
+		if recover() == nil {
+			t.Error("a panic of the check was swallowed")
+		}
+	}()
+	_ = stage(t, f, make([]byte, 10)).view(func([]byte) error { panic("a fault of the check") })
+}

@@ -359,31 +359,6 @@ func TestQuarantineUnrecorded(t *testing.T) {
 	}
 }
 
-// TestReadUnreadable: a disk that can't answer now is no reason to give a
-// version up.
-func TestReadUnreadable(t *testing.T) {
-	r := newRoom(t)
-	_, v := r.publish(t, ann, "iris", sample(t, "iris"), models.Spec{Roles: []string{"user"}})
-	path := r.blob(v.Digest)
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// A folder in its place can be opened, but not read; its size differs, so
-	// that a link that leads nowhere but round stands in.
-	if err := errors.Join(os.Remove(path), os.Symlink(path, path)); err != nil {
-		t.Fatal(err)
-	}
-	_, err = r.catalog.Read(t.Context(), v)
-	wantError(t, "read", err, models.ErrUnavailable)
-	if err := errors.Join(os.Remove(path), os.WriteFile(path, data, 0o600)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := r.catalog.Read(t.Context(), v); err != nil {
-		t.Errorf("the disk is back: %v", err)
-	}
-}
-
 // TestWaiting: who waits for the write lock honours his context.
 func TestWaiting(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})

@@ -77,6 +77,9 @@ type Facts struct {
 	Nodes      int      `json:"nodes"`
 	Parameters int64    `json:"parameters"`
 	Trial      string   `json:"trial"` // "ran", or "inconclusive": zeros were no valid input
+	// SignedBy is the fingerprint of the key that signed the upload; empty: none was
+	// asked for.
+	SignedBy string `json:"signed_by,omitempty"`
 	// Batching is nil for versions published before it was looked at.
 	Batching *Batching `json:"batching,omitempty"`
 }

@@ -22,12 +22,18 @@ import (
 // default, later ones only when spec says so. Description, roles, disclosure
 // and serving of the spec, where given, replace those of an existing model.
 //
-// A refused file is *Rejected. MayPublish's errors, ErrInvalid (a name or
+// With Config.UploadKeys the file must bring a signature by one of them
+// (spec.Signature), except where the server itself publishes (spec.Builtin).
+//
+// A refused file is *Rejected. MayPublish's errors, ErrQuota, ErrInvalid (a name or
 // policy in spec that does not fit), ErrConflict (too many versions),
 // ErrNoSpace and ErrUnavailable are the others; try's are passed on.
 func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, file *Staged, spec Spec, try Try) (*Model, *Version, error) {
 	defer file.Discard()
 	if err := c.MayPublish(ctx, who, name); err != nil {
+		return nil, nil, err
+	}
+	if err := c.room(&who, name, file.Size); err != nil {
 		return nil, nil, err
 	}
 	change := spec.patch()
@@ -37,7 +43,7 @@ func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, 
 	if err := c.rolesExist(ctx, &who, change); err != nil {
 		return nil, nil, err
 	}
-	sig, facts, err := c.examine(ctx, file, spec, try)
+	sig, facts, err := c.examine(ctx, name, file, spec, try)
 	if err != nil {
 		if r := (*Rejected)(nil); errors.As(err, &r) {
 			c.log.Warn("model file refused", "request_id", who.Origin.RequestID, "user", who.Username, "model", name,
@@ -55,24 +61,38 @@ func (c *Catalog) Publish(ctx context.Context, who auth.Principal, name string, 
 	return c.commit(ctx, who, name, file, v, change, spec.Default)
 }
 
-// examine checks and tries a file, which is in memory meanwhile.
-func (c *Catalog) examine(ctx context.Context, file *Staged, spec Spec, try Try) (Signature, Facts, error) {
+// examine checks a file and tries it. It is in memory for the trial only: what
+// the check refuses never is.
+func (c *Catalog) examine(ctx context.Context, name string, file *Staged, spec Spec, try Try) (Signature, Facts, error) {
+	signer := ""
+	if c.keys != nil && !spec.Builtin {
+		var err error
+		if signer, err = c.keys.check(name, file.Digest, spec.Signature); err != nil {
+			return Signature{}, Facts{}, err
+		}
+	}
 	select {
 	case c.examining <- struct{}{}:
 		defer func() { <-c.examining }()
 	case <-ctx.Done():
 		return Signature{}, Facts{}, ctx.Err()
 	}
-	data, err := file.bytes()
+	var declared Graph
+	var facts Facts
+	err := file.view(func(data []byte) (err error) {
+		declared, facts, err = Verify(data, c.limits)
+		return err
+	})
 	if err != nil {
 		return Signature{}, Facts{}, err
 	}
-	declared, facts, err := Verify(data, c.limits)
-	if err != nil {
-		return Signature{}, Facts{}, err
-	}
+	facts.SignedBy = signer
 	// Names that can't be are told before the long part.
 	if _, err := signature(declared, withTypes(declared), spec); err != nil {
+		return Signature{}, Facts{}, err
+	}
+	data, err := file.bytes()
+	if err != nil {
 		return Signature{}, Facts{}, err
 	}
 	trial, err := try(ctx, data)
@@ -141,7 +161,14 @@ func (c *Catalog) commit(ctx context.Context, who auth.Principal, name string, f
 	if err != nil {
 		return nil, nil, err
 	}
+	// As above, in what is known by now.
+	if err := c.room(&who, name, v.Size); err != nil {
+		return nil, nil, err
+	}
 	detail := map[string]string{"version": strconv.Itoa(number), "digest": v.Digest}
+	if v.Facts.SignedBy != "" {
+		detail["signed_by"] = v.Facts.SignedBy
+	}
 	if change.Roles != nil {
 		detail["roles"] = strings.Join(*change.Roles, ",")
 	}

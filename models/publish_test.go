@@ -178,6 +178,24 @@ func TestPublishFails(t *testing.T) {
 	}
 }
 
+// TestPublishLimits: the bounds of the configuration are those of the check.
+func TestPublishLimits(t *testing.T) {
+	for code, test := range map[string]struct {
+		file   string
+		limits models.Limits
+	}{
+		"too_many_nodes": {"iris", models.Limits{Nodes: 2}},
+		"nesting":        {"hostile/nested_if_8", models.Limits{Depth: 7}},
+		"too_large":      {"iris", models.Limits{Size: 1000}},
+	} {
+		r := newRoomWith(t, func(c *models.Config) { c.Limits = test.limits })
+		_, _, err := r.tryPublish(t, ann, "model", sample(t, test.file), models.Spec{}, neverTried(t))
+		if rejected := (*models.Rejected)(nil); !errors.As(err, &rejected) || rejected.Code != code {
+			t.Errorf("%+v: %v", test.limits, err)
+		}
+	}
+}
+
 // TestStageThenLeave: who stages and does not publish leaves nothing either.
 func TestStageThenLeave(t *testing.T) {
 	r := newRoom(t)

@@ -29,6 +29,7 @@ type room struct {
 	store   models.Store // db, unless a test puts something before it
 	files   *models.Files
 	catalog *models.Catalog
+	config  func(*models.Config) // changes what the catalogue is opened with
 
 	mu      sync.Mutex
 	retired []string // guarded by mu
@@ -38,10 +39,20 @@ type room struct {
 // and the role analyst.
 func newRoom(t testing.TB) *room { return newRoomBefore(t, nil) }
 
+// newRoomWith is newRoom with another configuration.
+func newRoomWith(t testing.TB, config func(*models.Config)) *room {
+	t.Helper()
+	return makeRoom(t, &room{dir: t.TempDir(), config: config}, nil)
+}
+
 // newRoomBefore is newRoom with something before the database.
 func newRoomBefore(t testing.TB, before func(models.Store) models.Store) *room {
 	t.Helper()
-	r := &room{dir: t.TempDir()}
+	return makeRoom(t, &room{dir: t.TempDir()}, before)
+}
+
+func makeRoom(t testing.TB, r *room, before func(models.Store) models.Store) *room {
+	t.Helper()
 	r.open(t, before)
 	ctx := t.Context()
 	for _, name := range []string{"ann", "bob", "eve"} {
@@ -76,7 +87,11 @@ func (r *room) open(t testing.TB, before func(models.Store) models.Store) {
 	if before != nil {
 		r.store = before(r.db)
 	}
-	r.catalog, err = models.New(ctx, models.Config{Store: r.store, Files: r.files, Guard: auth.NewGuard(r.log)})
+	cfg := models.Config{Store: r.store, Files: r.files, Guard: auth.NewGuard(r.log)}
+	if r.config != nil {
+		r.config(&cfg)
+	}
+	r.catalog, err = models.New(ctx, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

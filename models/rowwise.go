@@ -81,7 +81,7 @@ type abstract struct {
 // the position of an input or output; never a name of the graph. Time and
 // memory are linear in the file, and memory bounded.
 func RowWise(file []byte) (proved bool, reason string) {
-	m, err := (&check{}).topLevel(file)
+	m, err := (&check{limits: Limits{}.withDefaults()}).topLevel(file)
 	if err != nil || !m.hasGraph {
 		return false, "the file can't be read"
 	}

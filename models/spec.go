@@ -35,6 +35,10 @@ type Spec struct {
 	Disclosure  *Disclosure `json:"disclosure,omitempty"`
 	Serving     *Serving    `json:"serving,omitempty"`
 	Default     bool        `json:"default,omitempty"` // make this version the default
+	Signature   []byte      `json:"-"`                 // of UploadMessage, where the catalogue has keys
+	// Builtin marks what the server itself publishes of what it was built with.
+	// Nobody signs that; it is part of a program that its operator trusts.
+	Builtin bool `json:"-"`
 }
 
 // patch is what a spec changes of the model.

@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"fmt"
 	"hash/maphash"
+	"io"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"google.golang.org/protobuf/encoding/protowire"
 )
 
 // Limits bound what the static check lets through. Zero fields mean the
@@ -16,6 +19,7 @@ import (
 type Limits struct {
 	Size   int64 // bytes of a file; 2 GiB, which is the format's own bound
 	Nodes  int   // nodes, functions counted anew at each call; 100,000
+	Parts  int   // attributes, dimensions, strings and whatever else may stand many times, likewise; 8,000,000
 	Values int   // named values of all graphs together; 1,000,000
 	Tensor int64 // bytes of a tensor that is declared but not contained in the file; 1 GiB
 	Depth  int   // graphs inside one another (If, Loop, Scan); 16
@@ -34,7 +38,7 @@ func (l Limits) withDefaults() Limits {
 	for _, d := range []struct {
 		field *int
 		value int
-	}{{&l.Nodes, 100_000}, {&l.Values, 1_000_000}, {&l.Depth, 16}, {&l.Ports, 256}} {
+	}{{&l.Nodes, 100_000}, {&l.Parts, 8_000_000}, {&l.Values, 1_000_000}, {&l.Depth, 16}, {&l.Ports, 256}} {
 		if *d.field <= 0 {
 			*d.field = d.value
 		}
@@ -44,13 +48,14 @@ func (l Limits) withDefaults() Limits {
 
 // Bounds that nobody needs to tune.
 const (
-	maxFunctions = 10_000
-	maxChain     = 64 // functions that call one another
-	maxTypeDepth = 8  // types inside one another
-	maxRank      = 64
-	maxName      = 1024 // bytes of an input's, output's, operator's or domain's name
-	minIR        = 3    // older files import no opset
-	maxQuoted    = 64
+	maxFunctions  = 10_000
+	maxChain      = 64 // functions that call one another
+	maxTypeDepth  = 8  // types inside one another
+	maxRank       = 64
+	maxAttributes = 256  // of a node; ONNX's own have at most 30
+	maxName       = 1024 // bytes of an input's, output's, operator's or domain's name
+	minIR         = 3    // older files import no opset
+	maxQuoted     = 64
 )
 
 // Verify checks an ONNX file before any runtime sees it: a bounded walk over
@@ -70,12 +75,12 @@ const (
 //	unsupported_type      an input or output that can't be sent as JSON or tensor
 //	nesting               graphs, types or function calls too deep inside one another
 //	recursive_function    a function that calls itself, directly or not
-//	too_many_nodes        more nodes, values or functions than the limit
+//	too_many_nodes        more nodes, values, functions or parts of them than the limit
 //	no_inputs, no_outputs nothing to predict from, or nothing predicted
 //	size_overflow         dimensions whose product does not fit 64 bits
-//	too_large             a file, tensor or number of inputs above the limit
+//	too_large             a file, tensor or number of inputs above the limit, or functions that are written out
 //	bad_tensor            a shape and its data disagree
-//	bad_name              an input's or output's name is empty, too long or no UTF-8
+//	bad_name              an input's or output's name is empty, too long or no UTF-8, or a function's has a colon
 //	duplicate_name        a value is made twice
 //
 // What only running can show (types that don't fit, constants that take for
@@ -90,6 +95,11 @@ func Verify(file []byte, limits Limits) (Graph, Facts, error) {
 	}
 	if int64(len(file)) > c.limits.Size {
 		return Graph{}, Facts{}, refuse("too_large", "the file is larger than %s", bytesText(c.limits.Size))
+	}
+	// A runtime that finds this mark does not take the file for protocol buffers,
+	// whatever it is besides.
+	if at(file, 4, ortMark) {
+		return Graph{}, Facts{}, refuse("not_onnx", "the file is no ONNX model%s", guess(file))
 	}
 	g, err := c.model(file)
 	if err != nil {
@@ -114,6 +124,7 @@ type check struct {
 	// collide once in thirty million files.
 	seed       maphash.Seed
 	nodes      int
+	parts      int
 	values     int
 	parameters int64
 	ir         int64 // version of the format
@@ -170,10 +181,13 @@ func (c *check) model(file []byte) (Graph, error) {
 		return Graph{}, refuse("unsupported_version", "the file does not say which version of the ONNX operators it uses (opset_import)")
 	}
 	c.ir = m.ir
+	var scopes []*scope
 	for _, f := range m.functions {
-		if err := c.function(f); err != nil {
+		sc, err := c.function(f)
+		if err != nil {
 			return Graph{}, err
 		}
+		scopes = append(scopes, sc)
 	}
 	c.opset = m.opsets["ai.onnx"]
 	var g Graph
@@ -181,10 +195,27 @@ func (c *check) model(file []byte) (Graph, error) {
 	if err := c.graph(m.graph, main, 0, &g); err != nil {
 		return Graph{}, err
 	}
-	if err := c.resolve(main); err != nil {
-		return Graph{}, err
+	// Functions that nothing calls too: a runtime may look at all of them.
+	for _, sc := range append(scopes, main) {
+		if err := c.resolve(sc); err != nil {
+			return Graph{}, err
+		}
 	}
 	return g, nil
+}
+
+// walk walks a message whose fields may stand many times, and bounds how often
+// they do in all: a runtime makes objects of some hundred bytes of what takes
+// two bytes in the file.
+func (c *check) walk(m *message, b []byte, f func(field) error) error {
+	return m.walk(b, func(at field) error {
+		if m.fields[at.num]&lengths == lengths {
+			if c.parts++; c.parts > c.limits.Parts {
+				return c.tooManyParts()
+			}
+		}
+		return f(at)
+	})
 }
 
 // topLevel is what the outermost message holds.
@@ -199,7 +230,7 @@ type topLevel struct {
 func (c *check) topLevel(file []byte) (topLevel, error) {
 	m := topLevel{opsets: map[string]int64{}}
 	started := false // ir_version was there: so far it looks like ONNX
-	err := modelMessage.walk(file, func(f field) error {
+	err := c.walk(&modelMessage, file, func(f field) error {
 		switch f.num {
 		case 1:
 			m.ir, started = int64(f.number), true
@@ -227,11 +258,44 @@ func (c *check) topLevel(file []byte) (topLevel, error) {
 	return m, err
 }
 
+// headReader fails with a *Rejected when the first bytes that it reads can't be
+// those of a ModelProto.
+type headReader struct {
+	r    io.Reader
+	head []byte
+}
+
+// headSize is as many bytes as guess looks at.
+const headSize = 8
+
+func (h *headReader) Read(p []byte) (int, error) {
+	n, err := h.r.Read(p)
+	if missing := headSize - len(h.head); missing > 0 {
+		if h.head = append(h.head, p[:min(n, missing)]...); len(h.head) == headSize && !beginsModel(h.head) {
+			return n, refuse("not_onnx", "the file is no ONNX model%s", guess(h.head))
+		}
+	}
+	return n, err
+}
+
+// beginsModel reports whether a file that starts with head, of headSize bytes,
+// may be a ModelProto: its first field must be one that the message has.
+func beginsModel(head []byte) bool {
+	num, wire, n := protowire.ConsumeTag(head)
+	return n > 0 && n <= maxTag && num < protowire.Number(len(modelMessage.fields)) && modelMessage.fields[num].take(wire) && !at(head, 4, ortMark)
+}
+
+// ortMark marks ONNX Runtime's own format.
+const ortMark = "ORTM"
+
+// at reports whether the mark stands there in the file.
+func at(file []byte, offset int, mark string) bool {
+	return len(file) >= offset && bytes.HasPrefix(file[offset:], []byte(mark))
+}
+
 // guess tells uploaders of other formats what to do.
 func guess(file []byte) string {
-	at := func(offset int, magic string) bool {
-		return len(file) >= offset && bytes.HasPrefix(file[offset:], []byte(magic))
-	}
+	at := func(offset int, mark string) bool { return at(file, offset, mark) }
 	switch {
 	case at(0, "PK\x03\x04"):
 		return " but a zip archive, perhaps of PyTorch or Keras; export it first, for instance with torch.onnx.export"
@@ -241,7 +305,7 @@ func guess(file []byte) string {
 		return " but HDF5, perhaps of Keras; export it first, for instance with tf2onnx"
 	case at(4, "TFL3"):
 		return " but TensorFlow Lite; export it first, for instance with tf2onnx"
-	case at(4, "ORTM"):
+	case at(4, ortMark):
 		return " but ONNX Runtime's own format; upload the .onnx file it was made from"
 	case at(0, "GGUF"):
 		return " but GGUF; export the model to ONNX first"

@@ -21,19 +21,18 @@ func (c *check) fatal(op string, node []byte, n names) error {
 			return nil
 		})
 	case "Resize", "Upsample":
-		var inputs [][]byte
+		var scales []byte // the second input; the third, for a Resize since opset 11
+		inputs := 0
 		err := nodeMessage.walk(node, func(f field) error {
 			if f.num == 1 {
-				inputs = append(inputs, f.data)
+				if inputs++; inputs == 2 || inputs == 3 {
+					scales = f.data
+				}
 			}
 			return nil
 		})
-		scales := 1
-		if len(inputs) > 2 { // Resize since opset 11
-			scales = 2
-		}
-		if len(inputs) > scales && len(inputs[scales]) > 0 {
-			n[maphash.Bytes(c.seed, inputs[scales])] |= usedScales
+		if len(scales) > 0 {
+			n[maphash.Bytes(c.seed, scales)] |= usedScales
 		}
 		return err
 	}

@@ -10,16 +10,48 @@ import (
 // scope is what is executed as one piece: the main graph with its subgraphs,
 // or one function. A function's cost counts at each of its calls.
 type scope struct {
-	nodes int64
-	depth int // of graphs inside one another
-	calls []call
-	index map[functionKey]int // into calls
+	function bool // attributes may be taken from its call
+	ports    ports
+	own      cost
+	depth    int // of graphs inside one another
+	calls    []call
+	index    map[functionKey]int // into calls
 
 	// What resolve finds out.
 	state  resolution
-	total  int64 // nodes with every call written out
-	reach  int   // depth with every call written out
-	height int   // longest chain of calls
+	total  cost // with every call written out
+	reach  int  // depth with every call written out
+	height int  // longest chain of calls
+}
+
+// cost is what a runtime holds as often as a function is called.
+type cost struct {
+	nodes, parts int64
+	bytes        int64 // of the file; of functions alone
+	dense        int64 // bytes of sparse tensors written out
+}
+
+// times adds count calls of something that costs other. It fails at the first
+// sum above a limit; limits are so small that no sum before that overflows.
+func (c *check) times(total *cost, other cost, count int64) error {
+	for _, of := range []struct {
+		sum        *int64
+		add, limit int64
+		exceeded   func() *Rejected
+	}{
+		{&total.nodes, other.nodes, int64(c.limits.Nodes), c.tooManyNodes},
+		{&total.parts, other.parts, int64(c.limits.Parts), c.tooManyParts},
+		{&total.bytes, other.bytes, c.limits.Size, c.tooLong},
+		{&total.dense, other.dense, c.limits.Tensor, c.tooDense},
+	} {
+		if of.add > of.limit/count {
+			return of.exceeded()
+		}
+		if *of.sum += of.add * count; *of.sum > of.limit {
+			return of.exceeded()
+		}
+	}
+	return nil
 }
 
 type resolution uint8
@@ -32,15 +64,19 @@ const (
 
 type functionKey struct{ domain, name, overload string }
 
+// ports are how many inputs and outputs a function has, or a node.
+type ports struct{ in, out int }
+
 // call stands for all calls of one function in a scope.
 type call struct {
 	key   functionKey
 	count int64
-	depth int // the deepest
+	depth int   // the deepest
+	ports ports // the most
 }
 
 // addCall remembers that sc calls key.
-func (sc *scope) addCall(key functionKey, depth int) {
+func (sc *scope) addCall(key functionKey, depth int, p ports) {
 	i, ok := sc.index[key]
 	if !ok {
 		if sc.index == nil {
@@ -52,6 +88,7 @@ func (sc *scope) addCall(key functionKey, depth int) {
 	}
 	sc.calls[i].count++
 	sc.calls[i].depth = max(sc.calls[i].depth, depth)
+	sc.calls[i].ports = ports{max(sc.calls[i].ports.in, p.in), max(sc.calls[i].ports.out, p.out)}
 }
 
 // resolve follows the calls of s: every function must be defined, none may
@@ -66,26 +103,24 @@ func (c *check) resolve(s *scope) error {
 		return refuse("recursive_function", "a function of the file calls itself, directly or through others; ONNX does not allow that")
 	}
 	s.state = resolving
-	s.total, s.reach = s.nodes, s.depth
+	s.total, s.reach = s.own, s.depth
 	for _, call := range s.calls {
 		callee := c.functions[call.key]
 		if callee == nil {
 			return c.unknownOperator([]byte(call.key.domain), []byte(call.key.name))
 		}
+		if call.ports.in > callee.ports.in || call.ports.out > callee.ports.out {
+			// ONNX Runtime 1.30.0 does not survive it.
+			return refuse("unsupported_operator", "the file calls its function %s with more inputs or outputs than that has", quote([]byte(call.key.name)))
+		}
 		if err := c.resolve(callee); err != nil {
 			return err
 		}
-		// Both factors are at most Nodes, an int; the limit is checked at each
-		// step, so that the sum can't overflow before it is refused.
-		if callee.total > int64(c.limits.Nodes)/call.count {
-			return c.tooManyNodes()
+		if err := c.times(&s.total, callee.total, call.count); err != nil {
+			return err
 		}
-		s.total += call.count * callee.total
 		s.reach = max(s.reach, call.depth+callee.reach)
 		s.height = max(s.height, callee.height+1)
-		if s.total > int64(c.limits.Nodes) {
-			return c.tooManyNodes()
-		}
 	}
 	if s.reach > c.limits.Depth {
 		return c.tooDeep()
@@ -97,11 +132,23 @@ func (c *check) resolve(s *scope) error {
 	return nil
 }
 
-func (c *check) tooManyNodes() error {
+func (c *check) tooManyNodes() *Rejected {
 	return refuse("too_many_nodes", "the model has more than %d nodes", c.limits.Nodes)
 }
 
-func (c *check) tooDeep() error {
+func (c *check) tooManyParts() *Rejected {
+	return refuse("too_many_nodes", "the model has more than %d attributes, values, dimensions, strings and entries of metadata", c.limits.Parts)
+}
+
+func (c *check) tooLong() *Rejected {
+	return refuse("too_large", "the functions of the file take more than %s when they are written out at each call", bytesText(c.limits.Size))
+}
+
+func (c *check) tooDense() *Rejected {
+	return refuse("too_large", "the sparse tensors of the file take more than %s when they are written out", bytesText(c.limits.Tensor))
+}
+
+func (c *check) tooDeep() *Rejected {
 	return refuse("nesting", "graphs (If, Loop, Scan) stand inside one another more than %d deep", c.limits.Depth)
 }
 
@@ -163,7 +210,7 @@ func (c *check) graph(b []byte, sc *scope, depth int, top *Graph) error {
 	sc.depth = max(sc.depth, depth)
 	n := names{}
 	var inputs, outputs []GraphValue // of the outermost only
-	err := graphMessage.walk(b, func(f field) error {
+	err := c.walk(&graphMessage, b, func(f field) error {
 		switch f.num {
 		case 1:
 			return c.node(f.data, sc, depth, n)
@@ -200,7 +247,7 @@ func (c *check) graph(b []byte, sc *scope, depth int, top *Graph) error {
 			_, _, err := c.value(f.data)
 			return err
 		case 14:
-			return annotation(f.data)
+			return c.annotation(f.data)
 		case 16:
 			return entry(f.data)
 		}
@@ -216,7 +263,7 @@ func (c *check) graph(b []byte, sc *scope, depth int, top *Graph) error {
 		return n[maphash.String(c.seed, v.Name)]&usedInitializer != 0
 	})
 	top.Outputs = outputs
-	return c.ports(top)
+	return c.contract(top)
 }
 
 // goodName reports whether a name survives the way through the database and
@@ -225,8 +272,8 @@ func goodName(b []byte) bool {
 	return len(b) > 0 && len(b) <= maxName && utf8.Valid(b) && !slices.Contains(b, 0)
 }
 
-// ports checks what will be the public contract.
-func (c *check) ports(g *Graph) error {
+// contract checks what will be the public contract.
+func (c *check) contract(g *Graph) error {
 	switch {
 	case len(g.Inputs) == 0:
 		return refuse("no_inputs", "the model has no input, so that there is nothing to predict from")
@@ -272,17 +319,20 @@ func servedOutput(v GraphValue) bool {
 }
 
 // function checks a FunctionProto and enters it for resolve.
-func (c *check) function(b []byte) error {
-	sc, n := &scope{}, names{}
+func (c *check) function(b []byte) (*scope, error) {
+	sc, n := &scope{function: true}, names{}
+	before := cost{parts: int64(c.parts), dense: c.dense}
 	var name, domain, overload []byte
 	opsets := map[string]int64{}
-	err := functionMessage.walk(b, func(f field) error {
+	err := c.walk(&functionMessage, b, func(f field) error {
 		switch f.num {
 		case 1:
 			name = f.data
 		case 4:
+			sc.ports.in++
 			return c.define(n, f.data, usedInput)
 		case 5:
+			sc.ports.out++
 			return c.define(n, f.data, usedOutput)
 		case 7:
 			return c.node(f.data, sc, 0, n)
@@ -291,7 +341,7 @@ func (c *check) function(b []byte) error {
 		case 10:
 			domain = f.data
 		case 11:
-			hasGraph, err := c.attribute(f.data, sc, 0)
+			_, hasGraph, err := c.attribute(f.data, sc, 0)
 			if err == nil && hasGraph {
 				err = errGraphArgument
 			}
@@ -311,21 +361,26 @@ func (c *check) function(b []byte) error {
 	}
 	switch {
 	case err != nil:
-		return err
+		return nil, err
 	case len(name) == 0 || max(len(name), len(domain), len(overload)) > maxName:
-		return refuse("unsupported_operator", "the file defines a function without a name, or one that is too long")
+		return nil, refuse("unsupported_operator", "the file defines a function without a name, or one that is too long")
+	case slices.Contains(slices.Concat(domain, name, overload), ':'):
+		// The runtime knows functions by these three with colons between them,
+		// and would take one for another.
+		return nil, refuse("bad_name", "the file defines a function %s of the domain %s; names of functions can't have a colon", quote(name), quote(domain))
 	case reservedDomain(string(domain)):
 		// The runtime might take its own operator instead, and then something
 		// else would run than what was looked at.
-		return refuse("unsupported_domain", "the file defines a function in the domain %s, which belongs to ONNX or a runtime; give it one of its own", quote(domain))
+		return nil, refuse("unsupported_domain", "the file defines a function in the domain %s, which belongs to ONNX or a runtime; give it one of its own", quote(domain))
 	}
 	key := functionKey{string(domain), string(name), string(overload)}
 	if c.functions[key] != nil {
-		return refuse("duplicate_name", "the file defines the function %s twice", quote(name))
+		return nil, refuse("duplicate_name", "the file defines the function %s twice", quote(name))
 	}
+	sc.own.parts, sc.own.dense, sc.own.bytes = int64(c.parts)-before.parts, c.dense-before.dense, int64(len(b))
 	c.functions[key] = sc
 	c.domains[key.domain] = true
-	return nil
+	return sc, nil
 }
 
 // reservedDomain reports whether ONNX or the runtime has operators of its own
@@ -349,17 +404,26 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 	if c.nodes++; c.nodes > c.limits.Nodes {
 		return c.tooManyNodes()
 	}
-	sc.nodes++
+	sc.own.nodes++
 	var op, domain, overload []byte
+	var attributes []uint64 // their names' hashes
+	var p ports
 	hasGraph := false
-	err := nodeMessage.walk(b, func(f field) error {
+	err := c.walk(&nodeMessage, b, func(f field) error {
 		switch f.num {
+		case 1:
+			p.in++
 		case 2:
+			p.out++
 			return c.define(n, f.data, usedNode)
 		case 4:
 			op = f.data
 		case 5:
-			g, err := c.attribute(f.data, sc, depth)
+			if len(attributes) == maxAttributes {
+				return refuse("too_many_nodes", "a node has more than %d attributes", maxAttributes)
+			}
+			name, g, err := c.attribute(f.data, sc, depth)
+			attributes = append(attributes, maphash.Bytes(c.seed, name))
 			hasGraph = hasGraph || g
 			return err
 		case 7:
@@ -373,17 +437,21 @@ func (c *check) node(b []byte, sc *scope, depth int, n names) error {
 		}
 		return nil
 	})
-	if err == nil {
-		err = c.fatal(string(op), b, n)
-	}
 	if err != nil {
 		return err
 	}
-	return c.operator(sc, depth, op, domain, overload, hasGraph)
+	slices.Sort(attributes)
+	if len(slices.Compact(attributes)) != len(attributes) {
+		return refuse("duplicate_name", "a node %s has two attributes of one name", quote(op))
+	}
+	if err := c.fatal(string(op), b, n); err != nil {
+		return err
+	}
+	return c.operator(sc, depth, op, domain, overload, hasGraph, p)
 }
 
 // operator decides whether a node may stand in a served model.
-func (c *check) operator(sc *scope, depth int, op, domain, overload []byte, hasGraph bool) error {
+func (c *check) operator(sc *scope, depth int, op, domain, overload []byte, hasGraph bool, p ports) error {
 	own, isOwn := onnx().domains[string(domain)]
 	switch {
 	case len(op) == 0:
@@ -405,60 +473,16 @@ func (c *check) operator(sc *scope, depth int, op, domain, overload []byte, hasG
 		}
 		return errGraphArgument
 	}
-	sc.addCall(functionKey{string(domain), string(op), string(overload)}, depth)
+	sc.addCall(functionKey{string(domain), string(op), string(overload)}, depth, p)
 	return nil
 }
 
 // annotation checks a TensorAnnotation.
-func annotation(b []byte) error {
-	return annotationMessage.walk(b, func(f field) error {
+func (c *check) annotation(b []byte) error {
+	return c.walk(&annotationMessage, b, func(f field) error {
 		if f.num == 2 {
 			return entry(f.data)
 		}
 		return nil
 	})
-}
-
-// attribute checks an AttributeProto of a node at depth, and tells whether it
-// holds a graph. The type it names is not trusted: whatever value is there is
-// checked, and there may be one alone.
-func (c *check) attribute(b []byte, sc *scope, depth int) (hasGraph bool, err error) {
-	var values uint32 // fields that hold a value
-	err = attributeMessage.walk(b, func(f field) error {
-		switch f.num {
-		case 1, 13, 21:
-			return nil
-		case 20:
-			if f.number > 14 {
-				return refuse("unknown_field", "an attribute is of a type (%d) that ONNX does not know", f.number)
-			}
-			return nil
-		}
-		values |= 1 << f.num
-		switch f.num {
-		case 5, 10:
-			_, err := c.tensor(f.data)
-			return err
-		case 6, 11:
-			hasGraph = true
-			return c.graph(f.data, sc, depth+1, nil)
-		case 7:
-			_, err := f.countFixed(4)
-			return err
-		case 8:
-			_, err := f.count()
-			return err
-		case 14, 15:
-			_, err := c.valueType(f.data, 0)
-			return err
-		case 22, 23:
-			_, err := c.sparse(f.data)
-			return err
-		}
-		return nil
-	})
-	if err == nil && values&(values-1) != 0 {
-		err = refuse("not_onnx", "the file is damaged: an attribute has several values")
-	}
-	return hasGraph, err
 }

@@ -75,7 +75,8 @@ type tensorInfo struct {
 	name  []byte
 	elem  int64
 	size  size
-	raw   int64     // bytes of raw_data
+	isRaw bool      // there is raw_data, be it empty: the runtime then looks nowhere else
+	raw   int64     // its bytes
 	typed [12]int64 // numbers in the typed data fields, by field number
 }
 
@@ -85,7 +86,7 @@ var errExternal = refuse("external_data", "the model's weights stand in another 
 // tensor checks a TensorProto: shape and data agree, and nothing is elsewhere.
 func (c *check) tensor(b []byte) (tensorInfo, error) {
 	t := tensorInfo{size: size{elements: 1}}
-	err := tensorMessage.walk(b, func(f field) (err error) {
+	err := c.walk(&tensorMessage, b, func(f field) (err error) {
 		n := int64(1)
 		switch f.num {
 		case 1:
@@ -96,12 +97,14 @@ func (c *check) tensor(b []byte) (tensorInfo, error) {
 			return refuse("bad_tensor", "a tensor stands in the file in segments, which is not served")
 		case 4:
 			n, err = f.countFixed(4)
-		case 5, 7, 11:
+		case 5:
+			n, err = f.countNarrow()
+		case 7, 11:
 			n, err = f.count()
 		case 8:
 			t.name = f.data
 		case 9:
-			t.raw = int64(len(f.data))
+			t.isRaw, t.raw = true, int64(len(f.data))
 		case 10:
 			n, err = f.countFixed(8)
 		case 13:
@@ -148,8 +151,8 @@ func (c *check) data(t *tensorInfo) error {
 	for _, n := range t.typed {
 		typed += n
 	}
-	if t.raw > 0 {
-		if t.elem == stringElement || typed > 0 || t.raw != bytes {
+	if t.isRaw {
+		if t.elem == stringElement && t.size.count() > 0 || typed > 0 || t.raw != bytes {
 			return refuse("bad_tensor", "a tensor's shape asks for %d bytes of data, but the file has %d", bytes, t.raw)
 		}
 		return nil
@@ -236,7 +239,7 @@ func (c *check) sparse(b []byte) (name []byte, err error) {
 	}
 	bytes = max(bytes, full.elements) // strings
 	if bytes > c.limits.Tensor-c.dense {
-		return nil, refuse("too_large", "the sparse tensors of the file take more than %s when they are written out", bytesText(c.limits.Tensor))
+		return nil, c.tooDense()
 	}
 	c.dense += bytes
 	c.countParameters(values.size.count())
@@ -249,7 +252,7 @@ const kindOther Kind = 255
 
 // value checks a ValueInfoProto. A value without a type has Type Undefined.
 func (c *check) value(b []byte) (v GraphValue, name []byte, err error) {
-	err = valueMessage.walk(b, func(f field) (err error) {
+	err = c.walk(&valueMessage, b, func(f field) (err error) {
 		switch f.num {
 		case 1:
 			name = f.data
@@ -311,7 +314,7 @@ func (c *check) tensorType(b []byte) (v GraphValue, err error) {
 			return nil
 		}
 		v.Shape = []int64{}
-		return shapeMessage.walk(f.data, func(f field) error {
+		return c.walk(&shapeMessage, f.data, func(f field) error {
 			d, err := dimension(f.data)
 			if err != nil {
 				return err
@@ -326,7 +329,10 @@ func (c *check) tensorType(b []byte) (v GraphValue, err error) {
 	if err != nil {
 		return v, err
 	}
-	if knownElement(elem) {
+	if elem != 0 { // 0: it does not say
+		if !knownElement(elem) {
+			return v, refuse("unsupported_type", "a value is declared with an element type (%d) that ONNX does not know", elem)
+		}
 		if DataType(elem).Served() {
 			v.Type = DataType(elem)
 		}

@@ -13,8 +13,11 @@ import (
 // https://protobuf.dev/programming-guides/encoding/.
 //
 // The reader is stricter than protobuf's: a field that the message does not
-// have, one of the wrong wire type and a second occurrence of a field that
-// may stand once are refused, since parsers differ in what they make of them.
+// have, one of the wrong wire type, a second occurrence of a field that may
+// stand once and a number that does not fit its field are refused, since
+// parsers differ in what they make of them: the runtime's merges the two
+// occurrences of a message, and takes the last of two numbers and the lowest 32
+// bits of a number that is too large.
 
 // wires is how a field may be written.
 type wires uint8
@@ -25,6 +28,7 @@ const (
 	fixed64                   // double
 	length                    // string, bytes, message
 	many                      // repeated; numbers may then be packed as well
+	narrow                    // int32 and enum: parsers cut other numbers down to 32 bits
 )
 
 // message describes one message type by its fields' numbers; zero is unknown.
@@ -34,10 +38,11 @@ type message struct {
 }
 
 const (
-	numbers = many | varint
-	floats  = many | fixed32
-	doubles = many | fixed64
-	lengths = many | length
+	number32 = varint | narrow
+	numbers  = many | varint
+	floats   = many | fixed32
+	doubles  = many | fixed64
+	lengths  = many | length
 )
 
 var (
@@ -52,18 +57,18 @@ var (
 		6: length, 7: length, 8: length, 9: lengths, 10: lengths}}
 	attributeMessage = message{"an attribute", [32]wires{1: length, 2: fixed32, 3: varint, 4: length, 5: length,
 		6: length, 7: floats, 8: numbers, 9: lengths, 10: lengths, 11: lengths, 13: length, 14: length, 15: lengths,
-		20: varint, 21: length, 22: length, 23: lengths}}
+		20: number32, 21: length, 22: length, 23: lengths}}
 	functionMessage = message{"a function", [32]wires{1: length, 4: lengths, 5: lengths, 6: lengths, 7: lengths,
 		8: length, 9: lengths, 10: length, 11: lengths, 12: lengths, 13: length, 14: lengths}}
-	tensorMessage = message{"a tensor", [32]wires{1: numbers, 2: varint, 3: length, 4: floats, 5: numbers,
-		6: lengths, 7: numbers, 8: length, 9: length, 10: doubles, 11: numbers, 12: length, 13: lengths, 14: varint,
+	tensorMessage = message{"a tensor", [32]wires{1: numbers, 2: number32, 3: length, 4: floats, 5: numbers,
+		6: lengths, 7: numbers, 8: length, 9: length, 10: doubles, 11: numbers, 12: length, 13: lengths, 14: number32,
 		16: lengths}}
 	sparseMessage    = message{"a sparse tensor", [32]wires{1: length, 2: length, 3: numbers}}
 	valueMessage     = message{"a value's description", [32]wires{1: length, 2: length, 3: length, 4: lengths}}
 	typeMessage      = message{"a type", [32]wires{1: length, 4: length, 5: length, 6: length, 7: length, 8: length, 9: length}}
-	tensorType       = message{"a tensor type", [32]wires{1: varint, 2: length}}
+	tensorType       = message{"a tensor type", [32]wires{1: number32, 2: length}}
 	sequenceType     = message{"a sequence type", [32]wires{1: length}} // and optional
-	mapType          = message{"a map type", [32]wires{1: varint, 2: length}}
+	mapType          = message{"a map type", [32]wires{1: number32, 2: length}}
 	opaqueType       = message{"an opaque type", [32]wires{1: length, 2: length}}
 	shapeMessage     = message{"a shape", [32]wires{1: lengths}}
 	dimensionMessage = message{"a dimension", [32]wires{1: varint, 2: length, 3: length}}
@@ -84,8 +89,11 @@ func (m *message) walk(b []byte, f func(field) error) error {
 	var seen uint32
 	for len(b) > 0 {
 		num, wire, n := protowire.ConsumeTag(b)
-		if n < 0 {
+		switch {
+		case n < 0:
 			return m.broken(n)
+		case n > maxTag:
+			return m.broken(overflowCode)
 		}
 		b = b[n:]
 		allowed := wires(0)
@@ -105,12 +113,18 @@ func (m *message) walk(b []byte, f func(field) error) error {
 		switch wire {
 		case protowire.VarintType:
 			at.number, n = protowire.ConsumeVarint(b)
+			if n > 0 && allowed&narrow != 0 && !at.narrow() {
+				return m.broken(overflowCode)
+			}
 		case protowire.Fixed32Type:
 			n = 4 // its value means nothing to the check
 		case protowire.Fixed64Type:
 			n = 8
 		default:
 			at.data, n = protowire.ConsumeBytes(b)
+			if n-len(at.data) > maxTag {
+				return m.broken(overflowCode)
+			}
 		}
 		if n < 0 {
 			return m.broken(n)
@@ -141,8 +155,18 @@ func (w wires) take(wire protowire.Type) bool {
 	return false // groups: ONNX has none
 }
 
-// truncatedCode is what protowire's functions answer when bytes are missing.
-const truncatedCode = -1
+// What protowire's functions answer when bytes are missing, and when a number
+// does not fit.
+const (
+	truncatedCode = -1
+	overflowCode  = -3
+)
+
+// maxTag is how many bytes the runtime's parser reads of a tag or a length.
+const maxTag = 5
+
+// narrow reports whether the number is one of 32 bits with a sign.
+func (f field) narrow() bool { return int64(f.number) == int64(int32(f.number)) }
 
 // broken explains a negative length of protowire. Only the model itself can
 // be cut off: what stands inside another message ends with it.
@@ -194,6 +218,17 @@ func (f field) countFixed(size int) (int64, error) {
 }
 
 var errPacked = refuse("not_onnx", "the file is damaged: a list of numbers in it can't be read")
+
+// countNarrow is count for numbers that must fit 32 bits.
+func (f field) countNarrow() (n int64, err error) {
+	err = f.each(func(v int64) error {
+		if n++; v != int64(int32(v)) {
+			return errPacked
+		}
+		return nil
+	})
+	return n, err
+}
 
 // each calls g for every number of a repeated varint field's occurrence.
 func (f field) each(g func(int64) error) error {

@@ -6,6 +6,7 @@ Run make_models.py first: truncated.onnx is a half of iris.onnx. Nothing here is
 process that matters: some of them take minutes or for ever.
 """
 
+import gzip
 import io
 import json
 import os
@@ -92,6 +93,68 @@ def _huge_varint() -> bytes:
 def _huge_length() -> bytes:
     """The graph claims 2**62 bytes."""
     return b"\x08\x0a" + _varint(7 << 3 | 2) + _varint(2**62) + b"padding" * 4
+
+
+def _gzip() -> bytes:
+    """A megabyte of zeros in a thousand bytes."""
+    return gzip.compress(bytes(1 << 20), mtime=0)
+
+
+# Bytes that the runtime's parser reads otherwise than a careless check.
+
+def _plain() -> bytes:
+    return _tiny().SerializeToString(deterministic=True)
+
+
+def _graph_twice() -> bytes:
+    """A second graph, which protocol buffers merge with the first, with a node that no check of the first has seen."""
+    more = onnx.GraphProto(node=[helper.make_node("Frobnicate", ["x"], ["z"])])
+    return _plain() + _field(7, more.SerializeToString(deterministic=True))
+
+
+def _wide_type() -> bytes:
+    """A weight of the element type 2**32 + 1, which is 1 (float) in 32 bits."""
+    made = _tiny()
+    weight = _field(8, b"w") + _field(9, bytes(8)) + b"\x08\x02" + b"\x10" + _varint((1 << 32) + 1)
+    del made.graph.initializer[:]
+    graph = made.graph.SerializeToString(deterministic=True) + _field(5, weight)
+    made.ClearField("graph")
+    return made.SerializeToString(deterministic=True) + _field(7, graph)
+
+
+def _polyglot() -> bytes:
+    """A good model that also has the mark of onnxruntime's own format where that has it."""
+    made = _tiny()
+    made.ClearField("producer_name")
+    return b"\x12\x84\x80\x00ORTM" + made.SerializeToString(deterministic=True)
+
+
+def _huge_count() -> bytes:
+    """A node whose list of integers claims 2**40 bytes."""
+    made = _tiny()
+    attribute = _field(1, b"axes") + _varint(8 << 3 | 2) + _varint(2**40)
+    node = _field(2, b"z") + _field(4, b"Identity") + _field(5, attribute)
+    graph = made.graph.SerializeToString(deterministic=True) + _field(1, node)
+    made.ClearField("graph")
+    return made.SerializeToString(deterministic=True) + _field(7, graph)
+
+
+def _attribute(**fields) -> onnx.ModelProto:
+    """The node's one attribute, field by field."""
+    made = _tiny(nodes=[helper.make_node("Softmax", ["x"], ["s"]), helper.make_node("Add", ["s", "w"], ["y"])])
+    made.graph.node[0].attribute.add(name="axis", **fields)
+    return made
+
+
+def _attribute_twice() -> onnx.ModelProto:
+    made = _attribute(type=onnx.AttributeProto.INT, i=1)
+    made.graph.node[0].attribute.add(name="axis", type=onnx.AttributeProto.INT, i=0)
+    return made
+
+
+def _empty_raw() -> onnx.ModelProto:
+    """Two floats, and raw_data that are there but empty: where they are, the runtime looks nowhere else."""
+    return _tiny(TensorProto(name="w", data_type=FLOAT, dims=[2], float_data=[1, 2], raw_data=b""))
 
 
 # External data, wherever a tensor can stand.
@@ -204,6 +267,37 @@ def _calls(op: str) -> list:
     return [helper.make_node(op, ["a"], ["b"], domain="local")]
 
 
+def _function_bomb() -> onnx.ModelProto:
+    """40 functions, each of which calls the one before twice: 2**40 nodes when they are written out."""
+    functions = [_function("F0", [helper.make_node("Neg", ["a"], ["b"])])]
+    for i in range(1, 41):
+        functions.append(_function(f"F{i}", [helper.make_node(f"F{i - 1}", ["a"], ["c"], domain="local"),
+                                             helper.make_node(f"F{i - 1}", ["c"], ["b"], domain="local")]))
+    return _with_functions(*functions, call="F40")
+
+
+def _uncalled_recursion() -> onnx.ModelProto:
+    made = _tiny()
+    made.opset_import.add(domain="local", version=1)
+    made.functions.append(_function("Again", _calls("Again")))
+    return made
+
+
+def _function_ports() -> onnx.ModelProto:
+    """The function has no inputs, and is called with one."""
+    made = _with_functions(_function("Square", [helper.make_node("Mul", ["a", "a"], ["b"])]), call="Square")
+    del made.functions[0].input[:]
+    return made
+
+
+def _versions(ir: int, *opsets: int) -> onnx.ModelProto:
+    made = _tiny()
+    made.ir_version = ir
+    del made.opset_import[:]
+    made.opset_import.extend(helper.make_opsetid("", opset) for opset in opsets)
+    return made
+
+
 # Depth.
 
 def _nested_if(levels: int) -> onnx.ModelProto:
@@ -256,6 +350,42 @@ def _no_inputs() -> onnx.ModelProto:
     made = _tiny(nodes=[helper.make_node("Identity", ["w"], ["y"])])
     del made.graph.input[:]
     made.graph.output[0].CopyFrom(value("y", FLOAT, [2]))
+    return made
+
+
+def _named(name: str) -> onnx.ModelProto:
+    """The input has another name."""
+    made = _tiny()
+    made.graph.input[0].name = made.graph.node[0].input[0] = name
+    return made
+
+
+def _typed(elem: int) -> onnx.ModelProto:
+    """One more input, of that type."""
+    made = _tiny()
+    made.graph.input.append(value("more", elem, ["N"]))
+    return made
+
+
+def _sparse_bomb() -> onnx.ModelProto:
+    """One value in 2**40."""
+    made = _tiny()
+    sparse = made.graph.sparse_initializer.add(dims=[1 << 20, 1 << 20])
+    sparse.values.CopyFrom(const("s", [1]))
+    sparse.indices.CopyFrom(const("s_indices", [0], np.int64))
+    return made
+
+
+def _computed_scales() -> onnx.ModelProto:
+    return model("resize", [helper.make_node("Abs", ["s"], ["scales"]), helper.make_node("Resize", ["x", "", "scales"], ["y"])],
+                 [value("x", FLOAT, ["N", 2]), value("s", FLOAT, ["S"])], [value("y", FLOAT, ["M", "K"])])
+
+
+def _probit() -> onnx.ModelProto:
+    node = helper.make_node("LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", coefficients=[1.0, 1.0],
+                            intercepts=[0.0], classlabels_ints=[0, 1], post_transform="PROBIT")
+    made = model("probit", [node], [value("x", FLOAT, ["N", 2])], [value("y", FLOAT, ["N", 2])])
+    made.opset_import.add(domain="ai.onnx.ml", version=3)
     return made
 
 
@@ -317,12 +447,35 @@ FILES = [
     ("pickle.onnx", "not_onnx", _pickle, "a Python pickle: people upload the model they trained instead of its export"),
     ("zip.onnx", "not_onnx", _zip, "a zip archive, as PyTorch's .pt files are"),
     ("huge_varint.onnx", "not_onnx", _huge_varint, "a length that is longer than any varint may be"),
+    ("gzip.onnx", "not_onnx", _gzip, "a compressed file of zeros that unpacks to a thousand times its size"),
+    ("zeros.onnx", "not_onnx", lambda: bytes(4096), "zeros"),
+    ("ort_polyglot.onnx", "not_onnx", _polyglot, "a good model that a runtime might take for its own format and not for ONNX"),
+    ("graph_twice.onnx", "not_onnx", _graph_twice, "a second graph, which protocol buffers merge with the first"),
+    ("field_zero.onnx", "not_onnx", lambda: _plain() + b"\x02\x00", "a field of the number 0"),
+    ("wide_tag.onnx", "unknown_field", lambda: _plain() + b"\xba\x80\x80\x80\x10\x00",
+     "a field whose number is 7 (the graph) only when its tag is cut to 32 bits"),
+    ("wide_type.onnx", "not_onnx", _wide_type, "an element type that is float only when it is cut to 32 bits"),
+    ("group.onnx", "unknown_field", lambda: _plain() + b"\x2b\x2c", "a group, which ONNX does not use"),
+    ("huge_count.onnx", "not_onnx", _huge_count, "a list of 2**40 bytes of integers in a file of two hundred"),
+    ("attribute_type.onnx", "not_onnx", lambda: _attribute(type=onnx.AttributeProto.FLOAT, i=1),
+     "an attribute that says it is a float and holds an integer"),
+    ("attribute_empty.onnx", "not_onnx", lambda: _attribute(type=onnx.AttributeProto.GRAPH),
+     "an attribute that says it is a graph and holds none"),
+    ("attribute_reference.onnx", "not_onnx", lambda: _attribute(type=onnx.AttributeProto.INT, ref_attr_name="axis"),
+     "an attribute that is to come from the call of a function, outside of functions"),
+    ("attribute_twice.onnx", "duplicate_name", _attribute_twice, "two attributes of one name and two values"),
+    ("old_format.onnx", "unsupported_version", lambda: _versions(2, 21), "version 2 of the format"),
+    ("future_format.onnx", "unsupported_version", lambda: _versions(1000, 21), "version 1000 of the format"),
+    ("no_opset.onnx", "unsupported_version", lambda: _versions(10), "no version of the operators"),
+    ("future_opset.onnx", "unsupported_version", lambda: _versions(10, 1000), "version 1000 of the operators"),
     ("truncated.onnx", "truncated", _truncated, "the first half of a good file"),
     ("huge_length.onnx", "truncated", _huge_length, "the graph claims 2**62 bytes, and the file ends after a few"),
     ("external_parent.onnx", "external_data", lambda: _tiny(_outside("../../etc/passwd")),
      "weights in a file above the model's folder"),
     ("external_absolute.onnx", "external_data", lambda: _tiny(_outside("/etc/passwd", offset="0", length="8")),
      "weights in a file with an absolute path"),
+    ("external_symlink.onnx", "external_data", lambda: _tiny(_outside("link")),
+     "weights in a file beside the model, where a symbolic link may stand"),
     ("external_location_default.onnx", "external_data", lambda: _tiny(_outside(None)),
      "data_location is EXTERNAL without saying where"),
     ("external_entries_only.onnx", "external_data", _external_entries_only,
@@ -362,6 +515,16 @@ FILES = [
     ("recursive_pair.onnx", "recursive_function",
      lambda: _with_functions(_function("Ping", _calls("Pong")), _function("Pong", _calls("Ping")), call="Ping"),
      "two functions that call each other"),
+    ("uncalled_recursion.onnx", "recursive_function", _uncalled_recursion, "a function that calls itself, and that nothing calls"),
+    ("function_bomb.onnx", "too_many_nodes", _function_bomb, "functions that call one another 2**40 times"),
+    ("function_ports.onnx", "unsupported_operator", _function_ports,
+     "a function is called with more inputs than it has, on which onnxruntime 1.30 ends the process"),
+    ("function_colon.onnx", "bad_name", lambda: _with_functions(_function("A:B", [helper.make_node("Neg", ["a"], ["b"])]), call="A:B"),
+     "a function that the runtime would take for an overload of another, since it joins names by colons"),
+    ("name_nul.onnx", "bad_name", lambda: _named("x\0hidden"), "the name of an input has a NUL, where runtimes see its end"),
+    ("name_empty.onnx", "bad_name", lambda: _named(""), "an input without a name"),
+    ("complex_input.onnx", "unsupported_type", lambda: _typed(TensorProto.COMPLEX64), "complex numbers, which no caller can send"),
+    ("int4_input.onnx", "unsupported_type", lambda: _typed(TensorProto.INT4), "numbers of four bits, which no caller can send"),
     ("no_outputs.onnx", "no_outputs", _no_outputs, "a graph without outputs"),
     ("no_inputs.onnx", "no_inputs", _no_inputs, "a graph without inputs: a constant"),
     ("duplicate_output_names.onnx", "duplicate_name", _duplicate_output_names, "two outputs of one name"),
@@ -369,6 +532,8 @@ FILES = [
      "dimensions whose product wraps round to the five elements that are there"),
     ("huge_initializer.onnx", "too_large", lambda: _weight([65536, 65536], 0),
      "dimensions of 16 GiB in a file of a hundred bytes"),
+    ("sparse_bomb.onnx", "too_large", _sparse_bomb, "a sparse weight of one value that the runtime writes out in four terabytes"),
+    ("empty_raw.onnx", "bad_tensor", _empty_raw, "data in two places, of which the runtime takes the empty one"),
     ("dims_mismatch.onnx", "bad_tensor", lambda: _weight([2], 5), "two elements declared, five there"),
     ("negative_dim.onnx", "bad_tensor", lambda: _weight([-2], 2), "a negative dimension"),
     ("empty_initializer.onnx", "", lambda: _weight([0, 3], 0),
@@ -380,6 +545,10 @@ FILES = [
     ("endless_loop.onnx", "run_timeout", _endless_loop, "a Loop without an end"),
     ("endless_dft.onnx", "unsupported_operator", _endless_dft,
      "an inverse one-sided DFT, on which onnxruntime 1.30 computes for ever when its axis has one element"),
+    ("computed_scales.onnx", "unsupported_operator", _computed_scales,
+     "a Resize whose scales are computed; onnxruntime 1.30 writes past its memory when they are too many"),
+    ("probit.onnx", "unsupported_operator", _probit,
+     "a classifier with PROBIT, of whose scores onnxruntime 1.30 leaves some unset"),
     ("empty_gru.onnx", "", _empty_gru,
      "a recurrent layer is welcome; onnxruntime 1.30 does not survive an empty batch, which must be refused"),
 ]

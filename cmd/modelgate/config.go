@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"net/url"
@@ -16,6 +17,8 @@ import (
 	"time"
 
 	"github.com/ulule/limiter/v3"
+
+	"modelgate/models"
 )
 
 // Config is everything an operator can set. Each field is a flag, a
@@ -47,6 +50,11 @@ type Config struct {
 	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account. Default: ${default}."`
 	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest request body, uploads apart."`
 	MaxModel    Bytes         `env:"MODELGATE_MAX_MODEL" name:"max-model" default:"512MiB" help:"Largest model file (at most 2GiB)."`
+	ModelNodes  int           `env:"MODELGATE_MAX_MODEL_NODES" name:"max-model-nodes" default:"100000" help:"Most nodes of a model, functions counted anew at each call."`
+	ModelDepth  int           `env:"MODELGATE_MAX_MODEL_DEPTH" name:"max-model-depth" default:"16" help:"Most graphs (If, Loop, Scan) inside one another in a model (1 to 32)."`
+	ModelQuota  Bytes         `env:"MODELGATE_MODEL_QUOTA" name:"model-quota" default:"20GiB" help:"Most bytes of model files that belong to one owner; holders of models:manage have no bound."`
+	DiskReserve Bytes         `env:"MODELGATE_DISK_RESERVE" name:"disk-reserve" default:"256MiB" help:"What uploads leave free on the disk, for the database and the audit log."`
+	UploadKeys  string        `env:"MODELGATE_UPLOAD_KEYS" name:"upload-keys" type:"path" placeholder:"FILE" help:"Ed25519 public keys (PEM); uploads then need a signature by one of them. Default: none needed."`
 	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for all request bodies at one time; more requests get 503."`
 	TensorMem   Bytes         `env:"MODELGATE_TENSOR_MEMORY" name:"tensor-memory" default:"512MiB" help:"Memory for the tensors of all running predictions."`
 	SessionMem  Bytes         `env:"MODELGATE_SESSION_MEMORY" name:"session-memory" default:"4GiB" help:"Memory for loaded models; the least recently used are closed beyond it."`
@@ -164,6 +172,9 @@ func (c *Config) Check() error {
 			}
 		}
 	}
+	if _, err := c.uploadKeys(); err != nil {
+		errs = append(errs, err)
+	}
 	c.checkRanges(bad)
 	return errors.Join(errs...)
 }
@@ -204,6 +215,12 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.MaxModel > 2<<30 {
 		bad("--max-model %s is above 2GiB, the largest ONNX file there is", c.MaxModel)
 	}
+	if c.ModelNodes < 1 || c.ModelNodes > 10_000_000 {
+		bad("--max-model-nodes %d is out of range; take 1 to 10000000", c.ModelNodes)
+	}
+	if c.ModelDepth < 1 || c.ModelDepth > maxModelDepth {
+		bad("--max-model-depth %d is out of range; take 1 to %d, beyond which no parser of ONNX goes", c.ModelDepth, maxModelDepth)
+	}
 	if c.MaxBody < minBody {
 		bad("--max-body %s is below %s; a login would not fit", c.MaxBody, minBody)
 	}
@@ -221,6 +238,38 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 
 // minBody is the least --max-body.
 const minBody = Bytes(1 << 10)
+
+// maxModelDepth is the most --max-model-depth: parsers of protocol buffers go 100
+// messages deep, and a graph inside another is three.
+const maxModelDepth = 32
+
+// modelLimits are the bounds of the static check.
+func (c *Config) modelLimits() models.Limits {
+	return models.Limits{Size: min(int64(c.MaxModel), math.MaxInt32), Nodes: c.ModelNodes, Depth: c.ModelDepth}
+}
+
+// uploadKeys reads the keys of --upload-keys; nil: uploads need no signature.
+func (c *Config) uploadKeys() (*models.UploadKeys, error) {
+	if c.UploadKeys == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(c.UploadKeys)
+	if err != nil {
+		return nil, fmt.Errorf("--upload-keys %s: %w", c.UploadKeys, errors.Unwrap(err))
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return nil, fmt.Errorf("--upload-keys %s can be changed by other users (mode %#o); run: chmod go-w %s", c.UploadKeys, info.Mode().Perm(), c.UploadKeys)
+	}
+	text, err := os.ReadFile(c.UploadKeys)
+	if err != nil {
+		return nil, fmt.Errorf("--upload-keys %s: %w", c.UploadKeys, errors.Unwrap(err))
+	}
+	keys, err := models.ParseUploadKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("--upload-keys %s: %w", c.UploadKeys, err)
+	}
+	return keys, nil
+}
 
 // isLoopback is strict: a host name could resolve to anything but "localhost".
 func isLoopback(host string) bool {

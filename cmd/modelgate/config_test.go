@@ -12,6 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"modelgate/audit"
+	"modelgate/models"
 )
 
 // parse resolves a configuration as serve does.
@@ -54,6 +55,25 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestModelLimits: what is set is what the check of model files goes by.
+func TestModelLimits(t *testing.T) {
+	for _, test := range []struct {
+		args []string
+		want models.Limits
+	}{
+		{nil, models.Limits{Size: 512 << 20, Nodes: 100_000, Depth: 16}},
+		{[]string{"--max-model", "2GiB", "--max-model-nodes", "7", "--max-model-depth", "3"}, models.Limits{Size: 1<<31 - 1, Nodes: 7, Depth: 3}},
+	} {
+		c, err := parse(t, test.args...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := c.modelLimits(); got != test.want {
+			t.Errorf("%v: %+v, want %+v", test.args, got, test.want)
+		}
+	}
+}
+
 func TestConfigFileRefusals(t *testing.T) {
 	for name, text := range map[string]string{
 		"unknown key":    "rate-predcit: 1-S\n",
@@ -78,8 +98,15 @@ func TestCheck(t *testing.T) {
 	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 	write(t, cert, "")
 	write(t, key, "")
-	if err := os.Chmod(key, 0o644); err != nil {
-		t.Fatal(err)
+	keys, loose := filepath.Join(dir, "upload.pem"), filepath.Join(dir, "loose.pem")
+	// RFC 8410, section 10.1.
+	const public = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n"
+	write(t, keys, public)
+	write(t, loose, public)
+	for path, mode := range map[string]os.FileMode{key: 0o644, loose: 0o666} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, c := range []struct {
 		args []string
@@ -107,6 +134,15 @@ func TestCheck(t *testing.T) {
 		{[]string{"--max-body", "1023"}, "1KiB"},
 		{[]string{"--session-memory", "9GiB"}, "--runtime-memory"},
 		{[]string{"--session-memory", "8GiB"}, ""},
+		{[]string{"--max-model-nodes", "0"}, "--max-model-nodes"},
+		{[]string{"--max-model-nodes", "10000001"}, "--max-model-nodes"},
+		{[]string{"--max-model-depth", "33"}, "1 to 32"},
+		{[]string{"--max-model-depth", "32"}, ""},
+		{[]string{"--model-quota", "1MiB", "--disk-reserve", "1GiB"}, ""},
+		{[]string{"--upload-keys", filepath.Join(dir, "missing.pem")}, "no such file"},
+		{[]string{"--upload-keys", cert}, "PEM"},
+		{[]string{"--upload-keys", loose}, "chmod go-w"},
+		{[]string{"--upload-keys", keys}, ""},
 	} {
 		cfg, err := parse(t, c.args...)
 		if err != nil {

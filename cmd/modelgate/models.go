@@ -83,6 +83,9 @@ func showModel(w io.Writer, m client.Model) {
 		}
 		if f := v.Facts; f != nil {
 			fmt.Fprintf(w, "\topset %d: %s; trial run: %s\n", f.Opset, printable(strings.Join(f.Operators, ", ")), f.Trial)
+			if f.SignedBy != "" {
+				fmt.Fprintf(w, "\tsigned by %s\n", printable(f.SignedBy))
+			}
 		}
 		if b := v.Batching; b != nil {
 			fmt.Fprintf(w, "\tshared runs: %s\n", sharing(b))

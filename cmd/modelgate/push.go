@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -25,6 +28,7 @@ type PushCmd struct {
 	OutputName  []string `name:"output" placeholder:"NAME" help:"Public names of the outputs, in order."`
 	Disclosure  string   `placeholder:"JSON" help:"What callers may see, as in '{\"label_only\":true}'."`
 	Default     bool     `help:"Make this version the default at once."`
+	SignKey     string   `name:"sign-key" type:"existingfile" placeholder:"FILE" help:"Sign the upload with this Ed25519 private key (PEM), for servers that ask for it."`
 	ServingFlags
 	Quiet bool `short:"q" help:"No progress bar."`
 }
@@ -55,6 +59,11 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 	if n := model.External(); n > 0 {
 		fmt.Fprintf(s.err, "Including %s in other files.\n", count(n, "tensor that stands", "tensors that stand"))
 	}
+	if c.SignKey != "" {
+		if spec.Signature, err = sign(c.SignKey, c.Name, model.Reader()); err != nil {
+			return err
+		}
+	}
 	bar := c.progress(s, model.Size())
 	v, err := api.Push(ctx, c.Name, model.Size(), func() (io.Reader, error) {
 		bar.Reset()
@@ -82,6 +91,27 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 		fmt.Fprintln(s.err, answering(m, v.Version))
 	}
 	return nil
+}
+
+// sign signs what is sent of a model with the private key in a file: PKCS #8 in
+// PEM, as "openssl genpkey -algorithm ed25519" writes it.
+func sign(path, model string, file io.Reader) ([]byte, error) {
+	if err := checkPrivate(path); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--sign-key %s: %w", path, errors.Unwrap(err))
+	}
+	var key ed25519.PrivateKey
+	if block, _ := pem.Decode(text); block != nil && block.Type == "PRIVATE KEY" {
+		parsed, _ := x509.ParsePKCS8PrivateKey(block.Bytes)
+		key, _ = parsed.(ed25519.PrivateKey)
+	}
+	if key == nil {
+		return nil, fmt.Errorf("--sign-key %s holds no Ed25519 private key in PEM without a password; make one with: openssl genpkey -algorithm ed25519 -out %s", path, path)
+	}
+	return client.Sign(key, model, file)
 }
 
 // answering says which version callers get who name none.

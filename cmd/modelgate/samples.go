@@ -38,7 +38,7 @@ func publishSamples(ctx context.Context, catalog *models.Catalog, service *infer
 		if err != nil {
 			return err
 		}
-		spec := models.Spec{Description: &s.description, Roles: []string{"user"}}
+		spec := models.Spec{Description: &s.description, Roles: []string{"user"}, Builtin: true}
 		if _, _, err := catalog.Publish(ctx, who, s.name, staged, spec, service.Try); err != nil {
 			staged.Discard()
 			return fmt.Errorf("sample model %s: %w", s.name, err)

@@ -143,11 +143,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	if err := srv.openAuth(ctx, db, guard, std); err != nil {
 		return srv, err
 	}
-	files, err := models.OpenFiles(modelsPath(cfg.Data), int64(cfg.MaxModel))
-	if err != nil {
-		return srv, err
-	}
-	catalog, err := models.New(ctx, models.Config{Store: db, Files: files, Guard: guard, Logger: log, RolesExist: srv.auth.RolesExist})
+	catalog, err := srv.openCatalog(ctx, db, guard)
 	if err != nil {
 		return srv, err
 	}
@@ -187,6 +183,23 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 		fmt.Fprintf(std.err, "\n  First administrator: admin\n  Password:            %s\n  (shown only now; 'modelgate admin reset-password' makes another)\n\n", generated)
 	}
 	return nil
+}
+
+func (s *server) openCatalog(ctx context.Context, db *store.DB, guard *auth.Guard) (*models.Catalog, error) {
+	cfg := s.cfg
+	files, err := models.OpenFiles(modelsPath(cfg.Data), int64(cfg.MaxModel))
+	if err != nil {
+		return nil, err
+	}
+	files.KeepFree(int64(cfg.DiskReserve))
+	keys, err := cfg.uploadKeys()
+	if err != nil {
+		return nil, err
+	}
+	return models.New(ctx, models.Config{
+		Store: db, Files: files, Guard: guard, Logger: s.log, RolesExist: s.auth.RolesExist,
+		Limits: cfg.modelLimits(), Quota: int64(cfg.ModelQuota), UploadKeys: keys,
+	})
 }
 
 func (s *server) issuer() string {
