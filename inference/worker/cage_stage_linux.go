@@ -221,8 +221,7 @@ func (in *inside) shut() (Protections, error) {
 	if err := unix.Setrlimit(unix.RLIMIT_DATA, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 		return p, fmt.Errorf("RLIMIT_DATA can't be set: %w", err)
 	}
-	var got unix.Rlimit
-	if unix.Getrlimit(unix.RLIMIT_DATA, &got) == nil && got.Cur == most && got.Max == most {
+	if holds(most) {
 		p.DataLimit = int64(most)
 	}
 	p.NotDumpable = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) == nil
@@ -240,9 +239,21 @@ func (in *inside) shut() (Protections, error) {
 			return p, fmt.Errorf("the seccomp filter can't be installed: %w", err)
 		}
 		mode, err := unix.PrctlRetInt(unix.PR_GET_SECCOMP, 0, 0, 0, 0)
-		p.Seccomp = err == nil && mode == unix.SECCOMP_MODE_FILTER
+		_, socket := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+		p.Seccomp = err == nil && mode == unix.SECCOMP_MODE_FILTER && socket == unix.EPERM
 	}
 	return p, p.check(in.orders.Without)
+}
+
+// holds tells whether the kernel keeps to RLIMIT_DATA: not before Linux 4.7,
+// nor with ignore_rlimit_data.
+func holds(most uint64) bool {
+	// Not reserved, so that it can't fail for want of memory.
+	mapping, err := unix.Mmap(-1, 0, int(most), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	if err == nil {
+		unix.Munmap(mapping)
+	}
+	return err == unix.ENOMEM
 }
 
 // procStatus is what shut needs of /proc/self/status.
