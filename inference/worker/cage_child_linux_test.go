@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -30,6 +32,7 @@ const (
 	ranName     = "cage-ran"     // what a worker tries to start
 	victimName  = "cage-victim"  // another process of the worker's user
 	serverName  = "cage-server"  // a server with one worker, to be killed
+	mainName    = "cage-main"    // a server that begins on the main thread
 	deniedName  = "cage-denied"  // a server whose kernel lacks something
 )
 
@@ -49,6 +52,8 @@ func cageMain() {
 		os.Exit(0)
 	case serverName:
 		serverMain()
+	case mainName:
+		mainThread()
 	case deniedName:
 		deniedMain(os.Args[1:])
 	}
@@ -210,11 +215,8 @@ func words(err error) string {
 	return text
 }
 
-// serverMain starts a worker that never ends, tells its process id, and waits
-// to be killed.
-func serverMain() {
-	c, err := newCage(context.Background(), cageConfig{})
-	fail(err)
+// idle starts a worker that never ends by itself, and returns once it is shut.
+func idle(c *cage) *exec.Cmd {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	fail(err)
 	far, near := os.NewFile(uintptr(ends[0]), "far"), os.NewFile(uintptr(ends[1]), "near")
@@ -226,12 +228,55 @@ func serverMain() {
 	fail(c.start(cmd))
 	_, err = near.Write([]byte("{}\n"))
 	fail(err)
+	far.Close()
 	answer, err := bufio.NewReader(near).ReadString('\n')
 	fail(err)
 	if !strings.Contains(answer, "Protections") {
 		fail(errors.New(answer))
 	}
-	fmt.Println(cmd.Process.Pid)
+	return cmd
+}
+
+// ended waits for a process and words how it ended, "" for well. One that lives
+// on after a minute is killed, and fails.
+func ended(cmd *exec.Cmd) string {
+	late := time.AfterFunc(time.Minute, func() { cmd.Process.Signal(unix.SIGTERM) })
+	defer late.Stop()
+	if err := cmd.Wait(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// serverMain has a worker, tells its process id, and waits to be killed.
+func serverMain() {
+	c, err := newCage(context.Background(), cageConfig{})
+	fail(err)
+	fmt.Println(idle(c).Process.Pid)
+	select {}
+}
+
+// A goroutine that init locks stays on the main thread.
+func init() {
+	if os.Args[0] == mainName {
+		runtime.LockOSThread()
+	}
+}
+
+// mainThread begins a cage on the main thread, closes it under a worker, and
+// tells how that ended.
+func mainThread() {
+	if unix.Gettid() != os.Getpid() {
+		fail(errors.New("this is not the main thread"))
+	}
+	c := &cage{starts: make(chan func()), ended: make(chan struct{})}
+	go func() {
+		cmd := idle(c)
+		c.close()
+		fmt.Println(ended(cmd))
+		os.Exit(0)
+	}()
+	c.run()
 	select {}
 }
 

@@ -533,9 +533,17 @@ func TestCageClosed(t *testing.T) {
 	}
 	w := begin(t, c, task{Do: "wait"}, "/proc/self/exe", nil)
 	c.close()
-	var exit *exec.ExitError
-	if err := w.cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
-		t.Errorf("it ended by %v; want SIGKILL", err)
+	if got := ended(w.cmd); got != "signal: killed" {
+		t.Errorf("it ended by %q; want SIGKILL", got)
+	}
+}
+
+// TestCageOnMainThread does the same where the cage begins on the main thread,
+// which does not end with its goroutine.
+func TestCageOnMainThread(t *testing.T) {
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{mainName}}
+	if output, err := cmd.CombinedOutput(); err != nil || string(output) != "signal: killed\n" {
+		t.Errorf("%v: %q; want its worker to end by SIGKILL", err, output)
 	}
 }
 
