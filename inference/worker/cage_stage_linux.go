@@ -69,9 +69,10 @@ func stageOne(o orders) error {
 	// Before Landlock, which forbids it. What fails here is told by Missing.
 	p.OOMFirst = os.WriteFile("/proc/self/oom_score_adj", []byte("1000"), 0) == nil
 	now := namespaces()
-	p.UserNamespace = now["user"] != o.Namespaces["user"]
-	p.NetworkNamespace = now["net"] != o.Namespaces["net"]
-	p.IPCNamespace = now["ipc"] != o.Namespaces["ipc"]
+	own := func(kind string) bool {
+		return o.Namespaces[kind] != "" && now[kind] != "" && now[kind] != o.Namespaces[kind]
+	}
+	p.UserNamespace, p.NetworkNamespace, p.IPCNamespace = own("user"), own("net"), own("ipc")
 	if err := dropCapabilities(); err != nil {
 		return fmt.Errorf("capabilities can't be given up: %w", err)
 	}
