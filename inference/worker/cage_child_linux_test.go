@@ -307,6 +307,8 @@ func denial(names []string) []bpf.RawInstruction {
 			number = unix.SYS_LANDLOCK_CREATE_RULESET
 		case "setuid":
 			number, errno = unix.SYS_SETUID, unix.EPERM
+		case "kill":
+			number, errno = unix.SYS_PIDFD_SEND_SIGNAL, unix.EPERM
 		case "namespaces":
 			program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_CLONE, SkipFalse: 4},
 				bpf.LoadAbsolute{Off: offsetArguments, Size: 4},

@@ -389,11 +389,16 @@ func TestCageDenied(t *testing.T) {
 			t.Errorf("without %q the log says %q", what, log)
 		}
 	}
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{deniedName, "seccomp"}}
-	output, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(output), "the seccomp filter can't be installed: function not implemented") ||
-		!strings.Contains(string(output), "CONFIG_SECCOMP_FILTER") {
-		t.Errorf("without seccomp: %v, %s", err, output)
+	// The minimum. A worker that can't be killed ends by itself, or this would not return.
+	for what, why := range map[string]string{
+		"seccomp": "the seccomp filter can't be installed: function not implemented",
+		"kill":    "it could not be killed: operation not permitted",
+	} {
+		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{deniedName, what}}
+		output, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(output), why) || !strings.Contains(string(output), "The kernel must offer") {
+			t.Errorf("without %s: %v, %s; want an error that says %q", what, err, output, why)
+		}
 	}
 }
 
