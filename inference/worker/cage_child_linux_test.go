@@ -308,6 +308,8 @@ func denial(names []string) []bpf.RawInstruction {
 		case "setuid":
 			number, errno = unix.SYS_SETUID, unix.EPERM
 		case "kill":
+			number, errno = unix.SYS_KILL, unix.EPERM
+		case "pidfd":
 			number, errno = unix.SYS_PIDFD_SEND_SIGNAL, unix.EPERM
 		case "namespaces":
 			program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_CLONE, SkipFalse: 4},

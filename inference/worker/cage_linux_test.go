@@ -391,10 +391,10 @@ func TestCageDenied(t *testing.T) {
 	}
 	// The minimum. A worker that can't be killed ends by itself, or this would not return.
 	for what, why := range map[string]string{
-		"seccomp": "the seccomp filter can't be installed: function not implemented",
-		"kill":    "it could not be killed: operation not permitted",
+		"seccomp":    "the seccomp filter can't be installed: function not implemented",
+		"kill pidfd": "it could not be killed: operation not permitted",
 	} {
-		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{deniedName, what}}
+		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{deniedName}, strings.Fields(what)...)}
 		output, err := cmd.CombinedOutput()
 		if err == nil || !strings.Contains(string(output), why) || !strings.Contains(string(output), "The kernel must offer") {
 			t.Errorf("without %s: %v, %s; want an error that says %q", what, err, output, why)
