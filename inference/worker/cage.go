@@ -109,7 +109,7 @@ func (p Protections) check(without layer) error {
 	case !p.Seccomp && without&layerSeccomp == 0:
 		return errors.New("the seccomp filter did not take hold")
 	case p.DataLimit <= 0:
-		return errors.New("RLIMIT_DATA did not take hold")
+		return errors.New("RLIMIT_DATA did not take hold: the kernel is too old, or was started with ignore_rlimit_data")
 	}
 	return nil
 }

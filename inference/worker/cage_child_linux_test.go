@@ -9,10 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"golang.org/x/net/bpf"
@@ -31,11 +32,13 @@ const (
 	ranName     = "cage-ran"     // what a worker tries to start
 	victimName  = "cage-victim"  // another process of the worker's user
 	serverName  = "cage-server"  // a server with one worker, to be killed
+	mainName    = "cage-main"    // a server that begins on the main thread
 	deniedName  = "cage-denied"  // a server whose kernel lacks something
 )
 
-// TestMain makes the test binary what its name says.
-func TestMain(m *testing.M) {
+// cageMain makes the test binary what its name says; it returns for the names
+// of others.
+func cageMain() {
 	switch os.Args[0] {
 	case workerName, uncagedName:
 		workerMain()
@@ -43,18 +46,17 @@ func TestMain(m *testing.M) {
 		(&link{out: os.NewFile(controlFD, "control")}).tell(message{Outcome: &outcome{Name: "start a program"}})
 		os.Exit(0)
 	case victimName:
+		unix.Prctl(unix.PR_SET_PTRACER, ^uintptr(0), 0, 0, 0) // in spite of Yama
 		fmt.Println("here")
 		os.Stdin.Read(make([]byte, 1)) // until the test ends
 		os.Exit(0)
 	case serverName:
 		serverMain()
+	case mainName:
+		mainThread()
 	case deniedName:
 		deniedMain(os.Args[1:])
 	}
-	if len(os.Args) > 2 && os.Args[1] == "worker" {
-		os.Exit(Child(os.Args[2:], openORT))
-	}
-	os.Exit(m.Run())
 }
 
 func fail(err error) {
@@ -213,11 +215,8 @@ func words(err error) string {
 	return text
 }
 
-// serverMain starts a worker that never ends, tells its process id, and waits
-// to be killed.
-func serverMain() {
-	c, err := newCage(context.Background(), cageConfig{})
-	fail(err)
+// idle starts a worker that never ends by itself, and returns once it is shut.
+func idle(c *cage) *exec.Cmd {
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	fail(err)
 	far, near := os.NewFile(uintptr(ends[0]), "far"), os.NewFile(uintptr(ends[1]), "near")
@@ -229,12 +228,55 @@ func serverMain() {
 	fail(c.start(cmd))
 	_, err = near.Write([]byte("{}\n"))
 	fail(err)
+	far.Close()
 	answer, err := bufio.NewReader(near).ReadString('\n')
 	fail(err)
 	if !strings.Contains(answer, "Protections") {
 		fail(errors.New(answer))
 	}
-	fmt.Println(cmd.Process.Pid)
+	return cmd
+}
+
+// ended waits for a process and words how it ended, "" for well. One that lives
+// on after a minute is killed, and fails.
+func ended(cmd *exec.Cmd) string {
+	late := time.AfterFunc(time.Minute, func() { cmd.Process.Signal(unix.SIGTERM) })
+	defer late.Stop()
+	if err := cmd.Wait(); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// serverMain has a worker, tells its process id, and waits to be killed.
+func serverMain() {
+	c, err := newCage(context.Background(), cageConfig{})
+	fail(err)
+	fmt.Println(idle(c).Process.Pid)
+	select {}
+}
+
+// A goroutine that init locks stays on the main thread.
+func init() {
+	if os.Args[0] == mainName {
+		runtime.LockOSThread()
+	}
+}
+
+// mainThread begins a cage on the main thread, closes it under a worker, and
+// tells how that ended.
+func mainThread() {
+	if unix.Gettid() != os.Getpid() {
+		fail(errors.New("this is not the main thread"))
+	}
+	c := &cage{starts: make(chan func()), ended: make(chan struct{})}
+	go func() {
+		cmd := idle(c)
+		c.close()
+		fmt.Println(ended(cmd))
+		os.Exit(0)
+	}()
+	c.run()
 	select {}
 }
 
@@ -247,6 +289,9 @@ func deniedMain(names []string) {
 	fail(err)
 	for _, gap := range c.protections().Missing() {
 		fmt.Println(gap.Label)
+	}
+	for _, err := range c.refusals() {
+		fmt.Fprintln(os.Stderr, err)
 	}
 	c.close()
 	os.Exit(0)
@@ -262,6 +307,10 @@ func denial(names []string) []bpf.RawInstruction {
 			number = unix.SYS_LANDLOCK_CREATE_RULESET
 		case "setuid":
 			number, errno = unix.SYS_SETUID, unix.EPERM
+		case "kill":
+			number, errno = unix.SYS_KILL, unix.EPERM
+		case "pidfd":
+			number, errno = unix.SYS_PIDFD_SEND_SIGNAL, unix.EPERM
 		case "namespaces":
 			program = append(program, bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.SYS_CLONE, SkipFalse: 4},
 				bpf.LoadAbsolute{Off: offsetArguments, Size: 4},

@@ -106,8 +106,26 @@ func newCage(ctx context.Context, cfg cageConfig) (*cage, error) {
 // run starts workers on one thread for as long as the server lives: the kernel
 // kills them when the thread that started them ends.
 func (c *cage) run() {
+	runtime.LockOSThread() // never unlocked, so that the thread ends with the goroutine
+	if unix.Gettid() != os.Getpid() {
+		c.serve()
+		return
+	}
+	// But the main thread never ends before the process. While it is held here,
+	// another goroutine gets another.
+	held := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(held)
+		c.serve()
+	}()
+	<-held
+	runtime.UnlockOSThread()
+}
+
+// serve starts what is asked for until the cage is closed.
+func (c *cage) serve() {
 	defer close(c.ended)
-	runtime.LockOSThread() // never unlocked, so the thread ends with the goroutine
 	for start := range c.starts {
 		start()
 	}

@@ -4,11 +4,9 @@ package worker
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"io"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,203 +16,11 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"modelgate/inference/ort"
 )
-
-// spare is the memory given to models of the tests.
-const spare = 64 << 20
-
-func openCage(t *testing.T, without layer) *cage {
-	t.Helper()
-	c, err := newCage(t.Context(), cageConfig{without: without})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.close)
-	return c
-}
-
-// testWorker is a worker that was given a task.
-type testWorker struct {
-	t       *testing.T
-	cmd     *exec.Cmd
-	control *os.File
-	answers *json.Decoder
-	output  chan string // all it wrote, once it has ended
-	has     Protections
-}
-
-// begin starts a worker in the cage, or in none, and waits until it is shut.
-func begin(t *testing.T, c *cage, do task, library string, contents []byte) *testWorker {
-	t.Helper()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	must(err)
-	far := os.NewFile(uintptr(ends[0]), "far")
-	defer far.Close()
-	fd, err := unix.MemfdCreate("memory", unix.MFD_CLOEXEC)
-	must(err)
-	memory := os.NewFile(uintptr(fd), "memory")
-	defer memory.Close()
-	_, err = memory.Write(contents)
-	must(err)
-	lib, err := os.Open(library)
-	must(err)
-	defer lib.Close()
-	files := workerFiles{control: far, memory: memory, library: lib}
-
-	var cmd *exec.Cmd
-	if c == nil {
-		cmd = &exec.Cmd{Path: "/proc/self/exe", Args: []string{uncagedName}, Dir: "/", ExtraFiles: []*os.File{far, memory, lib},
-			SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}}
-		// The thread must outlive the test's worker.
-		c = &cage{starts: make(chan func()), ended: make(chan struct{})}
-		go c.run()
-		t.Cleanup(c.close)
-	} else {
-		cmd = c.command(files, spare)
-		cmd.Args[0] = workerName
-	}
-	w := &testWorker{t: t, cmd: cmd, control: os.NewFile(uintptr(ends[1]), "control"), output: make(chan string, 1)}
-	t.Cleanup(func() { w.control.Close() })
-	output, write, err := os.Pipe()
-	must(err)
-	defer write.Close()
-	cmd.Stdout, cmd.Stderr = write, write
-	must(c.start(cmd))
-	t.Cleanup(func() { w.end() })
-	go func() {
-		defer output.Close()
-		text, _ := io.ReadAll(output)
-		w.output <- string(text)
-	}()
-	line, err := json.Marshal(do)
-	must(err)
-	_, err = w.control.Write(append(line, '\n'))
-	must(err)
-	w.answers = json.NewDecoder(w.control)
-	w.has = *w.next().Protections
-	return w
-}
-
-// next is the worker's next answer; the test fails at the end of them.
-func (w *testWorker) next() message {
-	w.t.Helper()
-	var m message
-	if err := w.answers.Decode(&m); err != nil {
-		w.t.Fatalf("the worker says no more (%v), but wrote:\n%s", err, w.end())
-	}
-	return m
-}
-
-// end kills the worker, if it has not ended, and returns all it wrote.
-func (w *testWorker) end() string {
-	w.cmd.Process.Kill()
-	w.cmd.Wait()
-	text := <-w.output
-	w.output <- text
-	return text
-}
-
-// secret stands for a key in the server's memory.
-var secret = [8]byte{'s', 'e', 'c', 'r', 'e', 't'}
-
-// hunt makes what a worker goes for, and a victim of the worker's user.
-func hunt(t *testing.T, user *syscall.Credential) prey {
-	t.Helper()
-	folder := t.TempDir()
-	p := prey{Database: filepath.Join(folder, "modelgate.db"), Key: filepath.Join(folder, "signing.key"),
-		Scratch: filepath.Join(folder, "scratch"), Folder: folder, Program: filepath.Join(folder, "program"),
-		Unix: filepath.Join(folder, "s"), Abstract: "modelgate-" + strconv.Itoa(os.Getpid()) + "-" + filepath.Base(filepath.Dir(folder)),
-		Parent: os.Getpid(), Secret: uintptr(unsafe.Pointer(&secret))}
-	for _, path := range []string{p.Database, p.Key, p.Scratch} {
-		if err := os.WriteFile(path, []byte("secret"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	copyFile(t, "/proc/self/exe", p.Program, 0o755)
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { tcp.Close() })
-	p.TCP = tcp.Addr().(*net.TCPAddr).Port
-	for _, name := range []string{p.Unix, "@" + p.Abstract} {
-		l, err := net.Listen("unix", name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-	}
-	leaked, err := os.Open(p.Key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { leaked.Close() })
-	// As C libraries do: not to be closed on exec.
-	p.Leaked, err = unix.FcntlInt(leaked.Fd(), unix.F_DUPFD, 100)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(p.Leaked) })
-	// Where Yama forbids it, others may look into this process as elsewhere.
-	unix.Prctl(unix.PR_SET_PTRACER, ^uintptr(0), 0, 0, 0)
-	p.Victim = victim(t, user)
-	return p
-}
-
-// victim starts a process that does nothing, and returns its id.
-func victim(t *testing.T, user *syscall.Credential) int {
-	t.Helper()
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{victimName}, Dir: "/", SysProcAttr: &syscall.SysProcAttr{Credential: user}}
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stdin.Close(); cmd.Process.Kill(); cmd.Wait() })
-	if line, err := bufio.NewReader(stdout).ReadString('\n'); err != nil || line != "here\n" {
-		t.Fatalf("the victim said %q, %v", line, err)
-	}
-	return cmd.Process.Pid
-}
-
-func copyFile(t *testing.T, from, to string, mode os.FileMode) {
-	t.Helper()
-	source, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer source.Close()
-	if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	target, err := os.OpenFile(to, os.O_CREATE|os.O_WRONLY, mode)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(target, source); err != nil {
-		t.Fatal(err)
-	}
-	if err := target.Close(); err != nil {
-		t.Fatal(err)
-	}
-}
 
 // TestCageAttempts has a worker try all it must not do. Without a cage, what
 // can succeed does, so that a refusal is the cage's doing.
@@ -533,35 +339,102 @@ func TestCageClosed(t *testing.T) {
 	}
 	w := begin(t, c, task{Do: "wait"}, "/proc/self/exe", nil)
 	c.close()
-	var exit *exec.ExitError
-	if err := w.cmd.Wait(); !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != unix.SIGKILL {
-		t.Errorf("it ended by %v; want SIGKILL", err)
+	if got := ended(w.cmd); got != "signal: killed" {
+		t.Errorf("it ended by %q; want SIGKILL", got)
 	}
 }
 
-// TestCageDenied makes cages on kernels that lack something.
-func TestCageDenied(t *testing.T) {
-	user := ""
-	if os.Geteuid() == 0 {
-		user = " other_user"
+// TestCageOnMainThread does the same where the cage begins on the main thread,
+// which does not end with its goroutine.
+func TestCageOnMainThread(t *testing.T) {
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{mainName}}
+	if output, err := cmd.CombinedOutput(); err != nil || string(output) != "signal: killed\n" {
+		t.Errorf("%v: %q; want its worker to end by SIGKILL", err, output)
 	}
-	for denied, want := range map[string]string{
-		"":                    "",
-		"landlock":            "landlock",
-		"namespaces":          "user_namespace network_namespace ipc_namespace",
-		"landlock namespaces": "landlock user_namespace network_namespace ipc_namespace",
-		"setuid":              strings.TrimSpace(user),
+}
+
+// denied makes a cage where the kernel lacks what is named, and returns the
+// labels of what is missing and what it wrote to its log.
+func denied(t *testing.T, what string) (labels []string, log string) {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{deniedName}, strings.Fields(what)...), Stdout: &stdout, Stderr: &stderr}
+	if err := cmd.Run(); err != nil {
+		t.Errorf("without %q: %v: %s", what, err, stderr.String())
+	}
+	return strings.Fields(stdout.String()), stderr.String()
+}
+
+// TestCageDenied makes cages on kernels that lack something: what is missing is
+// told, and the rest is there.
+func TestCageDenied(t *testing.T) {
+	always, _ := denied(t, "")
+	for what, missing := range map[string][]string{
+		"landlock":            {"landlock"},
+		"namespaces":          {"user_namespace", "network_namespace", "ipc_namespace"},
+		"landlock namespaces": {"landlock", "user_namespace", "network_namespace", "ipc_namespace"},
+		"setuid":              {"other_user"},
 	} {
-		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{deniedName}, strings.Fields(denied)...), Stderr: os.Stderr}
-		output, err := cmd.Output()
-		if got := strings.Join(strings.Fields(string(output)), " "); err != nil || got != want {
-			t.Errorf("without %q, %q is missing (%v); want %q", denied, got, err, want)
+		if what == "setuid" && os.Geteuid() != 0 {
+			missing = nil
+		}
+		want := slices.Concat(always, missing)
+		got, log := denied(t, what)
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, slices.Compact(want)) {
+			t.Errorf("without %q, %q is missing; want %q", what, got, slices.Compact(want))
+		}
+		if refused := strings.Contains(log, "operation not permitted"); refused != (what != "landlock" && missing != nil) {
+			t.Errorf("without %q the log says %q", what, log)
 		}
 	}
-	cmd := &exec.Cmd{Path: "/proc/self/exe", Args: []string{deniedName, "seccomp"}}
-	output, err := cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(output), "the seccomp filter can't be installed: function not implemented") ||
-		!strings.Contains(string(output), "CONFIG_SECCOMP_FILTER") {
-		t.Errorf("without seccomp: %v, %s", err, output)
+	// The minimum. A worker that can't be killed ends by itself, or this would not return.
+	for what, why := range map[string]string{
+		"seccomp":    "the seccomp filter can't be installed: function not implemented",
+		"kill pidfd": "it could not be killed: operation not permitted",
+	} {
+		cmd := &exec.Cmd{Path: "/proc/self/exe", Args: append([]string{deniedName}, strings.Fields(what)...)}
+		output, err := cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(output), why) || !strings.Contains(string(output), "The kernel must offer") {
+			t.Errorf("without %s: %v, %s; want an error that says %q", what, err, output, why)
+		}
+	}
+}
+
+// TestCageUnreadableLibrary starts a worker whose user may not read ONNX
+// Runtime: it says what to do.
+func TestCageUnreadableLibrary(t *testing.T) {
+	c := openCage(t, 0)
+	library := filepath.Join(t.TempDir(), "library")
+	if err := os.WriteFile(library, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(library)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := os.Chmod(library, 0); err != nil { // not even the worker of an ordinary user's server
+		t.Fatal(err)
+	}
+	output, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer output.Close()
+	cmd := c.command(workerFiles{control: file, memory: file, library: file}, spare)
+	cmd.Stdout, cmd.Stderr = write, write
+	err = c.start(cmd)
+	write.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(string(text), "let all users read it") {
+		t.Errorf("it ended by %v and wrote %q", err, text)
 	}
 }

@@ -62,7 +62,7 @@ func policy(pid uint64) []rule {
 	notCode := condition{2, unix.PROT_EXEC, 0}
 	when(unix.SYS_MMAP, notCode)
 	when(unix.SYS_MPROTECT, notCode)
-	always(unix.SYS_MUNMAP, unix.SYS_MREMAP, unix.SYS_BRK, unix.SYS_MINCORE)
+	always(unix.SYS_MUNMAP, unix.SYS_MREMAP, unix.SYS_BRK)
 	when(unix.SYS_PRCTL, is(0, unix.PR_SET_VMA)) // names of mappings
 
 	// Descriptors that are open: it has those given to it, and gets the
@@ -78,13 +78,11 @@ func policy(pid uint64) []rule {
 	// Threads. glibc takes clone when clone3, whose flags a filter can't see,
 	// is not there: see assemble.
 	when(unix.SYS_CLONE, condition{0, threadFlags | 0xffffffff&^allowedFlags, threadFlags})
-	always(unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_SET_TID_ADDRESS, unix.SYS_GETTID, unix.SYS_GETPID, unix.SYS_GETPPID,
+	always(unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ, unix.SYS_GETTID, unix.SYS_GETPID, unix.SYS_GETPPID,
 		unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_RESTART_SYSCALL, unix.SYS_SCHED_GETAFFINITY, unix.SYS_GETCPU)
 	when(unix.SYS_PRCTL, is(0, unix.PR_SET_NAME))
-	// Of the calling thread only; RLIMIT_NICE and RLIMIT_RTPRIO are 0, so it never goes up.
+	// Of the calling thread only; RLIMIT_NICE is 0, so it never goes up.
 	when(unix.SYS_SETPRIORITY, is(0, unix.PRIO_PROCESS), is(1, 0))
-	when(unix.SYS_SCHED_SETSCHEDULER, is(0, 0))
-	when(unix.SYS_SCHED_SETATTR, is(0, 0))
 
 	// Signals, to itself.
 	always(unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK)
@@ -92,7 +90,7 @@ func policy(pid uint64) []rule {
 	when(unix.SYS_KILL, is(0, pid))
 
 	// What it may know of itself and the machine.
-	always(unix.SYS_GETRANDOM, unix.SYS_CLOCK_GETRES, unix.SYS_GETRUSAGE, unix.SYS_UNAME,
+	always(unix.SYS_GETRANDOM, unix.SYS_CLOCK_GETRES, unix.SYS_GETRUSAGE,
 		unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID)
 	when(unix.SYS_PRLIMIT64, is(0, 0), zero(2))
 	for _, option := range []uint64{unix.PR_GET_NAME, unix.PR_GET_SECCOMP, unix.PR_GET_NO_NEW_PRIVS, unix.PR_GET_DUMPABLE} {

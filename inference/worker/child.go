@@ -174,9 +174,6 @@ func yield() {
 func (c *child) run() {
 	runtime.LockOSThread()
 	t := thread{child: c, tid: uint32(unix.Gettid())}
-	// A thread that wakes takes no processor from the server, which has more for
-	// it in a moment. Where the kernel does not have that, it wakes more often.
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}, 0)
 	for {
 		entry, ok := c.next()
 		if !ok {

@@ -76,6 +76,9 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		e.library.Close()
 		return nil, err
 	}
+	for _, refused := range e.cage.refusals() {
+		cfg.Logger.Info("the kernel refused a layer of the sandbox", "cause", refused)
+	}
 	if err := e.try(ctx); err != nil {
 		e.cage.close()
 		e.library.Close()
@@ -93,7 +96,7 @@ func (e *Engine) try(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer p.discard("it was a trial")
+	defer p.discard("exit: it was a trial")
 	ready, err := e.greet(ctx, p)
 	if err != nil {
 		return fmt.Errorf("models can't be run in the sandbox: %w", err)
@@ -121,7 +124,7 @@ func (e *Engine) greet(ctx context.Context, p *process) (readyMessage, error) {
 		return ready, nil
 	}
 	// It tells why it does not go on, before it ends.
-	p.bury("it did not get ready")
+	p.bury("exit: it did not get ready")
 	if ended := ctx.Err(); ended != nil {
 		return ready, ended
 	}
@@ -178,7 +181,7 @@ func (e *Engine) Load(ctx context.Context, model []byte, opts inference.Options)
 	}
 	s, err := e.load(ctx, p, model)
 	if err != nil {
-		p.discard("its model was not loaded")
+		p.discard("exit: its model was not loaded")
 		e.report(p)
 		return nil, err
 	}
@@ -226,7 +229,7 @@ func (e *Engine) load(ctx context.Context, p *process, model []byte) (*session, 
 		err = receive(p.control, &loaded)
 	}
 	if err != nil || !stop() {
-		p.bury("it did not load its model")
+		p.bury("exit: it did not load its model")
 		if ended := ctx.Err(); ended != nil {
 			return nil, inference.ErrLoadTimeout.Because(ended)
 		}

@@ -131,12 +131,12 @@ func (p *process) exec(e *Engine, control *os.File) error {
 func ending(err error) string {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
-		return "it ended by itself"
+		return "exit: it ended by itself"
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return "signal: " + status.Signal().String()
 	}
-	return exit.String()
+	return "exit: " + exit.String()
 }
 
 // end notes why the process ends; the first to say so is right.
@@ -183,7 +183,7 @@ func (p *process) discard(reason string) {
 func (p *process) crash(inside bool) *inference.Crash {
 	reason := p.why()
 	if p.said.lackedMemory() {
-		reason = "out of memory: " + reason
+		reason = "memory: " + reason
 	}
 	return &inference.Crash{Reason: reason, Inside: inside}
 }
@@ -191,7 +191,7 @@ func (p *process) crash(inside bool) *inference.Crash {
 // hears makes the control connection fail when ctx ends, until the function
 // that it returns is called.
 func (p *process) hears(ctx context.Context) (stop func() bool) {
-	return context.AfterFunc(ctx, func() { p.kill("its time was up") })
+	return context.AfterFunc(ctx, func() { p.kill("deadline: its time was up") })
 }
 
 // maxSaid is how much is kept of what a worker writes, of its beginning and

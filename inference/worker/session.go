@@ -374,7 +374,7 @@ func (s *session) refuse(err error) error {
 	if own := (*inference.Error)(nil); errors.As(err, &own) {
 		return own
 	}
-	s.kill("it gave an answer that can't be: " + err.Error())
+	s.kill("liar: it gave an answer that can't be: " + err.Error())
 	return inference.ErrUnavailable.Because(&inference.Crash{Reason: s.why(), Inside: true})
 }
 
@@ -398,17 +398,17 @@ func (s *session) listen() {
 	for idle := 0; err == nil; {
 		var n int
 		if n, err = s.drain(); err != nil {
-			s.kill("it gave an answer that can't be: " + err.Error())
+			s.kill("liar: it gave an answer that can't be: " + err.Error())
 		} else if n > 0 {
 			idle = 0
 		} else if idle++; idle > maxIdle {
-			s.kill("it calls and says nothing")
+			s.kill("liar: it calls and says nothing")
 			break
 		} else {
 			err = s.await(raw)
 		}
 	}
-	s.bury("it hung up")
+	s.bury("exit: it hung up")
 	_, _ = s.drain() // what it did before it ended is good
 	s.vanish()
 }
@@ -536,7 +536,7 @@ func (s *session) stopEnded(now time.Time) bool {
 		}
 		if thread != 0 && now.Sub(limit) > s.engine.cfg.Grace {
 			c.overdue = true
-			s.kill("a run did not end in time")
+			s.kill("deadline: a run did not end in time")
 		}
 	}
 	// A thread that was to take the next run, or to tell of the last one, may be
@@ -583,7 +583,7 @@ func (s *session) finish() {
 	s.mu.Lock()
 	s.finished = true
 	s.mu.Unlock()
-	s.kill("it was closed")
+	s.kill("exit: it was closed")
 	<-s.heard
 	s.engine.remove(s)
 	s.control.Close()

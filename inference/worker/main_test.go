@@ -1,0 +1,17 @@
+//go:build linux && (amd64 || arm64)
+
+package worker
+
+import (
+	"os"
+	"testing"
+)
+
+// TestMain makes the test binary the worker too.
+func TestMain(m *testing.M) {
+	cageMain()
+	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		os.Exit(Child(os.Args[2:], openORT))
+	}
+	os.Exit(m.Run())
+}
