@@ -342,7 +342,7 @@ func (b *batcher) answer(g *group, parts [][]Value) []Value {
 // share runs g as one, and cuts the outputs into the jobs' parts. On an error
 // nothing is kept.
 func (s *Service) share(ctx context.Context, access *models.Access, e *entry, g *group) ([][]Value, error) {
-	in, err := g.join(s.memory)
+	in, err := g.join(e.session.Room())
 	g.read()
 	defer func() { releaseAll(in) }()
 	if err != nil {

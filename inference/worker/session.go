@@ -119,10 +119,13 @@ func (s *session) Memory() int64 {
 }
 
 // Run: see inference.Session. A run ends between two steps (nodes) of the model
-// after ctx has. When a single step goes on for Config.Grace after the deadline
-// of ctx, or after ctx ended without one, the worker is killed.
+// after ctx has. When a single step goes on for Config.Grace after that, the
+// worker is killed.
 func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := s.live(); err != nil {
 		return nil, err
 	}
 	if err := inference.CheckRun(&s.graph, in, want); err != nil {
@@ -153,15 +156,32 @@ func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([
 	return s.answer(ctx, c, want)
 }
 
+// live fails when no run can begin.
+func (s *session) live() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mayRun()
+}
+
+// mayRun is live for who holds mu.
+func (s *session) mayRun() error {
+	switch {
+	case s.closed:
+		return inference.ErrUnavailable.Because(errors.New("the session is closed"))
+	case s.gone:
+		return inference.ErrUnavailable.Because(s.process.crash(false))
+	}
+	return nil
+}
+
 // begin takes a slot.
 func (s *session) begin(ctx context.Context) (*call, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.mayRun(); err != nil {
+		return nil, err
+	}
 	switch {
-	case s.closed:
-		return nil, inference.ErrUnavailable.Because(errors.New("the session is closed"))
-	case s.gone:
-		return nil, inference.ErrUnavailable.Because(s.process.crash(false))
 	case len(s.free) == 0 && len(s.calls) == slots:
 		return nil, inference.ErrQueueFull
 	case len(s.free) == 0:
@@ -530,11 +550,7 @@ func (s *session) stopEnded(now time.Time) bool {
 			c.ended = now
 			slot.cancel.Store(1)
 		}
-		limit := c.ended
-		if deadline, ok := c.ctx.Deadline(); ok && deadline.After(limit) {
-			limit = deadline
-		}
-		if thread != 0 && now.Sub(limit) > s.engine.cfg.Grace {
+		if thread != 0 && now.Sub(c.ended) > s.engine.cfg.Grace {
 			c.overdue = true
 			s.kill("deadline: a run did not end in time")
 		}

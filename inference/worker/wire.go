@@ -3,7 +3,6 @@ package worker
 import (
 	"encoding/binary"
 	"errors"
-	"math"
 
 	"modelgate/inference"
 	"modelgate/models"
@@ -119,6 +118,3 @@ func unpack(packed string, text []string) error {
 	}
 	return nil
 }
-
-// fits16 reports whether n can be written as a u16.
-func fits16(n int) bool { return n <= math.MaxUint16 }
