@@ -107,7 +107,7 @@ func TestCheck(t *testing.T) {
 		{"engines in tests", map[string]string{
 			"inference/worker/a_test.go": source("modelgate/inference/ort"), "inference/a_test.go": source("modelgate/inference/ort"),
 			"cmd/modelgate/a.go": source("modelgate/inference/worker", "modelgate/inference/ort"),
-			"bench/a.go": source("modelgate/inference/ort")}, nil},
+			"bench/a.go":         source("modelgate/inference/ort")}, nil},
 		{"database/sql beyond store", map[string]string{"auth/a.go": source("database/sql"), "models/a.go": source("database/sql/driver")},
 			[]string{"auth/a.go: imports database/sql: only store may", "models/a.go: imports database/sql/driver"}},
 		{"a driver beyond store", map[string]string{"cmd/a.go": source("modernc.org/sqlite"), "api/a.go": source("github.com/pressly/goose/v3")},
