@@ -11,6 +11,8 @@ func (c *check) fatal(op string, node []byte, n names) error {
 	switch op {
 	case "DFT":
 		return endlessDFT(node)
+	case "Split":
+		return unevenSplit(node)
 	case "LinearClassifier", "TreeEnsembleClassifier":
 		return unwrittenScores(node)
 	case "Constant":
@@ -103,6 +105,44 @@ func endlessDFT(node []byte) error {
 	})
 	if err == nil && inverse && onesided && !hasLength {
 		err = refuse("unsupported_operator", "the file has an inverse one-sided DFT without dft_length, on which the runtime may compute for ever; give the node its dft_length")
+	}
+	return err
+}
+
+// unevenSplit refuses a Split with num_outputs that has not as many
+// outputs: ONNX Runtime 1.30.0 ends the process when it loads one with more. A
+// number that a function takes from its call may be any.
+func unevenSplit(node []byte) error {
+	outputs, asked, has := int64(0), int64(0), false
+	err := nodeMessage.walk(node, func(f field) error {
+		switch f.num {
+		case 2:
+			outputs++
+		case 5:
+			var name []byte
+			number, taken := int64(0), false
+			err := attributeMessage.walk(f.data, func(f field) error {
+				switch f.num {
+				case 1:
+					name = f.data
+				case 3:
+					number = int64(f.number)
+				case 21:
+					taken = len(f.data) > 0
+				}
+				return nil
+			})
+			if string(name) == "num_outputs" {
+				if asked, has = number, true; taken {
+					asked = -1
+				}
+			}
+			return err
+		}
+		return nil
+	})
+	if err == nil && has && asked != outputs {
+		err = refuse("unsupported_operator", "the file has a Split whose num_outputs is not the number of its outputs, which the runtime does not survive")
 	}
 	return err
 }

@@ -44,6 +44,29 @@ func TestEndlessDFT(t *testing.T) {
 	}
 }
 
+// TestUnevenSplit: num_outputs is the number of outputs.
+func TestUnevenSplit(t *testing.T) {
+	number := func(n int64) []msg { return []msg{msg{}.str(1, "num_outputs").num(3, n).num(20, 2)} }
+	for name, test := range map[string]struct {
+		attributes []msg
+		want       string
+	}{
+		"none": {nil, ""}, "as many": {number(2), ""}, "fewer": {number(1), "unsupported_operator"}, "more": {number(3), "unsupported_operator"},
+		"negative": {number(-1), "unsupported_operator"}, "zero": {number(0), "unsupported_operator"},
+		"a function's": {[]msg{msg{}.str(1, "num_outputs").str(21, "given")}, "unsupported_operator"},
+	} {
+		split := node("Split", []string{"x"}, []string{"z", "z2"}, test.attributes...)
+		file := modelWith(graphWith(), add(25, function("own", "F", split)))
+		if name != "a function's" {
+			file = modelWith(graphWith(add(1, split)))
+		}
+		_, _, err := Verify(file, Limits{})
+		if got := codeOf(t, err); got != test.want {
+			t.Errorf("%s: code %q, want %q (%v)", name, got, test.want, err)
+		}
+	}
+}
+
 // TestUnwrittenScores: what the runtime may leave unwritten is not served.
 func TestUnwrittenScores(t *testing.T) {
 	word := func(text string) msg { return msg{}.str(1, "post_transform").str(4, text).num(20, 3) }

@@ -381,6 +381,11 @@ def _computed_scales() -> onnx.ModelProto:
                  [value("x", FLOAT, ["N", 2]), value("s", FLOAT, ["S"])], [value("y", FLOAT, ["M", "K"])])
 
 
+def _uneven_split() -> onnx.ModelProto:
+    return model("split", [helper.make_node("Split", ["x"], ["y", "z"], axis=1, num_outputs=1)],
+                 [value("x", FLOAT, [2, 8])], [value("y", FLOAT, [2, 4]), value("z", FLOAT, [2, 4])])
+
+
 def _probit() -> onnx.ModelProto:
     node = helper.make_node("LinearClassifier", ["x"], ["label", "y"], domain="ai.onnx.ml", coefficients=[1.0, 1.0],
                             intercepts=[0.0], classlabels_ints=[0, 1], post_transform="PROBIT")
@@ -547,6 +552,8 @@ FILES = [
      "an inverse one-sided DFT, on which onnxruntime 1.30 computes for ever when its axis has one element"),
     ("computed_scales.onnx", "unsupported_operator", _computed_scales,
      "a Resize whose scales are computed; onnxruntime 1.30 writes past its memory when they are too many"),
+    ("uneven_split.onnx", "unsupported_operator", _uneven_split,
+     "a Split with more outputs than num_outputs says, on which onnxruntime 1.30 ends the process when it loads it"),
     ("probit.onnx", "unsupported_operator", _probit,
      "a classifier with PROBIT, of whose scores onnxruntime 1.30 leaves some unset"),
     ("empty_gru.onnx", "", _empty_gru,
