@@ -79,22 +79,35 @@ func startFilled(ctx context.Context, s settings, data string, users, models int
 	var requests [][]byte
 	live := min(models, liveModels)
 	for i := range max(live, len(keys)) {
-		called := m
-		if n := i % live; n > 0 {
-			called.name = fmt.Sprintf("%s-%d", m.name, n+1)
-		}
-		requests = append(requests, predictAs(gate, called, keys[i%len(keys)]))
+		requests = append(requests, predictAs(gate, copyOf(m, i%live), keys[i%len(keys)]))
 	}
 	return gate, requests, nil
+}
+
+// copyOf is a model or, from 1 on, one of the copies that fill makes of it.
+func copyOf(m model, n int) model {
+	if n > 0 {
+		m.name = fmt.Sprintf("%s-%d", m.name, n+1)
+	}
+	return m
 }
 
 // fillGate is startFilled without requests: it returns the keys of the active
 // callers.
 func fillGate(ctx context.Context, s settings, data string, users, models int, flags ...string) (*server, []string, error) {
-	m := s.small()
-	first, err := startGate(ctx, s, data, []model{m}, "--access-log")
+	f, err := fillData(ctx, s, data, s.small(), users, models)
 	if err != nil {
 		return nil, nil, err
+	}
+	gate, err := launchGate(ctx, s, data, append([]string{"--access-log"}, flags...)...)
+	return gate, f.Keys, err
+}
+
+// fillData makes a database with that many callers and models.
+func fillData(ctx context.Context, s settings, data string, m model, users, models int) (f filled, err error) {
+	first, err := startGate(ctx, s, data, []model{m}, "--access-log")
+	if err != nil {
+		return f, err
 	}
 	first.stop()
 	cmd := exec.CommandContext(ctx, s.fill, "-db", filepath.Join(data, "modelgate.db"), "-model", m.name,
@@ -103,17 +116,15 @@ func fillGate(ctx context.Context, s settings, data string, users, models int, f
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w: %s", s.fill, err, bytes.TrimSpace(errs.Bytes()))
+		return f, fmt.Errorf("%s: %w: %s", s.fill, err, bytes.TrimSpace(errs.Bytes()))
 	}
-	var f filled
 	if err := json.Unmarshal(out, &f); err != nil {
-		return nil, nil, err
+		return f, err
 	}
 	if f.Users != users+1 || f.Models != models { // and the administrator
-		return nil, nil, fmt.Errorf("the database has %d users and %d models", f.Users, f.Models)
+		return f, fmt.Errorf("the database has %d users and %d models", f.Users, f.Models)
 	}
-	gate, err := launchGate(ctx, s, data, append([]string{"--access-log"}, flags...)...)
-	return gate, f.Keys, err
+	return f, nil
 }
 
 // mixedRows are the rows of the requests that the memory is measured with: the

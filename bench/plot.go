@@ -81,7 +81,7 @@ func (r *report) drawings() (list []drawing) {
 				return 0
 			}
 			return tinyTarget * median(micros, key{"hello", m.name, crowd})
-		}, "raw", "hello", "bare", "gate", "quiet", "binary", "grpc"))
+		}, "raw", "hello", "bare", "gate", "gate inside", "quiet", "binary", "binary inside", "grpc"))
 	add(dense, "Dense MLP of 6 MB, 64 clients: throughput", "predictions per second",
 		bars(dense, perSecond, func(m model, server string) float64 {
 			if m.maxBatch == 0 {
