@@ -11,11 +11,16 @@ import (
 // copies is how many copies of a model are loaded to see what one of them takes.
 const copies = 20
 
-// cages are the two ways to run models: what they are to the flag, and to the
-// keys of loads.
-var cages = []struct{ isolation, server, title string }{
-	{"sandbox", "loads", "in the sandbox"},
-	{"none", "loads inside", "in-process"},
+// cage is a way to run models: what it is to the flag, to the keys of loads and
+// to readers, and how many processes a model has of its own.
+type cage struct {
+	isolation, server, title string
+	processes                int
+}
+
+var cages = []cage{
+	{"sandbox", "loads", "in the sandbox", 1},
+	{"none", "loads inside", "in-process", 0},
 }
 
 func loadsKey(m model, server string) key { return key{server, m.name, 0} }
@@ -29,9 +34,9 @@ func (b *bench) loadSteps(ctx context.Context, m model) (steps []step, err error
 	if err != nil {
 		return nil, err
 	}
-	for _, cage := range cages {
-		steps = append(steps, step{loadsKey(m, cage.server), func(ctx context.Context) (Result, error) {
-			return b.loads(ctx, data, m, f, cage.isolation)
+	for _, c := range cages {
+		steps = append(steps, step{loadsKey(m, c.server), func(ctx context.Context) (Result, error) {
+			return b.loads(ctx, data, m, f, c)
 		}})
 	}
 	return steps, nil
@@ -42,8 +47,8 @@ func (b *bench) loadSteps(ctx context.Context, m model) (steps []step, err error
 // took for the loads, the CPU time of the requests, and the memory that the
 // copies take after them. The first copy is not counted: with it goes what is
 // needed once.
-func (b *bench) loads(ctx context.Context, data string, m model, f filled, isolation string) (result Result, err error) {
-	gate, err := launchGate(ctx, b.s, data, "--no-access-log", "--isolation", isolation)
+func (b *bench) loads(ctx context.Context, data string, m model, f filled, c cage) (result Result, err error) {
+	gate, err := launchGate(ctx, b.s, data, "--no-access-log", "--isolation", c.isolation)
 	if err != nil {
 		return result, err
 	}
@@ -86,6 +91,9 @@ func (b *bench) loads(ctx context.Context, data string, m model, f filled, isola
 	if after.sessions != copies+1 || after.Requests != copies+1 {
 		return result, fmt.Errorf("of %d models, %.0f are loaded after %d loads", copies+1, after.sessions, after.Requests)
 	}
+	if n := after.processes - before.processes; n != copies*c.processes {
+		return result, fmt.Errorf("for %d models %s there are %d processes more", copies, c.title, n)
+	}
 	return Result{Requests: after.Requests - before.Requests, Seconds: after.Seconds - before.Seconds,
 		CPU: after.CPU - before.CPU, Grown: after.Grown - before.Grown}, nil
 }
@@ -94,7 +102,8 @@ func (b *bench) loads(ctx context.Context, data string, m model, f filled, isola
 // time, and what it takes now.
 type loaded struct {
 	Result
-	sessions float64 // loaded now
+	sessions  float64 // loaded now
+	processes int     // the server's own, and those of models
 }
 
 func loadedBy(at *server) (l loaded, err error) {
@@ -105,6 +114,7 @@ func loadedBy(at *server) (l loaded, err error) {
 		}
 	}
 	l.Requests = int(loads)
+	l.processes = len(family(at.pid()))
 	cpu, err := cpuTime(at.pid())
 	if err != nil {
 		return l, err
@@ -117,22 +127,31 @@ func loadedBy(at *server) (l loaded, err error) {
 }
 
 // isolationRows are what the sandbox costs.
-func (r *report) isolationRows(m model) (rows []row) {
-	if m.inside {
-		rows = append(rows, insideRows(m)...)
+func (r *report) isolationRows() (rows []row) {
+	for _, m := range r.Models {
+		if m.inside {
+			rows = append(rows, insideRows(m)...)
+		}
 	}
-	if !m.copied {
-		return rows
+	for _, m := range r.Models {
+		if m.copied {
+			rows = append(rows, r.loadRows(m)...)
+		}
 	}
-	for _, cage := range cages {
-		k := loadsKey(m, cage.server)
+	return rows
+}
+
+// loadRows are what a loaded model takes, in both ways.
+func (r *report) loadRows(m model) (rows []row) {
+	for _, c := range cages {
+		k := loadsKey(m, c.server)
 		rows = append(rows,
-			ratio(fmt.Sprintf("load of %s %s: ms", m.title, cage.title), func(r round) float64 { return r[k].Seconds / float64(r[k].Requests) * 1000 }, k),
-			ratio(fmt.Sprintf("load of %s %s: CPU ms, with its first request", m.title, cage.title), func(r round) float64 { return r[k].CPUPerThousand() }, k))
+			ratio(fmt.Sprintf("load of %s %s: ms", m.title, c.title), func(r round) float64 { return r[k].Seconds / float64(r[k].Requests) * 1000 }, k),
+			ratio(fmt.Sprintf("load of %s %s: CPU ms, with its first request", m.title, c.title), func(r round) float64 { return r[k].CPUPerThousand() }, k))
 	}
-	for _, cage := range cages {
-		k := loadsKey(m, cage.server)
-		one := ratio(fmt.Sprintf("memory of one loaded %s %s: MiB", m.title, cage.title),
+	for _, c := range cages {
+		k := loadsKey(m, c.server)
+		one := ratio(fmt.Sprintf("memory of one loaded %s %s: MiB", m.title, c.title),
 			func(r round) float64 { return float64(r[k].Grown) / float64(r[k].Requests) / (1 << 20) }, k)
 		if len(r.Rounds) > 0 && r.Rounds[0][k].Grown == 0 {
 			one.missing = "only root may read /proc/PID/smaps_rollup of workers"

@@ -57,9 +57,7 @@ func (r *report) rows() []row {
 			all = append(all, networkRows(m)...)
 		}
 	}
-	for _, m := range r.Models {
-		all = append(all, r.isolationRows(m)...)
-	}
+	all = append(all, r.isolationRows()...)
 	all = append(all, row{what: "authentication, authorisation, limit and audit, with rates in Redis",
 		missing: "rates are kept in the server's memory, there is no shared store yet"})
 	return append(all, r.growthRows()...)
