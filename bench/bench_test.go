@@ -103,6 +103,59 @@ func TestCPUTime(t *testing.T) {
 	}
 }
 
+// TestCPUTimeOfEnded: a worker that ended during a measurement has cost what it
+// cost.
+func TestCPUTimeOfEnded(t *testing.T) {
+	before, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy := exec.Command("sh", "-c", "ulimit -t 1; while :; do :; done") // the kernel ends it after a second of work
+	if err := busy.Run(); busy.ProcessState == nil {
+		t.Skip("no sh here: ", err)
+	}
+	after, err := cpuTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	took := busy.ProcessState.UserTime() + busy.ProcessState.SystemTime()
+	if took < 500*time.Millisecond || after-before < took-2*tick {
+		t.Errorf("a child that took %s counts as %s", took, after-before)
+	}
+}
+
+// TestMemory: what a child takes counts.
+func TestMemory(t *testing.T) {
+	before, err := memory(os.Getpid())
+	if err != nil || before < 1<<20 {
+		t.Fatalf("this process takes %d bytes, %v", before, err)
+	}
+	const held = 30_000_000
+	holder := exec.Command("sh", "-c", fmt.Sprintf(`x=$(head -c %d /dev/zero | tr "\000" x); echo holding; read y; echo "$x" >/dev/null`, held))
+	in, err := holder.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Skip("no sh here: ", err)
+	}
+	defer func() { in.Close(); _ = holder.Wait() }()
+	if _, err := io.ReadFull(out, make([]byte, len("holding\n"))); err != nil {
+		t.Fatal(err)
+	}
+	after, err := memory(os.Getpid())
+	if err != nil || after-before < held*9/10 {
+		t.Errorf("with a child of %d bytes the memory went from %d to %d, %v", held, before, after, err)
+	}
+	if _, err := memory(1 << 30); err == nil {
+		t.Error("a process that is not there has memory")
+	}
+}
+
 // TestBetween: only what is between the markers changes.
 func TestBetween(t *testing.T) {
 	document := "# Title\n\ntext\n" + beginMark + "\nold\n" + endMark + "\nmore\n"
@@ -124,20 +177,26 @@ func TestBetween(t *testing.T) {
 // TestReport computes the rows of made-up rounds.
 func TestReport(t *testing.T) {
 	tinyOne, denseOne := measured[0], measured[2]
+	tinyOne.inside, tinyOne.copied = true, true
 	r := report{Models: []model{tinyOne, denseOne, measured[3]}, Missing: map[string]string{measured[3].name: "too new"},
 		Growths: []growing{{"users", "stored users", []int{1, 1000000}}}}
 	for i, cpu := range []float64{0.14, 0.3, 0.1} {
 		r.Rounds = append(r.Rounds, round{
-			{"hello", tinyOne.name, crowd}: {Requests: 1000, Seconds: 1, CPU: 0.1},
-			{"gate", tinyOne.name, crowd}:  {Requests: 1000, Seconds: 1, CPU: cpu, Mallocs: 40000},
-			{"quiet", tinyOne.name, crowd}: {Requests: 2000, Seconds: 1, CPU: 0.3},
-			{"bare", tinyOne.name, crowd}:  {Requests: 1000, Seconds: 1, CPU: 0.1},
-			{"cost", tinyOne.name, 0}:      {Requests: 1000, Seconds: 0.0005, CPU: 0.0005},
-			{"raw", tinyOne.name, 0}:       {Requests: 1000, Seconds: 1, CPU: 0.1, Version: "9.9"},
-			{"raw", denseOne.name, 0}:      {Requests: 1000, Seconds: 1, CPU: 0.1},
-			{"gate", denseOne.name, crowd}: {Requests: 500, Seconds: 1, CPU: 0.1},
-			{"users", "1", crowd}:          {Requests: 1000, Seconds: 1, CPU: 0.1},
-			{"users", "1000000", crowd}:    {Requests: 1000, Seconds: 1, CPU: 0.1 + float64(i)/1000},
+			{"hello", tinyOne.name, crowd}:       {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"gate", tinyOne.name, crowd}:        {Requests: 1000, Seconds: 1, CPU: cpu, Mallocs: 40000},
+			{"gate", tinyOne.name, alone}:        {Requests: 1000, Seconds: 1, CPU: 0.2, P50: 0.08},
+			{"loads", tinyOne.name, 0}:           {Requests: 20, Seconds: 0.4, CPU: 0.5, Grown: 200 << 20},
+			{"quiet", tinyOne.name, crowd}:       {Requests: 2000, Seconds: 1, CPU: 0.3},
+			{"bare", tinyOne.name, crowd}:        {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"cost", tinyOne.name, 0}:            {Requests: 1000, Seconds: 0.0005, CPU: 0.0005},
+			{"raw", tinyOne.name, 0}:             {Requests: 1000, Seconds: 1, CPU: 0.1, Version: "9.9"},
+			{"raw", denseOne.name, 0}:            {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"gate", denseOne.name, crowd}:       {Requests: 500, Seconds: 1, CPU: 0.1},
+			{"gate inside", tinyOne.name, crowd}: {Requests: 500, Seconds: 1, CPU: 0.1},
+			{"gate inside", tinyOne.name, alone}: {Requests: 500, Seconds: 1, CPU: 0.05, P50: 0.05},
+			{"loads inside", tinyOne.name, 0}:    {Requests: 20, Seconds: 0.02, CPU: 0.02},
+			{"users", "1", crowd}:                {Requests: 1000, Seconds: 1, CPU: 0.1},
+			{"users", "1000000", crowd}:          {Requests: 1000, Seconds: 1, CPU: 0.1 + float64(i)/1000},
 		})
 	}
 	text := r.markdown()
@@ -151,8 +210,17 @@ func TestReport(t *testing.T) {
 		"dense MLP, 6 MB, 64 clients, JSON: requests/s / raw runs/s | 0.500 (0.500 to 0.500) |",
 		"batched, 64 clients, JSON: requests/s / raw runs/s | not measured: too new | >= 1.1 | |",
 		"stored users: 1,000,000 / 1 | 1.01 (1.00 to 1.02) | <= 1.1 | holds |",
-		"ONNX Runtime 9.9; 3 rounds", "worker against in-process, tiny model: CPU per request | not measured", "(benchmarks/growth.svg)",
+		"ONNX Runtime 9.9; 3 rounds", "(benchmarks/growth.svg)",
 		"| modelgate, JSON, MLP 4-16-3 | 64 | 1000 (1000 to 1000) |",
+		"worker against in-process, MLP 4-16-3, 64 clients, JSON: CPU per request | 0.700 (0.500 to 1.50) | <= 1.1 | holds, not in every round |",
+		"worker against in-process, MLP 4-16-3, 1 client, JSON: CPU per request | 2.00 (2.00 to 2.00) |",
+		"1 client, JSON: p50, us more | 30.0 (30.0 to 30.0) |",
+		"worker against in-process, MLP 4-16-3, 64 clients, binary: CPU per request | not measured | <= 1.1 | |",
+		"load of MLP 4-16-3 in the sandbox: ms | 20.0 (20.0 to 20.0) |",
+		"load of MLP 4-16-3 in the sandbox: CPU ms, with its first request | 25.0 (25.0 to 25.0) |",
+		"load of MLP 4-16-3 in-process: ms | 1.00 (1.00 to 1.00) |",
+		"one loaded MLP 4-16-3 in the sandbox: MiB | 10.0 (10.0 to 10.0) |",
+		"one loaded MLP 4-16-3 in-process: MiB | not measured: only root",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)
@@ -173,7 +241,7 @@ func TestReport(t *testing.T) {
 // its children work together, and that the document gets its table and plots.
 func TestMeasure(t *testing.T) {
 	if testing.Short() {
-		t.Skip("builds and runs eight servers")
+		t.Skip("builds and runs a dozen servers")
 	}
 	if _, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB")); err != nil {
 		t.Skip("ONNX Runtime is missing; make test fetches it: ", err)
@@ -204,7 +272,10 @@ func TestMeasure(t *testing.T) {
 	wanted := []string{"before", "after", "; 1 round in ", "| modelgate, JSON, iris", "| modelgate without access log", "| bare server, JSON, iris",
 		"| ONNX Runtime alone, iris", "| the parts of the gate in a row | - | ",
 		"| gin hello world", "registered models: 100 / 1 |", "stored users: 10,000 / 1 |", "connections besides: 500 / 0 |",
-		"bodies of mixed sizes: MiB |"}
+		"models called in turn: 8 / 1 |", "bodies of mixed sizes: MiB |",
+		"trees), 64 clients, JSON: CPU per request |", "trees), 1 client, binary: p50, us more |",
+		"trees) in the sandbox: ms |", "trees) in-process: ms |", "trees) in the sandbox: MiB |", "trees) in-process: MiB |",
+		"| modelgate in-process, JSON, iris"}
 	if speaksGRPC(t.Context(), s.program) {
 		wanted = append(wanted, "| modelgate, gRPC, iris")
 	}

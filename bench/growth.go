@@ -24,9 +24,8 @@ type growing struct {
 	counts []int // the first is what the others are compared with
 }
 
-// liveModels is how many of the registered models are called, in turn;
-// activeUsers how many of the stored users call.
-const liveModels, activeUsers = 8, 1000
+// activeUsers is how many of the stored users call.
+const activeUsers = 1000
 
 // settle is how long growth is under load before it is measured, besides the
 // usual: opening ten thousand connections leaves work behind.
@@ -36,16 +35,16 @@ const settle = 500 * time.Millisecond
 func (s settings) growths() []growing {
 	list := []growing{
 		{"models", "registered models", []int{1, 10, 100, 1000}},
+		{"called", "models called in turn", []int{1, 8}},
 		{"users", "stored users", []int{1, 1000, 1000000}},
 		{"connections", "idle connections besides", []int{0, 100, 1000, 10000}},
 	}
 	if s.quick {
-		list[0].counts, list[1].counts, list[2].counts = []int{1, 100}, []int{1, 10000}, []int{0, 500}
+		list[0].counts, list[2].counts, list[3].counts = []int{1, 100}, []int{1, 10000}, []int{0, 500}
 	}
 	// Each open connection is a file of the server's and one of the holder's.
-	if most := filesAllowed() - 300; list[2].counts[len(list[2].counts)-1] > most {
-		list[2].counts[len(list[2].counts)-1] = most
-	}
+	last := &list[3].counts[len(list[3].counts)-1]
+	*last = min(*last, filesAllowed()-300)
 	return list
 }
 
@@ -69,32 +68,44 @@ type filled struct {
 }
 
 // startFilled starts a server over a database with that many callers and
-// models, and returns the requests of the active ones.
-func startFilled(ctx context.Context, s settings, data string, users, models int) (*server, [][]byte, error) {
+// models, and returns the requests of the active callers for some of the models.
+func startFilled(ctx context.Context, s settings, data string, users, models, called int) (*server, [][]byte, error) {
 	m := s.small()
 	gate, keys, err := fillGate(ctx, s, data, users, models)
 	if err != nil {
 		return nil, nil, err
 	}
 	var requests [][]byte
-	live := min(models, liveModels)
-	for i := range max(live, len(keys)) {
-		called := m
-		if n := i % live; n > 0 {
-			called.name = fmt.Sprintf("%s-%d", m.name, n+1)
-		}
-		requests = append(requests, predictAs(gate, called, keys[i%len(keys)]))
+	for i := range max(called, len(keys)) {
+		requests = append(requests, predictAs(gate, copyOf(m, i%called), keys[i%len(keys)]))
 	}
 	return gate, requests, nil
+}
+
+// copyOf is a model or, from 1 on, one of the copies that fill makes of it.
+func copyOf(m model, n int) model {
+	if n > 0 {
+		m.name = fmt.Sprintf("%s-%d", m.name, n+1)
+	}
+	return m
 }
 
 // fillGate is startFilled without requests: it returns the keys of the active
 // callers.
 func fillGate(ctx context.Context, s settings, data string, users, models int, flags ...string) (*server, []string, error) {
-	m := s.small()
-	first, err := startGate(ctx, s, data, []model{m}, "--access-log")
+	f, err := fillData(ctx, s, data, s.small(), users, models)
 	if err != nil {
 		return nil, nil, err
+	}
+	gate, err := launchGate(ctx, s, data, append([]string{"--access-log"}, flags...)...)
+	return gate, f.Keys, err
+}
+
+// fillData makes a database with that many callers and models.
+func fillData(ctx context.Context, s settings, data string, m model, users, models int) (f filled, err error) {
+	first, err := startGate(ctx, s, data, []model{m}, "--access-log")
+	if err != nil {
+		return f, err
 	}
 	first.stop()
 	cmd := exec.CommandContext(ctx, s.fill, "-db", filepath.Join(data, "modelgate.db"), "-model", m.name,
@@ -103,17 +114,15 @@ func fillGate(ctx context.Context, s settings, data string, users, models int, f
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w: %s", s.fill, err, bytes.TrimSpace(errs.Bytes()))
+		return f, fmt.Errorf("%s: %w: %s", s.fill, err, bytes.TrimSpace(errs.Bytes()))
 	}
-	var f filled
 	if err := json.Unmarshal(out, &f); err != nil {
-		return nil, nil, err
+		return f, err
 	}
 	if f.Users != users+1 || f.Models != models { // and the administrator
-		return nil, nil, fmt.Errorf("the database has %d users and %d models", f.Users, f.Models)
+		return f, fmt.Errorf("the database has %d users and %d models", f.Users, f.Models)
 	}
-	gate, err := launchGate(ctx, s, data, append([]string{"--access-log"}, flags...)...)
-	return gate, f.Keys, err
+	return f, nil
 }
 
 // mixedRows are the rows of the requests that the memory is measured with: the
@@ -185,15 +194,15 @@ func (b *bench) growthSteps(ctx context.Context) ([]step, error) {
 			return loadChild(ctx, p)
 		}})
 	}
-	start := func(name string, users, models int) (*server, [][]byte, error) {
+	start := func(name string, users, models, called int) (*server, [][]byte, error) {
 		b.say("making %s", name)
-		at, requests, err := startFilled(ctx, b.s, filepath.Join(b.folder, name), users, models)
+		at, requests, err := startFilled(ctx, b.s, filepath.Join(b.folder, name), users, models, called)
 		if err == nil {
 			b.servers = append(b.servers, at)
 		}
 		return at, requests, err
 	}
-	small, one, err := start("one of each", 1, 1)
+	small, one, err := start("one of each", 1, 1, 1)
 	if err != nil {
 		return nil, err
 	}
@@ -204,9 +213,11 @@ func (b *bench) growthSteps(ctx context.Context) ([]step, error) {
 			case g.what == "connections":
 				held = n
 			case n > 1 && g.what == "models":
-				at, requests, err = start(fmt.Sprintf("%d models", n), 1, n)
+				at, requests, err = start(fmt.Sprintf("%d models", n), 1, n, 1)
+			case n > 1 && g.what == "called":
+				at, requests, err = start(fmt.Sprintf("%d models to be called", n), 1, n, n)
 			case n > 1:
-				at, requests, err = start(fmt.Sprintf("%d users", n), n, 1)
+				at, requests, err = start(fmt.Sprintf("%d users", n), n, 1, 1)
 			}
 			if err != nil {
 				return nil, err

@@ -21,6 +21,7 @@ type Result struct {
 	CPU       float64 // seconds of the measured processes
 	Mallocs   float64 // objects that the measured server allocated; 0: not asked
 	PeakBytes int64   // their resident memory at its highest
+	Grown     int64   // bytes of memory that they took; 0: not asked, or not to be had
 	Version   string  // of the model runtime; only the raw runtime tells it
 }
 
@@ -143,11 +144,16 @@ func (p *plan) allocations() (func() (float64, error), error) {
 
 // mallocs is how many objects the server has allocated in its life.
 func (p *plan) mallocs() (float64, error) {
-	req, err := http.NewRequest(http.MethodGet, p.Metrics, nil)
+	return metric(p.Metrics, p.Reader, "go_memstats_mallocs_total")
+}
+
+// metric reads one of a server's metrics, which has no labels.
+func metric(url, token, name string) (float64, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
 	if err != nil {
 		return 0, err
 	}
-	req.Header.Set("Authorization", "Bearer "+p.Reader)
+	req.Header.Set("Authorization", "Bearer "+token)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return 0, err
@@ -157,11 +163,11 @@ func (p *plan) mallocs() (float64, error) {
 		return 0, fmt.Errorf("the metrics answered %s", resp.Status)
 	}
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if value, ok := strings.CutPrefix(lines.Text(), "go_memstats_mallocs_total "); ok {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
 			return strconv.ParseFloat(value, 64)
 		}
 	}
-	return 0, errors.New("the metrics count no allocations")
+	return 0, fmt.Errorf("the metrics have no %s", name)
 }
 
 // each runs all callers until the end.

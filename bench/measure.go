@@ -9,15 +9,18 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
 // key names a measurement within a round. The servers are "hello" and "bare"
 // (the yardsticks), "raw" (no server), "gate" (modelgate, POST /predict),
 // "binary" (modelgate, Open Inference Protocol over REST, binary both ways),
-// "grpc" (the same protocol over gRPC), "quiet" (gate without its access log),
-// "cost" (the benchmark of the gate's parts), and what grows, whose model is
-// its number.
+// "gate inside" and "binary inside" (the same with models in the server's
+// process), "grpc" (the same protocol over gRPC), "quiet" (gate without its
+// access log), "cost" (the benchmark of the gate's parts), "loads" and "loads
+// inside" (loads of a model's copies), and what grows, whose model is its
+// number.
 type key struct {
 	server, model string
 	clients       int
@@ -42,6 +45,7 @@ type bench struct {
 	hello   *server
 	bare    *server
 	gate    *server
+	inside  *server // gate with --isolation=none
 	quiet   *server
 }
 
@@ -103,6 +107,11 @@ func (b *bench) prepare(ctx context.Context) (steps []step, err error) {
 		}
 		b.r.Missing = b.gate.missing
 	}
+	if within := slices.DeleteFunc(slices.Clone(b.r.Models), func(m model) bool { return !m.inside }); len(within) > 0 {
+		if b.inside, err = keep(startGate(ctx, b.s, filepath.Join(b.folder, "inside"), within, "--access-log", "--isolation=none")); err != nil {
+			return nil, err
+		}
+	}
 	for i, m := range b.r.Models {
 		if i == 0 && m.family == tiny {
 			if b.bare, err = keep(startYardstick(ctx, filepath.Join(b.folder, "bare.log"), b.s.bare, b.s.fileOf(m))); err != nil {
@@ -114,6 +123,13 @@ func (b *bench) prepare(ctx context.Context) (steps []step, err error) {
 		}
 		if b.r.Missing[m.name] == "" {
 			steps = append(steps, b.modelSteps(m, i == 0)...)
+		}
+		if m.copied {
+			more, err := b.loadSteps(ctx, m)
+			if err != nil {
+				return nil, err
+			}
+			steps = append(steps, more...)
 		}
 	}
 	if b.s.grows() {
@@ -139,6 +155,9 @@ func (b *bench) modelSteps(m model, first bool) (steps []step) {
 	}
 	call := func(clients int) {
 		add(key{"gate", m.name, clients}, counted(b.plan(b.gate, predict(b.gate, m), clients)))
+		if m.inside {
+			add(key{"gate inside", m.name, clients}, b.plan(b.inside, predict(b.inside, m), clients))
+		}
 		if m.family == tiny && first && clients > alone {
 			add(key{"quiet", m.name, clients}, b.plan(b.quiet, predict(b.quiet, m), clients))
 			add(key{"bare", m.name, clients}, b.plan(b.bare, predict(b.bare, m), clients))
@@ -147,6 +166,9 @@ func (b *bench) modelSteps(m model, first bool) (steps []step) {
 			return
 		}
 		add(key{"binary", m.name, clients}, counted(b.plan(b.gate, infer(b.gate, m), clients)))
+		if m.inside {
+			add(key{"binary inside", m.name, clients}, b.plan(b.inside, infer(b.inside, m), clients))
+		}
 		if b.gate.grpc != "" {
 			p := counted(b.plan(b.gate, inferMessage(m), clients))
 			p.Address, p.GRPC, p.Token = b.gate.grpc, true, b.gate.token

@@ -27,6 +27,8 @@ type model struct {
 	file     string // what its file is called; "": as the model
 	ids      bool   // the input is int64 ids, else float32
 	maxBatch int    // rows of different requests that may go together; 0: none
+	inside   bool   // measured in the server's process as well
+	copied   bool   // many copies are loaded
 }
 
 var measured = []model{
@@ -35,9 +37,9 @@ var measured = []model{
 	{name: "mlp_dense", title: "dense MLP, 6 MB", input: "x", shape: []int64{1, 256}, family: dense},
 	{name: "mlp_dense_batched", title: "dense MLP, 6 MB, batched", input: "x", shape: []int64{1, 256}, family: dense, file: "mlp_dense",
 		maxBatch: 64},
-	{name: "squeezenet", title: "SqueezeNet", input: "x", shape: []int64{1, 3, 224, 224}, family: networks},
-	{name: "mobilenetv2", title: "MobileNetV2", input: "x", shape: []int64{1, 3, 224, 224}, family: networks},
-	{name: "resnet50", title: "ResNet-50", input: "x", shape: []int64{1, 3, 224, 224}, family: networks},
+	{name: "squeezenet", title: "SqueezeNet", input: "x", shape: []int64{1, 3, 224, 224}, family: networks, copied: true},
+	{name: "mobilenetv2", title: "MobileNetV2", input: "x", shape: []int64{1, 3, 224, 224}, family: networks, inside: true},
+	{name: "resnet50", title: "ResNet-50", input: "x", shape: []int64{1, 3, 224, 224}, family: networks, inside: true},
 	{name: "encoder", title: "transformer encoder", input: "x", shape: []int64{1, 128}, family: networks, ids: true},
 }
 
@@ -76,6 +78,10 @@ func (s settings) chosen() (list []model, err error) {
 		if s.only == m.name || s.only == "" && slices.Contains(s.families, m.family) {
 			list = append(list, m)
 		}
+	}
+	if len(list) > 0 && list[0].family == tiny {
+		// The first tiny one is measured in every way there is.
+		list[0].inside, list[0].copied = true, true
 	}
 	if s.only != "" && len(list) == 0 {
 		return nil, fmt.Errorf("no model is called %q", s.only)

@@ -81,7 +81,7 @@ func (r *report) drawings() (list []drawing) {
 				return 0
 			}
 			return tinyTarget * median(micros, key{"hello", m.name, crowd})
-		}, "raw", "hello", "bare", "gate", "quiet", "binary", "grpc"))
+		}, "raw", "hello", "bare", "gate", "gate inside", "quiet", "binary", "binary inside", "grpc"))
 	add(dense, "Dense MLP of 6 MB, 64 clients: throughput", "predictions per second",
 		bars(dense, perSecond, func(m model, server string) float64 {
 			if m.maxBatch == 0 {
@@ -135,10 +135,10 @@ const (
 .ground{fill:#ffffff}text{fill:#1f2328;font:13px system-ui,sans-serif}.title{font-size:15px;font-weight:600}
 .small{font-size:11px;fill:#59636e}.grid{stroke:#d1d9e0}.whisker{stroke:#1f2328;stroke-width:1.5;fill:none}
 .ours{fill:#0969da}.other{fill:#818b98}.target{stroke:#cf222e;stroke-width:2.5}
-.c0{fill:#0969da;stroke:#0969da}.c1{fill:#bc4c00;stroke:#bc4c00}.c2{fill:#1a7f37;stroke:#1a7f37}.curve{fill:none;stroke-width:2.5}
+.c0{fill:#0969da;stroke:#0969da}.c1{fill:#bc4c00;stroke:#bc4c00}.c2{fill:#1a7f37;stroke:#1a7f37}.c3{fill:#8250df;stroke:#8250df}.curve{fill:none;stroke-width:2.5}
 @media(prefers-color-scheme:dark){.ground{fill:#0d1117}text{fill:#e6edf3}.small{fill:#9198a1}.grid{stroke:#3d444d}
 .whisker{stroke:#e6edf3}.ours{fill:#4493f8}.other{fill:#656c76}.target{stroke:#f85149}
-.c0{fill:#4493f8;stroke:#4493f8}.c1{fill:#f0883e;stroke:#f0883e}.c2{fill:#3fb950;stroke:#3fb950}.curve{fill:none}}
+.c0{fill:#4493f8;stroke:#4493f8}.c1{fill:#f0883e;stroke:#f0883e}.c2{fill:#3fb950;stroke:#3fb950}.c3{fill:#ab7df8;stroke:#ab7df8}.curve{fill:none}}
 </style>`
 )
 
@@ -245,7 +245,7 @@ func drawCurves(title, across, up string, curves []curve) string {
 	}
 	c.text(x(math.Pow(10, largest/2)), bottom+36, "small", "middle", across)
 	for i, line := range curves {
-		class := fmt.Sprintf("c%d", i%3)
+		class := fmt.Sprintf("c%d", i%4)
 		var path []string
 		for _, p := range line.points {
 			path = append(path, fmt.Sprintf("%.1f,%.1f", x(p.x), y(p.median)))

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,18 +15,32 @@ import (
 // second for all that user space sees (USER_HZ, proc_pid_stat(5)).
 const tick = 10 * time.Millisecond
 
-// cpuTime is the user and system time of a process and its children.
-func cpuTime(pid int) (time.Duration, error) {
-	var total time.Duration
-	for _, p := range family(pid) {
+// cpuTime is the user and system time of a process and all that descend from
+// it, of those that have ended too: who waited for one has its time (cutime and
+// cstime, proc_pid_stat(5)).
+func cpuTime(pid int) (total time.Duration, err error) {
+	for range 10 {
+		if total, err = sumTimes(family(pid)); !errors.Is(err, errEnded) {
+			return total, err
+		}
+		// It was waited for perhaps after its parent was read: again.
+	}
+	return 0, err
+}
+
+// errEnded: a process ended while the times of its family were read.
+var errEnded = errors.New("it has ended")
+
+func sumTimes(family []int) (total time.Duration, err error) {
+	for i, p := range family {
 		fields, err := stat(p)
+		if err != nil && i > 0 {
+			return 0, fmt.Errorf("process %d: %w", p, errEnded)
+		}
 		if err != nil {
-			if p != pid {
-				continue // a child that ended meanwhile
-			}
 			return 0, err
 		}
-		for _, field := range []int{14, 15} { // utime, stime
+		for _, field := range []int{14, 15, 16, 17} { // utime, stime, cutime, cstime
 			n, err := strconv.ParseInt(fields[field-3], 10, 64)
 			if err != nil {
 				return 0, err
@@ -44,7 +59,7 @@ func stat(pid int) ([]string, error) {
 		return nil, err
 	}
 	fields := strings.Fields(string(data[bytes.LastIndexByte(data, ')')+1:]))
-	if len(fields) < 13 {
+	if len(fields) < 15 {
 		return nil, fmt.Errorf("/proc/%d/stat is short", pid)
 	}
 	return fields, nil
@@ -80,7 +95,8 @@ func resetPeak(pid int) {
 	}
 }
 
-// peak is the highest resident memory of a process and its children in bytes.
+// peak is the sum of the highest resident memory of a process and its children
+// in bytes. What several of them share counts for each.
 func peak(pid int) (total int64) {
 	for _, p := range family(pid) {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
@@ -95,4 +111,28 @@ func peak(pid int) (total int64) {
 		}
 	}
 	return total
+}
+
+// memory is what a process and its children take in bytes; of what several
+// processes share, each counts its part (Pss, proc_pid_smaps(5)). Only root may
+// ask that of a modelgate's workers: others get fs.ErrPermission.
+func memory(pid int) (total int64, err error) {
+	for _, p := range family(pid) {
+		path := fmt.Sprintf("/proc/%d/smaps_rollup", p)
+		rollup, err := os.ReadFile(path)
+		if err != nil {
+			return 0, err
+		}
+		_, rest, ok := strings.Cut(string(rollup), "\nPss:")
+		fields := strings.Fields(rest)
+		if !ok || len(fields) == 0 {
+			return 0, fmt.Errorf("%s has no Pss", path)
+		}
+		kb, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", path, err)
+		}
+		total += kb << 10
+	}
+	return total, nil
 }

@@ -113,7 +113,7 @@ func (r *report) keys() (list []key) {
 	}
 	for _, m := range r.Models {
 		for _, clients := range []int{m.clients(), alone} {
-			for _, server := range []string{"hello", "gate", "quiet", "bare", "binary", "grpc"} {
+			for _, server := range []string{"hello", "gate", "gate inside", "quiet", "bare", "binary", "binary inside", "grpc"} {
 				add(key{server, m.name, clients})
 			}
 		}
@@ -148,6 +148,14 @@ func (r *report) title(k key) string {
 		return "modelgate, binary, " + title
 	case "grpc":
 		return "modelgate, gRPC, " + title
+	case "gate inside":
+		return "modelgate in-process, JSON, " + title
+	case "binary inside":
+		return "modelgate in-process, binary, " + title
+	case "loads":
+		return fmt.Sprintf("modelgate, %d loads of %s", copies, title)
+	case "loads inside":
+		return fmt.Sprintf("modelgate in-process, %d loads of %s", copies, title)
 	case "quiet":
 		return "modelgate without access log, JSON, " + title
 	case "bare":

@@ -197,17 +197,12 @@ func speaksGRPC(ctx context.Context, program string) bool {
 // furnish publishes the models and gets the token of a user who may call them
 // and nothing else.
 func (s *server) furnish(ctx context.Context, from settings, models []model) error {
-	url := "http://" + s.address
-	stranger, err := client.New(url)
-	if err != nil {
+	var err error
+	if s.admin, err = login(ctx, s, "admin"); err != nil {
 		return err
 	}
-	tokens, err := stranger.Login(ctx, "admin", password)
-	if err != nil {
-		return err
-	}
-	s.admin, s.missing = tokens.AccessToken, map[string]string{}
-	admin, err := client.New(url, client.WithToken(s.admin))
+	s.missing = map[string]string{}
+	admin, err := client.New("http://"+s.address, client.WithToken(s.admin))
 	if err != nil {
 		return err
 	}
@@ -230,12 +225,25 @@ func (s *server) furnish(ctx context.Context, from settings, models []model) err
 	if err != nil {
 		return err
 	}
+	stranger, err := client.New("http://" + s.address)
+	if err != nil {
+		return err
+	}
 	if _, err := stranger.Accept(ctx, user.InviteToken, password); err != nil {
 		return err
 	}
-	tokens, err = stranger.Login(ctx, "caller", password)
-	s.token = tokens.AccessToken
+	s.token, err = login(ctx, s, "caller")
 	return err
+}
+
+// login returns an access token.
+func login(ctx context.Context, at *server, username string) (string, error) {
+	stranger, err := client.New("http://" + at.address)
+	if err != nil {
+		return "", err
+	}
+	tokens, err := stranger.Login(ctx, username, password)
+	return tokens.AccessToken, err
 }
 
 func publish(ctx context.Context, admin *client.Client, m model, path string) (v client.Version, err error) {

@@ -11,6 +11,10 @@ import (
 func TestMain(m *testing.M) {
 	cageMain()
 	if len(os.Args) > 1 && os.Args[1] == "worker" {
+		if how := lieOf(); how != "" {
+			fail(lyingMain(os.Args[2:], how))
+			os.Exit(0)
+		}
 		os.Exit(Child(os.Args[2:], openORT))
 	}
 	os.Exit(m.Run())

@@ -125,7 +125,6 @@ func (p *process) exec(e *Engine, control *os.File) error {
 		<-heard
 		p.end(ending(err))
 		close(p.exited)
-		p.rouseListener()
 	}()
 	return nil
 }

@@ -467,7 +467,7 @@ func (s *session) await(raw syscall.RawConn) error {
 func (p *process) rouseListener() { _ = p.control.SetReadDeadline(time.Unix(1, 0)) }
 
 // maxIdle is how often a worker may wake the server for nothing.
-const maxIdle = 1 << 16
+const maxIdle = 1 << 12
 
 // drain takes the completions there are.
 func (s *session) drain() (int, error) {
