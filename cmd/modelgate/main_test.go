@@ -37,6 +37,8 @@ type program struct {
 	url  string
 	data string
 
+	operator string // an administrator's token, for metrics
+
 	mu     sync.Mutex
 	stderr bytes.Buffer // guarded by mu
 	done   chan struct{}
