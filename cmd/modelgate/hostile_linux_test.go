@@ -85,6 +85,7 @@ func TestSlowLoads(t *testing.T) {
 // step, while others are served. Both get their deadline, and the models serve
 // on.
 func TestEndlessRuns(t *testing.T) {
+	t.Parallel()
 	p := start(t, t.TempDir(), quietly...)
 	admin := p.admin()
 	spec := client.Spec{Roles: []string{"user"}, Serving: []byte(`{"timeout_ms":1500}`)}
