@@ -175,3 +175,28 @@ func TestTruncatedFiles(t *testing.T) {
 	}
 	n.close(t)
 }
+
+// TestRefusedLoads: a file that the runtime refuses is told from one that ends
+// its process, however soon its worker is gone.
+func TestRefusedLoads(t *testing.T) {
+	file, err := os.ReadFile(filepath.Join(testdata, "hostile/type_mismatch.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := newNursery(t)
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 25 {
+				_, err := n.engine.Load(t.Context(), file, inference.Options{})
+				if crash := (*inference.Crash)(nil); !errors.Is(err, inference.ErrLoad) || errors.As(err, &crash) {
+					t.Errorf("got %v, want %s and no crash", err, inference.ErrLoad.Code)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if err := n.engine.Close(); err != nil {
+		t.Error(err)
+	}
+}
