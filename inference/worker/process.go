@@ -120,21 +120,33 @@ func (p *process) exec(e *Engine, control *os.File) error {
 	go func() {
 		err := p.cmd.Wait()
 		<-heard
-		p.end(ending(err))
+		p.end(ending(err, p.said.text()))
 		close(p.exited)
 		p.rouseListener()
 	}()
 	return nil
 }
 
-// ending words how a process ended.
-func ending(err error) string {
+// fatal are the signals by which a process ends that made a mistake.
+var fatal = []syscall.Signal{syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGSYS}
+
+// ending words how a process ended. Go's runtime catches the signal of a
+// mistake in C code, tells of it, and exits with 2. What the process said is
+// not to be trusted, and gives none of its words.
+func ending(err error, said string) string {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
 		return "exit: it ended by itself"
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return "signal: " + status.Signal().String()
+	}
+	if exit.ExitCode() == 2 {
+		for _, s := range fatal {
+			if strings.Contains("\n"+said, "\n"+unix.SignalName(s)+": ") {
+				return "signal: " + s.String()
+			}
+		}
 	}
 	return "exit: " + exit.String()
 }
