@@ -10,7 +10,7 @@
 # -p 127.0.0.1:8081:8081) asks for it. deploy/ has a compose and a Kubernetes file.
 #
 # What is proved: the project's tests run this file set (deploy/rootfs.sh) under chroot with a read-only root, as user
-# 65532 without capabilities: serve, healthcheck, a clean end on SIGTERM. Building this file is not part of the tests.
+# 65532 without capabilities: serve, models in sandboxed processes, healthcheck, a clean end on SIGTERM. Building this file is not part of the tests.
 
 FROM golang:1.26-bookworm AS build
 WORKDIR /src

@@ -18,7 +18,13 @@ shift
 
 mount --bind "$root" "$root"
 mount --bind "$root/data" "$root/data"
+# What of /proc and /dev a container has and the program needs: it starts itself again for each model.
 mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
+mount -t tmpfs -o nosuid,nodev,noexec,mode=755 tmpfs "$root/dev"
+: >"$root/dev/null"
+mount --bind /dev/null "$root/dev/null"
+mount -o remount,bind,ro "$root/dev/null"
+mount -o remount,ro "$root/dev"
 mount -o remount,bind,ro "$root"
 
 export MODELGATE_DATA="${MODELGATE_DATA:-/data}"

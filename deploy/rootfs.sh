@@ -50,7 +50,7 @@ done | sort -u | while read -r needed; do
     cp -L "$needed" "$root$needed"
 done
 
-mkdir -p "$root/etc/ssl/certs" "$root/home/nonroot" "$root/proc" "$root/tmp"
+mkdir -p "$root/etc/ssl/certs" "$root/home/nonroot" "$root/proc" "$root/dev" "$root/tmp"
 chmod 1777 "$root/tmp"
 printf 'root:x:0:0:root:/root:/sbin/nologin\nnonroot:x:%s:%s:nonroot:/home/nonroot:/sbin/nologin\n' "$uid" "$uid" \
     >"$root/etc/passwd"

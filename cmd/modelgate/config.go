@@ -57,8 +57,8 @@ type Config struct {
 	UploadKeys  string        `env:"MODELGATE_UPLOAD_KEYS" name:"upload-keys" type:"path" placeholder:"FILE" help:"Ed25519 public keys (PEM); uploads then need a signature by one of them. Default: none needed."`
 	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for all request bodies at one time; more requests get 503."`
 	TensorMem   Bytes         `env:"MODELGATE_TENSOR_MEMORY" name:"tensor-memory" default:"512MiB" help:"Memory for the tensors of all running predictions."`
-	SessionMem  Bytes         `env:"MODELGATE_SESSION_MEMORY" name:"session-memory" default:"4GiB" help:"Memory for loaded models; the least recently used are closed beyond it."`
-	RuntimeMem  Bytes         `env:"MODELGATE_RUNTIME_MEMORY" name:"runtime-memory" default:"8GiB" help:"Memory that all models together may take for weights and while they compute; what needs more fails."`
+	SessionMem  Bytes         `env:"MODELGATE_SESSION_MEMORY" name:"session-memory" default:"4GiB" help:"Memory that all loaded models together should take; the least recently used are closed beyond it."`
+	RuntimeMem  Bytes         `env:"MODELGATE_RUNTIME_MEMORY" name:"runtime-memory" default:"4GiB" help:"Memory that one model may take for weights and while it computes; with --isolation=none all models together. What needs more fails."`
 	Slots       int           `env:"MODELGATE_SLOTS" default:"0" help:"Predictions computed at once; 0: one per core."`
 	Queue       int           `env:"MODELGATE_QUEUE" default:"1024" help:"Predictions that may wait for a slot; more get 503."`
 	Timeout     time.Duration `env:"MODELGATE_TIMEOUT" default:"30s" help:"Longest run of one prediction."`
@@ -224,8 +224,8 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.MaxBody < minBody {
 		bad("--max-body %s is below %s; a login would not fit", c.MaxBody, minBody)
 	}
-	if c.SessionMem > c.RuntimeMem {
-		bad("--session-memory %s is above --runtime-memory %s, which loaded models are part of; lower the one or raise the other",
+	if c.Isolation == isolationNone && c.SessionMem > c.RuntimeMem {
+		bad("--session-memory %s is above --runtime-memory %s, which with --isolation=none all loaded models are part of; lower the one or raise the other",
 			c.SessionMem, c.RuntimeMem)
 	}
 	if c.BodyMemory < c.MaxBody {

@@ -135,7 +135,8 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	// The runtime comes before the first administrator, for the same reason as
 	// the address.
 	memory := inference.NewMemory(int64(cfg.TensorMem))
-	engine, err := srv.openEngine(ctx, memory)
+	registry := prometheus.NewRegistry()
+	engine, err := srv.openEngine(ctx, memory, registry)
 	if err != nil {
 		return srv, err
 	}
@@ -147,7 +148,6 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	if err != nil {
 		return srv, err
 	}
-	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(srv.auth.Collectors()...)
 	srv.openInference(engine, memory, catalog, registry)
@@ -225,7 +225,7 @@ func (s *server) url() string {
 	return scheme + localAddress(s.listener.Addr().String())
 }
 
-func (s *server) openEngine(ctx context.Context, memory *inference.Memory) (inference.Engine, error) {
+func (s *server) openEngine(ctx context.Context, memory *inference.Memory, registry *prometheus.Registry) (inference.Engine, error) {
 	path, err := ort.FindLibrary(s.cfg.ONNXRuntime)
 	if err != nil {
 		return nil, err
@@ -236,6 +236,7 @@ func (s *server) openEngine(ctx context.Context, memory *inference.Memory) (infe
 			return nil, err
 		}
 		s.closeLater(engine.Close)
+		registry.MustRegister(worker.Unsandboxed()...)
 		s.log.Warn("models run inside this process (isolation none): a hostile model file could read its keys; publish only files you trust")
 		return engine, nil
 	}
@@ -244,6 +245,7 @@ func (s *server) openEngine(ctx context.Context, memory *inference.Memory) (infe
 		return nil, err
 	}
 	s.closeLater(engine.Close)
+	registry.MustRegister(engine.Collectors()...)
 	for _, gap := range engine.Protections().Missing() {
 		s.log.Warn("the sandbox of models lacks a layer", "layer", gap.Label, "what", gap.Text)
 	}

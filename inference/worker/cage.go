@@ -89,7 +89,8 @@ func (p Protections) Missing() []Gap {
 		"and by their user alone; it takes Linux 6.12")
 	lacks(p.Root, "other_user", fmt.Sprintf("workers run as root like the server, since the kernel refuses them user %d; run the server as an "+
 		"ordinary user, or give it the capabilities SETUID, SETGID and KILL and a program file that all may execute", workerUser))
-	lacks(!p.UserNamespace, "user_namespace", "no user namespace for workers; a container's seccomp profile, "+
+	lacks(!p.UserNamespace, "user_namespace", "no user namespace for workers: rights over what is outside are kept from them by seccomp, no_new_privs and the lack of "+
+		"capabilities alone; a container's seccomp profile, a chroot, "+
 		"kernel.apparmor_restrict_unprivileged_userns or user.max_user_namespaces forbids it")
 	lacks(!p.NetworkNamespace, "network_namespace", "no network namespace for workers: they share the server's network, which seccomp keeps "+
 		"from them; it comes with the user namespace")

@@ -167,6 +167,14 @@ func rightAttempts() []attempt {
 			}
 			return unix.Mprotect(page, unix.PROT_READ|unix.PROT_EXEC)
 		}},
+		{name: "take shared memory, which its limit does not count", do: func(prey) error {
+			_, err := unix.MmapPtr(-1, 0, nil, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANON)
+			return err
+		}},
+		{name: "take a stack that grows, which its limit does not count", do: func(prey) error {
+			_, err := unix.MmapPtr(-1, 0, nil, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
+			return err
+		}},
 		{name: "map the library as code", do: func(prey) error {
 			_, err := unix.MmapPtr(libraryFD, 0, nil, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
 			return err

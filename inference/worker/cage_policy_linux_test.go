@@ -52,6 +52,7 @@ func TestCagePolicy(t *testing.T) {
 		t.Fatal(err)
 	}
 	const glibc, bare = 0x3d0f00, 0x50f00 // threads of glibc and Go
+	const anonymous = unix.MAP_PRIVATE | unix.MAP_ANON
 	for _, test := range []struct {
 		name      string
 		call      uint32
@@ -68,8 +69,12 @@ func TestCagePolicy(t *testing.T) {
 		{"a thread that is traced", unix.SYS_CLONE, []uint64{glibc | unix.CLONE_PTRACE}, refuse},
 		{"a thread that signals", unix.SYS_CLONE, []uint64{glibc | uint64(unix.SIGCHLD)}, refuse},
 		{"clone3", unix.SYS_CLONE3, []uint64{1 << 40, 88}, absent},
-		{"memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE}, allow},
-		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC}, refuse},
+		{"memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_WRITE, anonymous}, allow},
+		{"a stack of glibc", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_NONE, anonymous | unix.MAP_STACK | unix.MAP_NORESERVE}, allow},
+		{"code", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ | unix.PROT_EXEC, anonymous}, refuse},
+		{"shared memory", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ, unix.MAP_SHARED | unix.MAP_ANON}, refuse},
+		{"memory that may be dropped", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ, unix.MAP_DROPPABLE | unix.MAP_ANON}, refuse},
+		{"a stack that grows", unix.SYS_MMAP, []uint64{0, 4096, unix.PROT_READ, anonymous | unix.MAP_GROWSDOWN}, refuse},
 		{"memory to read", unix.SYS_MPROTECT, []uint64{0, 4096, unix.PROT_READ}, allow},
 		{"memory to code", unix.SYS_MPROTECT, []uint64{0, 4096, unix.PROT_EXEC}, refuse},
 		{"memory to code by keys", unix.SYS_PKEY_MPROTECT, []uint64{0, 4096, unix.PROT_EXEC}, refuse},

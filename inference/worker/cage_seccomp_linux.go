@@ -57,10 +57,10 @@ func policy(pid uint64) []rule {
 		unix.SYS_SCHED_YIELD, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_GETTIMEOFDAY)
 	always(perArch...)
 
-	// Memory, of which nothing becomes code. Shared memory of others can't be
-	// had without a descriptor of it.
+	// Memory, of which nothing becomes code. New mappings are private and don't
+	// grow by themselves: RLIMIT_DATA counts neither shared memory nor stacks.
 	notCode := condition{2, unix.PROT_EXEC, 0}
-	when(unix.SYS_MMAP, notCode)
+	when(unix.SYS_MMAP, notCode, condition{3, unix.MAP_TYPE | unix.MAP_GROWSDOWN, unix.MAP_PRIVATE})
 	when(unix.SYS_MPROTECT, notCode)
 	always(unix.SYS_MUNMAP, unix.SYS_MREMAP, unix.SYS_BRK)
 	when(unix.SYS_PRCTL, is(0, unix.PR_SET_VMA)) // names of mappings

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sys/unix"
 
 	"modelgate/inference"
@@ -44,6 +45,7 @@ type Engine struct {
 	room    int // bytes of each room of the shared memory
 	version string
 	holds   Protections
+	metrics *metrics
 	watch   inference.Watcher
 
 	mu       sync.Mutex
@@ -67,7 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	e := &Engine{cfg: cfg, sessions: map[*session]struct{}{}, room: (int(cfg.Memory.Budget()) + pageMask) &^ pageMask}
+	e := &Engine{cfg: cfg, metrics: newMetrics(), sessions: map[*session]struct{}{}, room: (int(cfg.Memory.Budget()) + pageMask) &^ pageMask}
 	var err error
 	if e.library, err = os.Open(cfg.Library); err != nil {
 		return nil, fmt.Errorf("ONNX Runtime can't be read: %w", err)
@@ -102,6 +104,7 @@ func (e *Engine) try(ctx context.Context) error {
 		return fmt.Errorf("models can't be run in the sandbox: %w", err)
 	}
 	e.version, e.holds = ready.Version, ready.Protections
+	e.metrics.show(e.holds)
 	return nil
 }
 
@@ -110,6 +113,9 @@ func (e *Engine) Version() string { return e.version }
 
 // Protections is what holds of every worker.
 func (e *Engine) Protections() Protections { return e.holds }
+
+// Collectors are the room's metrics.
+func (e *Engine) Collectors() []prometheus.Collector { return e.metrics.collectors() }
 
 // greet waits until the worker is ready for its model.
 func (e *Engine) greet(ctx context.Context, p *process) (readyMessage, error) {

@@ -10,6 +10,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"modelgate/inference"
 )
 
@@ -36,6 +38,9 @@ func (*Engine) Version() string { return "" }
 
 // Protections is what holds of every worker.
 func (*Engine) Protections() Protections { return Protections{} }
+
+// Collectors are the room's metrics.
+func (*Engine) Collectors() []prometheus.Collector { return Unsandboxed() }
 
 // OpenEngine, EngineConfig and Runtime: see Linux.
 type (

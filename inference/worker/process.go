@@ -111,6 +111,8 @@ func (p *process) exec(e *Engine, control *os.File) error {
 		out.Close()
 		return fmt.Errorf("a worker can't be started: %w", err)
 	}
+	e.metrics.starts.Inc()
+	e.metrics.workers.Inc()
 	heard := make(chan struct{})
 	go func() {
 		defer close(heard)
@@ -119,10 +121,10 @@ func (p *process) exec(e *Engine, control *os.File) error {
 	}()
 	go func() {
 		err := p.cmd.Wait()
+		e.metrics.workers.Dec()
 		<-heard
 		p.end(ending(err, p.said.text()))
 		close(p.exited)
-		p.rouseListener()
 	}()
 	return nil
 }

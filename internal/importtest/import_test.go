@@ -97,6 +97,17 @@ func TestCheck(t *testing.T) {
 			[]string{"inference/a.go: imports C: only inference/ort may"}},
 		{"the binding beyond inference/ort", map[string]string{"inference/a.go": source("github.com/yalue/onnxruntime_go")},
 			[]string{"inference/a.go: imports github.com/yalue/onnxruntime_go"}},
+		{"engines beyond cmd", map[string]string{
+			"api/a.go": source("modelgate/inference/ort"), "inference/a.go": source("modelgate/inference/worker"),
+			"inference/worker/a.go": source("modelgate/inference/ort"), "inference/ort/a.go": source("modelgate/inference/worker"),
+			"bench/a.go": source("modelgate/inference/worker")},
+			[]string{"api/a.go: imports modelgate/inference/ort: only cmd, bench and tests", "bench/a.go: imports modelgate/inference/worker: only",
+				"inference/a.go: imports modelgate/inference/worker: only", "inference/ort/a.go: imports modelgate/inference/worker: only",
+				"inference/worker/a.go: imports modelgate/inference/ort: only"}},
+		{"engines in tests", map[string]string{
+			"inference/worker/a_test.go": source("modelgate/inference/ort"), "inference/a_test.go": source("modelgate/inference/ort"),
+			"cmd/modelgate/a.go": source("modelgate/inference/worker", "modelgate/inference/ort"),
+			"bench/a.go":         source("modelgate/inference/ort")}, nil},
 		{"database/sql beyond store", map[string]string{"auth/a.go": source("database/sql"), "models/a.go": source("database/sql/driver")},
 			[]string{"auth/a.go: imports database/sql: only store may", "models/a.go: imports database/sql/driver"}},
 		{"a driver beyond store", map[string]string{"cmd/a.go": source("modernc.org/sqlite"), "api/a.go": source("github.com/pressly/goose/v3")},

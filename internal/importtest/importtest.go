@@ -52,6 +52,13 @@ var home = map[string]string{
 	"github.com/pressly/goose":        "store",
 }
 
+// engines run models. The program code that may import one is its wiring, and the benchmark of the floor under it. Even
+// inference/worker is given the runtime, so that nothing but a worker process opens it there.
+var engines = map[string][]string{
+	"inference/ort":    {"cmd", "bench"},
+	"inference/worker": {"cmd"},
+}
+
 // vague are folder names that say nothing of what is inside.
 var vague = []string{"utils", "common", "helpers", "pkg", "types"}
 
@@ -147,6 +154,11 @@ func refusal(folder string, test bool, imported string) string {
 	support := testSupport(folder)
 	if testSupport(target) && !test && !support {
 		return "it is for tests alone"
+	}
+	for engine, users := range engines {
+		if within(target, engine) && !within(folder, engine) && !test && !support && !slices.Contains(users, from) {
+			return "only " + strings.Join(users, ", ") + " and tests may"
+		}
 	}
 	switch {
 	case from == to:

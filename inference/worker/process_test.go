@@ -1,0 +1,42 @@
+//go:build linux && (amd64 || arm64)
+
+package worker
+
+import (
+	"testing"
+
+	"modelgate/inference"
+)
+
+// TestLastWords: what a worker told before it ended is heard, also by who
+// listens late. A worker that can't load its model ends at once.
+func TestLastWords(t *testing.T) {
+	e, err := Open(t.Context(), Config{Library: library(t), Memory: inference.NewMemory(64 << 20), MaxMemory: 1 << 30, Threads: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := e.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.greet(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	file, err := sealed([]byte("no model"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if err := send(p.control, modelMessage{Size: 8}, file); err != nil {
+		t.Fatal(err)
+	}
+	<-p.exited
+	var loaded loadedMessage
+	if err := receive(p.control, &loaded); err != nil || loaded.Status != statusFailed || loaded.Cause == "" {
+		t.Errorf("%v, %+v; want the runtime's words", err, loaded)
+	}
+	p.discard("exit: it was a test")
+	if err := e.Close(); err != nil {
+		t.Error(err)
+	}
+}
