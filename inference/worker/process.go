@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +28,9 @@ type process struct {
 	arena   arena
 	said    *said
 	exited  chan struct{} // closed when it has ended and said holds all that it said
+	// listened is set once a session listens to control. Before, what the worker
+	// has sent is to be read even when it has ended.
+	listened atomic.Bool
 
 	mu     sync.Mutex
 	reason string // why it was ended, or what the kernel says of its end; guarded by mu
@@ -125,6 +129,9 @@ func (p *process) exec(e *Engine, control *os.File) error {
 		<-heard
 		p.end(ending(err, p.said.text()))
 		close(p.exited)
+		if p.listened.Load() {
+			p.rouseListener() // who may have missed that the socket was closed
+		}
 	}()
 	return nil
 }

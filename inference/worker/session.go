@@ -70,6 +70,12 @@ type call struct {
 func newSession(e *Engine, p *process, graph models.Graph) *session {
 	s := &session{engine: e, process: p, graph: graph, lost: make(chan struct{}), heard: make(chan struct{})}
 	s.room = e.cfg.Memory.Within(p.arena.inputs(), discard, s.unshare)
+	p.listened.Store(true)
+	select {
+	case <-p.exited:
+		p.rouseListener()
+	default: // who sees it end sees this as well
+	}
 	go s.listen()
 	return s
 }
