@@ -77,8 +77,11 @@ fuzz: ## run every fuzz test for FUZZTIME
 		done; \
 	done
 
-soak: ## 100,000 predictions by a running server, whose memory must stay flat
-	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models
+soak: ## 100,000 predictions in flat memory, 500 crashes of a publishing server, 10,000 damaged files in workers
+	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && \
+		MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models && \
+		MODELGATE_TEST_UPLOAD_CRASH_ROUNDS=500 $(GO) test -run '^TestCrashedUploads$$' -count 1 -v -timeout 60m ./cmd/modelgate && \
+		MODELGATE_TEST_MUTANTS=10000 $(GO) test -run '^TestMutants$$' -count 1 -v -timeout 60m ./inference/worker
 
 runtime: ## fetch ONNX Runtime and print its path
 	@sh inference/ort/fetch.sh

@@ -156,6 +156,7 @@ func (s *slots) enter(want terms, admitted bool) (*turn, error) {
 			return nil, err
 		}
 	}
+	s.starved = s.starved || s.may(t) // all it lacks is room
 	t.granted = make(chan struct{})
 	t.lane.waiting++
 	s.waiting.push(t)

@@ -3,6 +3,7 @@ package inference
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 	"testing"
@@ -320,4 +321,78 @@ func BenchmarkSlots(b *testing.B) {
 		}
 		s.release(t)
 	}
+}
+
+// Many quick runs go on for one slot, but no more than its weight; nobody
+// overtakes a run that waits for a whole slot.
+func TestQuickRunsShareASlot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 99, time.Minute))
+		quick := terms{quick: true}
+		var running []string
+		for i := range fullWeight {
+			name := fmt.Sprintf("a%d", i)
+			r.startFor(t.Context(), name, quick)
+			running = append(running, name)
+		}
+		r.expect(running...)
+		r.startFor(t.Context(), "aX", quick)
+		r.expect(running...)
+		r.end("a0")
+		r.expect(append(running, "aX")...)
+		// A whole slot is wanted: those who come later wait behind it.
+		r.start(t.Context(), "b1")
+		r.startFor(t.Context(), "aY", quick)
+		for _, name := range running[2:] {
+			r.end(name)
+		}
+		r.expect(append(running, "aX")...)
+		r.end("a1")
+		r.end("aX")
+		r.expect(append(running, "aX", "b1")...)
+		r.end("b1")
+		r.expect(append(running, "aX", "b1", "aY")...)
+		r.end("aY")
+		r.idle()
+	})
+}
+
+// When the run that wants a whole slot leaves, those behind it go on.
+func TestAStarvedRunMayLeave(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 99, time.Minute))
+		quick := terms{quick: true}
+		r.startFor(t.Context(), "a1", quick)
+		ctx, cancel := context.WithCancel(t.Context())
+		r.start(ctx, "b1")
+		r.startFor(t.Context(), "a2", quick)
+		r.expect("a1")
+		cancel()
+		synctest.Wait()
+		r.expect("a1", "a2")
+		r.end("a1")
+		r.end("a2")
+		r.idle()
+	})
+}
+
+// Quick runs that turn out long lend their slot like others.
+func TestQuickRunsThatAreLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRunner(t, newSlots(1, 99, time.Minute))
+		var running []string
+		for i := range fullWeight {
+			name := fmt.Sprintf("a%d", i)
+			r.startFor(t.Context(), name, terms{quick: true})
+			running = append(running, name)
+		}
+		r.start(t.Context(), "b1")
+		r.expect(running...)
+		pass(longRun + time.Millisecond)
+		r.expect(append(running, "b1")...)
+		for _, name := range append(running, "b1") {
+			r.end(name)
+		}
+		r.idle()
+	})
 }

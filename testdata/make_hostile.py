@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+import hostile_runs
 from graph_models import const, model, value
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -558,7 +559,7 @@ FILES = [
      "a classifier with PROBIT, of whose scores onnxruntime 1.30 leaves some unset"),
     ("empty_gru.onnx", "", _empty_gru,
      "a recurrent layer is welcome; onnxruntime 1.30 does not survive an empty batch, which must be refused"),
-]
+] + hostile_runs.FILES
 
 if __name__ == "__main__":
     main()

@@ -46,6 +46,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 // that gives it.
 func TestCanaries(t *testing.T) {
 	const graph = "CANARY_7f3a" // every name in canary.onnx has it
+	const abort = "terminate called"
 	const password = "CANARY-password-51"
 	ctx := context.Background()
 	data := t.TempDir()
@@ -77,6 +78,7 @@ func TestCanaries(t *testing.T) {
 		t.Fatal("the model holds no canary; this test proves nothing")
 	}
 	push(t, manager, "secretive", file, client.Spec{Roles: []string{"user"}})
+	push(t, manager, "fragile", modelBytes(t, "hostile/empty_inside.onnx"), client.Spec{Roles: []string{"user"}})
 	for _, bad := range []string{"truncated", "external_parent", "unknown_operator", "unknown_field", "no_outputs", "type_mismatch"} {
 		if _, err := tryPush(manager, "bad", modelBytes(t, "hostile/"+bad+".onnx"), client.Spec{}); err == nil {
 			t.Errorf("%s was published", bad)
@@ -111,6 +113,9 @@ func TestCanaries(t *testing.T) {
 			failed++
 		}
 	}
+	// The runtime aborts, and says so on the standard error of its process.
+	_, err = carol.Predict(ctx, client.PredictRequest{Model: "fragile", Inputs: [][][]float64{{{1, 1}}}})
+	refused(t, err, 503, "a model that ends its process")
 	// Not recorded: a refusal may quote the caller's own words.
 	if _, err := p.with(carolTokens.AccessToken).Predict(ctx, client.PredictRequest{Model: "secretive", Inputs: map[string]any{graph + "/in:0": [][]float64{{0, 1, 1}}}}); err == nil {
 		t.Error("the graph's own name of an input is taken")
@@ -147,7 +152,7 @@ func TestCanaries(t *testing.T) {
 	sum := sha256.Sum256(file)
 	internals := map[string]string{
 		"a name of the graph": graph, "the data folder": data,
-		"the runtime's source": "onnxruntime_src", "the runtime's library": "libonnxruntime", "the file's digest": hex.EncodeToString(sum[:]),
+		"the runtime's source": "onnxruntime_src", "the runtime's library": "libonnxruntime", "what a process says when it aborts": abort, "where it was": "sigabrt", "the file's digest": hex.EncodeToString(sum[:]),
 	}
 	check := func(where string, text string, forbidden map[string]string, except ...string) {
 		t.Helper()
@@ -178,8 +183,10 @@ func TestCanaries(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Contains(protected, []byte(graph)) {
-		t.Error("the runtime's words about the failed run are nowhere: the protected log lacks them")
+	for what, words := range map[string]string{"about the failed run": graph, "when its process aborted": abort} {
+		if !bytes.Contains(protected, []byte(words)) {
+			t.Errorf("the runtime's words %s are nowhere: the protected log lacks them", what)
+		}
 	}
 	check("the protected log", string(protected), secrets)
 	for _, name := range []string{"modelgate.db", "modelgate.db-wal"} {

@@ -37,6 +37,8 @@ type program struct {
 	url  string
 	data string
 
+	operator string // an administrator's token, for metrics
+
 	mu     sync.Mutex
 	stderr bytes.Buffer // guarded by mu
 	done   chan struct{}
@@ -67,10 +69,16 @@ func start(t *testing.T, data string, env ...string) *program {
 // launch is start for who has no testing.T. dir is the working directory,
 // which should hold no .env.
 func launch(data, dir string, env ...string) (*program, error) {
+	return launchBy(func(*exec.Cmd) {}, data, dir, env...)
+}
+
+// launchBy is launch with a last word about the command.
+func launchBy(change func(*exec.Cmd), data, dir string, env ...string) (*program, error) {
 	p := &program{data: data, done: make(chan struct{})}
 	p.cmd = exec.Command("modelgate", "serve", "--listen", "127.0.0.1:0", "--data", data)
 	p.cmd.Env = append(os.Environ(), append([]string{"MODELGATE_ADMIN_PASSWORD=" + adminPassword}, env...)...)
 	p.cmd.Dir = dir
+	change(p.cmd)
 	pipe, err := p.cmd.StderrPipe()
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +28,9 @@ type process struct {
 	arena   arena
 	said    *said
 	exited  chan struct{} // closed when it has ended and said holds all that it said
+	// listened is set once a session listens to control. Before, what the worker
+	// has sent is to be read even when it has ended.
+	listened atomic.Bool
 
 	mu     sync.Mutex
 	reason string // why it was ended, or what the kernel says of its end; guarded by mu
@@ -123,20 +127,35 @@ func (p *process) exec(e *Engine, control *os.File) error {
 		err := p.cmd.Wait()
 		e.metrics.workers.Dec()
 		<-heard
-		p.end(ending(err))
+		p.end(ending(err, p.said.text()))
 		close(p.exited)
+		if p.listened.Load() {
+			p.rouseListener() // who may have missed that the socket was closed
+		}
 	}()
 	return nil
 }
 
-// ending words how a process ended.
-func ending(err error) string {
+// fatal are the signals by which a process ends that made a mistake.
+var fatal = []syscall.Signal{syscall.SIGABRT, syscall.SIGSEGV, syscall.SIGBUS, syscall.SIGFPE, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGSYS}
+
+// ending words how a process ended. Go's runtime catches the signal of a
+// mistake in C code, tells of it, and exits with 2. What the process said is
+// not to be trusted, and gives none of its words.
+func ending(err error, said string) string {
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) {
 		return "exit: it ended by itself"
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
 		return "signal: " + status.Signal().String()
+	}
+	if exit.ExitCode() == 2 {
+		for _, s := range fatal {
+			if strings.Contains("\n"+said, "\n"+unix.SignalName(s)+": ") {
+				return "signal: " + s.String()
+			}
+		}
 	}
 	return "exit: " + exit.String()
 }
