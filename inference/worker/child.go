@@ -128,7 +128,7 @@ func (c *child) attach() error {
 }
 
 // load takes the model, which comes in memory of its own, and tells how its
-// load went. A worker whose model can't be loaded waits for its end.
+// load went. A model that can't be loaded ends the worker without an error.
 func (c *child) load(control *net.UnixConn, engine inference.Engine) error {
 	var m modelMessage
 	fd, err := receiveWith(control, &m)
@@ -157,10 +157,7 @@ func (c *child) load(control *net.UnixConn, engine inference.Engine) error {
 		return err
 	}
 	if session == nil {
-		// The server ends this process once it has read why: one that ended first
-		// would look as if the model had done it.
-		_, _ = control.Read(make([]byte, 1))
-		os.Exit(0)
+		os.Exit(0) // the server reads why from the socket, which outlives us
 	}
 	return nil
 }
