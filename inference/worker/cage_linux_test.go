@@ -18,7 +18,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
 )
 
 // TestCageAttempts has a worker try all it must not do. Without a cage, what

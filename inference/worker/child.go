@@ -21,25 +21,6 @@ import (
 	"modelgate/models"
 )
 
-// OpenEngine opens the engine that a worker runs its model by. path is where
-// the runtime's library lies, as the worker may open it.
-type OpenEngine func(path string, cfg EngineConfig) (Runtime, error)
-
-// EngineConfig is what OpenEngine is told.
-type EngineConfig struct {
-	Memory    *inference.Memory // for outputs
-	MaxMemory int64             // bytes for weights and computing
-	// Loading is called first on the goroutine of each load, which must end with
-	// the load: it makes the goroutine's thread yield to others.
-	Loading func()
-}
-
-// Runtime is an engine that knows its runtime's version.
-type Runtime interface {
-	inference.Engine
-	Version() string
-}
-
 // batchFor is how long a worker gathers answers before it tells the server,
 // while it has more to do.
 const batchFor = 100 * time.Microsecond
