@@ -8,8 +8,8 @@ import (
 )
 
 // TestEmptyInputs: a request with nothing in it costs no more than an answer,
-// also where the runtime would not survive it. Without the refusal the server
-// ends at the first of them.
+// also where the runtime would not survive it. Without the refusal the model's
+// process ends at each of them.
 func TestEmptyInputs(t *testing.T) {
 	p := start(t, t.TempDir())
 	admin := p.admin()

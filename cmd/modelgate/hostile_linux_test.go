@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -13,7 +14,10 @@ import (
 )
 
 // hostile reads a file of testdata/hostile.
-func hostile(t *testing.T, name string) []byte { return modelBytes(t, "hostile/"+name+".onnx") }
+func hostile(t *testing.T, name string) []byte {
+	t.Helper()
+	return modelBytes(t, "hostile/"+name+".onnx")
+}
 
 // TestHostileUploads sends what the static check knows. None of it gets as far
 // as a process.
@@ -50,7 +54,7 @@ func TestSlowLoads(t *testing.T) {
 	push(t, admin, "digits", modelBytes(t, "digits.onnx"), client.Spec{})
 	others := traffic{url: p.url, tokens: []string{p.token("admin", adminPassword)}, bodies: [][]byte{irisBody, digitsBody}}
 	others.during(t, 500, func() {}) // loads both
-	loaded := len(p.workers())
+	loaded := p.workers()
 	for _, slow := range []struct{ name, code string }{
 		{"long_fold", "load_timeout"},    // one step, which nothing ends
 		{"constant_bomb", "run_timeout"}, // the products are too large to be folded
@@ -59,7 +63,13 @@ func TestSlowLoads(t *testing.T) {
 			alone, _ := others.during(t, 5000, func() {})
 			meanwhile, _ := others.during(t, 500, func() {
 				began := time.Now()
-				_, err := tryPush(admin, "slow", hostile(t, slow.name), client.Spec{})
+				answered := make(chan error, 1)
+				go func() {
+					_, err := tryPush(admin, "slow", hostile(t, slow.name), client.Spec{})
+					answered <- err
+				}()
+				within(t, time.Minute, "a process loads the model", func() bool { return len(p.workers()) == len(loaded)+1 })
+				err := <-answered
 				took := time.Since(began)
 				if e := refused(t, err, 422, slow.name); e.Code != slow.code || took < 4*time.Second || took > 20*time.Second {
 					t.Errorf("%s: code %s after %v, want %s after 4 s", slow.name, e.Code, took, slow.code)
@@ -75,8 +85,8 @@ func TestSlowLoads(t *testing.T) {
 		if busy > 3*idle {
 			t.Errorf("%s: p99 of other models is %v, and %v without it", slow.name, busy, idle)
 		}
-		if n := len(p.workers()); n != loaded {
-			t.Errorf("%s: %d processes are left, want %d", slow.name, n, loaded)
+		if now := p.workers(); !slices.Equal(now, loaded) {
+			t.Errorf("%s: the processes %v are left, want %v", slow.name, now, loaded)
 		}
 	}
 }

@@ -81,6 +81,31 @@ func copyTo(t *testing.T, from, to string, mode os.FileMode) {
 	}
 }
 
+// TestNoIsolation asks for models inside the server: it says so, serves, and
+// ends as it should.
+func TestNoIsolation(t *testing.T) {
+	p := start(t, t.TempDir(), append(quietly, "MODELGATE_ISOLATION="+isolationNone)...)
+	if !strings.Contains(p.output(), "models run inside this process") {
+		t.Error("nothing warns the operator")
+	}
+	push(t, p.admin(), "iris", modelBytes(t, "iris.onnx"), client.Spec{})
+	_, err := tryPush(p.admin(), "slow", hostile(t, "type_mismatch"), client.Spec{})
+	if e := refused(t, err, 422, "a file that does not load"); e.Code != "load_failed" {
+		t.Errorf("code %s", e.Code)
+	}
+	traffic{url: p.url, tokens: []string{p.token("admin", adminPassword)}, bodies: [][]byte{irisBody}}.during(t, 200, func() {})
+	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", p.cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(maps), "onnxruntime") {
+		t.Errorf("the server has no model runtime mapped (%v): TestIsolation would not see one", err)
+	}
+	if pids := p.workers(); len(pids) != 0 {
+		t.Errorf("there are processes of models: %v", pids)
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("SIGTERM: %v\n%s", err, p.output())
+	}
+}
+
 func lookInside(t *testing.T, p *program, user int) {
 	admin := p.admin()
 	token := p.token("admin", adminPassword)

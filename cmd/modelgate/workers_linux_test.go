@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -196,15 +195,6 @@ func (p *program) register(names ...string) []string {
 		tokens[i] = p.token(name, userPassword)
 	}
 	return tokens
-}
-
-// codeOf is the code of the server's refusal, "" for none.
-func codeOf(err error) string {
-	var e *client.Error
-	if errors.As(err, &e) {
-		return e.Code
-	}
-	return ""
 }
 
 // quietly are settings without which a test that sends much would be limited.

@@ -18,8 +18,6 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"modelgate/inference/ort"
 )
 
 // TestCageAttempts has a worker try all it must not do. Without a cage, what
@@ -111,7 +109,7 @@ func TestCageAsOrdinaryUser(t *testing.T) {
 	}
 	here := filepath.Join(folder, "inference", "worker")
 	copyFile(t, "/proc/self/exe", filepath.Join(here, "worker.test"), 0o755)
-	copyFile(t, findLibrary(t), filepath.Join(folder, "libonnxruntime.so"), 0o644)
+	copyFile(t, library(t), filepath.Join(folder, "libonnxruntime.so"), 0o644)
 	for _, name := range modelFiles(t) {
 		copyFile(t, name, filepath.Join(here, name), 0o644)
 	}
@@ -208,15 +206,6 @@ func TestCageMemory(t *testing.T) {
 	}
 }
 
-func findLibrary(t *testing.T) string {
-	t.Helper()
-	path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
-	if err != nil {
-		t.Skipf("ONNX Runtime is needed (make test fetches it): %v", err)
-	}
-	return path
-}
-
 // modelFiles are models that load, and some that fail in various ways.
 func modelFiles(t *testing.T) []string {
 	t.Helper()
@@ -246,7 +235,7 @@ func TestCageRunsModels(t *testing.T) {
 		contents = append(contents, model...)
 		do.Sizes = append(do.Sizes, len(model))
 	}
-	library := findLibrary(t)
+	library := library(t)
 	free := begin(t, nil, do, library, contents)
 	caged := begin(t, openCage(t, 0), do, library, contents)
 	ran := 0

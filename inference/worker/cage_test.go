@@ -7,11 +7,6 @@ import (
 	"testing"
 )
 
-// whole is what a worker has where nothing is missing.
-var whole = Protections{Seccomp: true, NoNewPrivs: true, DataLimit: 1, Landlock: 6, OtherUser: true, UserNamespace: true,
-	NetworkNamespace: true, IPCNamespace: true, NoCapabilities: true, NotDumpable: true, OOMFirst: true}
-
-// TestMissing takes one protection at a time: its gap is told, and no other.
 func TestMissing(t *testing.T) {
 	if gaps := whole.Missing(); len(gaps) != 0 {
 		t.Errorf("nothing is missing, and yet %v", gaps)

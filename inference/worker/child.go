@@ -21,25 +21,6 @@ import (
 	"modelgate/models"
 )
 
-// OpenEngine opens the engine that a worker runs its model by. path is where
-// the runtime's library lies, as the worker may open it.
-type OpenEngine func(path string, cfg EngineConfig) (Runtime, error)
-
-// EngineConfig is what OpenEngine is told.
-type EngineConfig struct {
-	Memory    *inference.Memory // for outputs
-	MaxMemory int64             // bytes for weights and computing
-	// Loading is called first on the goroutine of each load, which must end with
-	// the load: it makes the goroutine's thread yield to others.
-	Loading func()
-}
-
-// Runtime is an engine that knows its runtime's version.
-type Runtime interface {
-	inference.Engine
-	Version() string
-}
-
 // batchFor is how long a worker gathers answers before it tells the server,
 // while it has more to do.
 const batchFor = 100 * time.Microsecond
@@ -128,7 +109,7 @@ func (c *child) attach() error {
 }
 
 // load takes the model, which comes in memory of its own, and tells how its
-// load went. A worker whose model can't be loaded waits for its end.
+// load went. A model that can't be loaded ends the worker without an error.
 func (c *child) load(control *net.UnixConn, engine inference.Engine) error {
 	var m modelMessage
 	fd, err := receiveWith(control, &m)
@@ -157,10 +138,7 @@ func (c *child) load(control *net.UnixConn, engine inference.Engine) error {
 		return err
 	}
 	if session == nil {
-		// The server ends this process once it has read why: one that ended first
-		// would look as if the model had done it.
-		_, _ = control.Read(make([]byte, 1))
-		os.Exit(0)
+		os.Exit(0) // the server reads why from the socket, which outlives us
 	}
 	return nil
 }

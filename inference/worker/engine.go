@@ -18,24 +18,6 @@ import (
 	"modelgate/inference"
 )
 
-// Config of an Engine.
-type Config struct {
-	// Library is the path of ONNX Runtime.
-	Library string
-	// Memory gives the outputs their room, and bounds the inputs as well.
-	Memory *inference.Memory
-	// MaxMemory bounds the bytes that one model takes for weights and while it
-	// computes.
-	MaxMemory int64
-	// Threads is how many runs of one model go on at once.
-	Threads int
-	// Grace is how long a run that was told to end may go on before its worker
-	// is killed; 0: 2 s.
-	Grace time.Duration
-	// Logger is the protected log, for what workers write. nil: none.
-	Logger *slog.Logger
-}
-
 // Engine runs each model in a sandboxed process of its own. Safe for
 // concurrent use.
 type Engine struct {

@@ -6,9 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -16,16 +14,6 @@ import (
 )
 
 var errPlatform = errors.New("the sandbox for models needs Linux on amd64 or arm64; --isolation=none runs models inside the server, unprotected")
-
-// Config of an Engine; see Linux.
-type Config struct {
-	Library   string
-	Memory    *inference.Memory
-	MaxMemory int64
-	Threads   int
-	Grace     time.Duration
-	Logger    *slog.Logger
-}
 
 // Engine does not exist on this platform.
 type Engine struct{ inference.Engine }
@@ -41,20 +29,6 @@ func (*Engine) Protections() Protections { return Protections{} }
 
 // Collectors are the room's metrics.
 func (*Engine) Collectors() []prometheus.Collector { return Unsandboxed() }
-
-// OpenEngine, EngineConfig and Runtime: see Linux.
-type (
-	OpenEngine   func(path string, cfg EngineConfig) (Runtime, error)
-	EngineConfig struct {
-		Memory    *inference.Memory
-		MaxMemory int64
-		Loading   func()
-	}
-	Runtime interface {
-		inference.Engine
-		Version() string
-	}
-)
 
 // Child fails.
 func Child([]string, OpenEngine) int {

@@ -7,6 +7,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+// whole is what a worker has where nothing is missing.
+var whole = Protections{Seccomp: true, NoNewPrivs: true, DataLimit: 1, Landlock: 6, OtherUser: true, UserNamespace: true,
+	NetworkNamespace: true, IPCNamespace: true, NoCapabilities: true, NotDumpable: true, OOMFirst: true}
+
+// TestMissing takes one protection at a time: its gap is told, and no other.
+
 // gather reads metrics: each value by its name and, behind a space, its label.
 func gather(t *testing.T, collectors ...prometheus.Collector) map[string]float64 {
 	t.Helper()
