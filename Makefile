@@ -44,10 +44,10 @@ run: build ## build, then serve the sample models on LISTEN, with the data in DA
 	bin/modelgate serve --listen $(LISTEN) --data $(DATA) --demo --no-access-log $(ARGS)
 
 test: ## fetch ONNX Runtime, vet, run every test
-	@$(ORT_LIB); $(GO) vet $(PKG) && $(GO) test -timeout 10m $(TESTARGS) $(PKG)
+	@$(ORT_LIB); $(GO) vet $(PKG) && $(GO) test -timeout 20m $(TESTARGS) $(PKG)
 
 race: ## the same tests under the race detector
-	@$(ORT_LIB); $(GO) test -race -timeout 20m $(TESTARGS) $(PKG)
+	@$(ORT_LIB); $(GO) test -race -timeout 30m $(TESTARGS) $(PKG)
 
 lint: ## gofmt, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \

@@ -43,7 +43,7 @@ func TestConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A run that nothing ends must not hold the test for as long.
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	outcomes := make([]conformanceOutcome, len(cases))
 	next := make(chan int)
@@ -74,7 +74,7 @@ func TestConformance(t *testing.T) {
 // conformanceData fetches the data, or finds them fetched.
 func conformanceData(t *testing.T) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	fetch := exec.CommandContext(ctx, "sh", filepath.Join(conformanceFolder, "fetch.sh"))
 	var stderr bytes.Buffer

@@ -128,6 +128,10 @@ func (c *child) load(control *net.UnixConn, engine inference.Engine) error {
 	} else {
 		answer.Graph = session.Graph()
 	}
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err == nil {
+		answer.Peak = usage.Maxrss << 10
+	}
 	if err := unix.Munmap(file); err != nil {
 		return err
 	}

@@ -226,7 +226,7 @@ func (e *Engine) load(ctx context.Context, p *process, model []byte) (*session, 
 	if loaded.Status != statusDone {
 		return nil, loadError(loaded.Status, loaded.Cause)
 	}
-	return newSession(e, p, loaded.Graph), nil
+	return newSession(e, p, &loaded), nil
 }
 
 func loadError(status uint32, text string) error {

@@ -268,3 +268,24 @@ func TestOutputsAreGivenBack(t *testing.T) {
 		}
 	}
 }
+
+// TestMemory: a worker's memory is read from the kernel, or else what it said;
+// a worker says it too low or too high at its own cost.
+func TestMemory(t *testing.T) {
+	mem := inference.NewMemory(64 << 20)
+	e := open(t, Config{Memory: mem})
+	s := load(t, e, "digits.onnx")
+	seen, ok := resident(s.cmd.Process.Pid)
+	if !ok || seen < 1<<20 || seen > 1<<30 {
+		t.Errorf("%d bytes are resident (%v)", seen, ok)
+	}
+	if s.peak < seen/2 || s.peak > 1<<30 {
+		t.Errorf("the worker says %d bytes, the kernel %d", s.peak, seen)
+	}
+	if got := s.Memory(); got < seen/2 || got > 2*seen+mem.Budget() {
+		t.Errorf("it takes %d bytes, of which %d are its own", got, seen)
+	}
+	if _, ok := resident(1<<22 + 1); ok {
+		t.Error("a process that can't be has memory")
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strconv"
 	"syscall"
 	"time"
@@ -18,17 +19,24 @@ import (
 func (s *session) listen() {
 	defer close(s.heard)
 	raw, err := s.control.SyscallConn()
+	looked := false
 	for idle := 0; err == nil; {
 		var n int
 		if n, err = s.drain(); err != nil {
 			s.kill("liar: it gave an answer that can't be: " + err.Error())
 		} else if n > 0 {
-			idle = 0
+			idle, looked = 0, false
+		} else if !looked {
+			// While others have the processor, the worker may complete more, and need
+			// not tell of it.
+			looked = true
+			runtime.Gosched()
 		} else if idle++; idle > maxIdle {
 			s.kill("liar: it calls and says nothing")
 			break
 		} else {
 			err = s.await(raw)
+			looked = false
 		}
 	}
 	s.bury("exit: it hung up")

@@ -32,11 +32,13 @@ type (
 	}
 	// modelMessage comes with the descriptor of the file.
 	modelMessage struct{ Size int64 }
-	// loadedMessage: the model is loaded, or not. Cause is the runtime's words.
+	// loadedMessage: the model is loaded, or not. Cause is the runtime's words,
+	// Peak the most bytes that were resident so far.
 	loadedMessage struct {
 		Status uint32
 		Cause  string
 		Graph  models.Graph
+		Peak   int64
 	}
 )
 

@@ -29,6 +29,7 @@ type session struct {
 	engine *Engine
 	*process
 	graph models.Graph
+	peak  int64 // resident bytes after the load, as the worker says
 	room  *inference.Memory
 	lost  chan struct{}
 	heard chan struct{} // closed when listen has ended
@@ -67,8 +68,8 @@ type call struct {
 	overdue bool      // its worker was killed for it
 }
 
-func newSession(e *Engine, p *process, graph models.Graph) *session {
-	s := &session{engine: e, process: p, graph: graph, lost: make(chan struct{}), heard: make(chan struct{})}
+func newSession(e *Engine, p *process, loaded *loadedMessage) *session {
+	s := &session{engine: e, process: p, graph: loaded.Graph, peak: min(max(loaded.Peak, 0), e.cfg.MaxMemory), lost: make(chan struct{}), heard: make(chan struct{})}
 	s.room = e.cfg.Memory.Within(p.arena.inputs(), discard, s.unshare)
 	p.listened.Store(true)
 	select {
@@ -94,22 +95,13 @@ func (s *session) Lost() <-chan struct{} { return s.lost }
 func (s *session) Quick() bool { return s.micros.Load() <= quick }
 
 // Memory is what the worker takes of the machine's: its own pages, and those
-// that it shares with the server. 0 when it has ended.
+// that it shares with the server. Where the kernel does not show the former
+// (/proc mounted with hidepid), it is what the worker said after its load.
 func (s *session) Memory() int64 {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(s.cmd.Process.Pid) + "/statm")
-	if err != nil {
-		return 0
+	bytes, ok := resident(s.cmd.Process.Pid)
+	if !ok {
+		bytes = s.peak
 	}
-	fields := strings.Fields(string(text))
-	if len(fields) < 3 {
-		return 0
-	}
-	resident, err1 := strconv.ParseInt(fields[1], 10, 64)
-	files, err2 := strconv.ParseInt(fields[2], 10, 64)
-	if err1 != nil || err2 != nil {
-		return 0
-	}
-	bytes := (resident - files) * int64(os.Getpagesize())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.finished {
@@ -120,6 +112,16 @@ func (s *session) Memory() int64 {
 		bytes += info.Blocks * 512
 	}
 	return bytes
+}
+
+// resident is the memory of a process that is no file's.
+func resident(pid int) (int64, bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/statm")
+	var all, files, size int64
+	if err == nil {
+		_, err = fmt.Sscan(string(text), &size, &all, &files)
+	}
+	return (all - files) * int64(os.Getpagesize()), err == nil
 }
 
 // Run: see inference.Session. A run ends between two steps (nodes) of the model
