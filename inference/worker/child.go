@@ -158,12 +158,13 @@ func yield() {
 // sleeps.
 func (c *child) run() {
 	runtime.LockOSThread()
-	t := thread{child: c, tid: uint32(unix.Gettid())}
+	t := thread{child: c, tid: uint32(unix.Gettid()), ctx: &slotContext{Context: context.Background()}}
 	for {
 		entry, ok := c.next()
 		if !ok {
 			t.tell()
 			c.sleep()
+			t.now = time.Time{}
 			continue
 		}
 		if entry&returned != 0 {
@@ -219,6 +220,8 @@ type thread struct {
 	untold int
 	since  time.Time     // of the first that is not told
 	usual  time.Duration // how long runs take of late
+	now    time.Time     // when the last run ended, if nothing came in between; the clock is read seldom
+	ctx    *slotContext  // of the run
 	call   callState
 }
 
@@ -237,7 +240,10 @@ func (t *thread) tell() {
 func (t *thread) serve(index uint32) time.Duration {
 	s := &t.slots[index%slots]
 	s.began.Store(t.tid)
-	began := time.Now()
+	began := t.now
+	if began.IsZero() {
+		began = time.Now()
+	}
 	status, cause, values := t.compute(s)
 	out, outputs, err := t.describe(values)
 	if err != nil && status == statusDone {
@@ -252,33 +258,34 @@ func (t *thread) serve(index uint32) time.Duration {
 	if s.answer.place, err = t.put(s, out, &values); err != nil {
 		status, outputs = statusOf(err), 0
 	}
-	took := time.Since(began)
+	t.now = time.Now()
+	took := t.now.Sub(began)
 	s.answer.status, s.answer.outputs = status, outputs
 	s.answer.micros = uint32(min(took.Microseconds(), 1<<31))
-	t.mu.Lock()
-	release(t.answered[index%slots])
-	t.answered[index%slots] = values
-	t.rounds[index%slots]++
-	t.mu.Unlock()
-	t.complete(index)
+	t.complete(index, values)
 	if t.untold++; t.untold == 1 {
-		t.since = began.Add(took)
+		t.since = t.now
 	}
 	// The next run is as short as the last ones, most likely.
 	t.usual += (took - t.usual) / 8
-	if t.taken.Load() == t.submitted.Load() || t.usual+time.Since(t.since) >= batchFor {
+	if t.taken.Load() == t.submitted.Load() || t.usual+t.now.Sub(t.since) >= batchFor {
 		t.tell()
 	}
 	return took
 }
 
-// complete adds a slot to the completions.
-func (t *thread) complete(index uint32) {
+// complete adds a slot to the completions, and keeps its outputs until they are
+// given back or the slot is used again.
+func (t *thread) complete(index uint32, values []inference.Value) {
 	t.mu.Lock()
+	old := t.answered[index%slots]
+	t.answered[index%slots] = values
+	t.rounds[index%slots]++
 	at := t.completed.Load()
 	t.completions[at%ringSize].Store(index)
 	t.completed.Store(at + 1)
 	t.mu.Unlock()
+	release(old)
 }
 
 // giveBack frees the outputs of a slot, unless it was used again already.
@@ -319,7 +326,8 @@ func (t *thread) compute(s *slot) (status uint32, cause string, values []inferen
 	if err := t.read(request); err != nil {
 		return statusFailed, err.Error(), nil
 	}
-	values, err := t.session.Run(slotContext{context.Background(), s}, t.call.in, t.call.want)
+	t.ctx.slot = s
+	values, err := t.session.Run(t.ctx, t.call.in, t.call.want)
 	if err != nil {
 		release(values)
 		return statusOf(err), err.Error(), nil
@@ -446,7 +454,7 @@ type slotContext struct {
 	slot *slot
 }
 
-func (c slotContext) Err() error {
+func (c *slotContext) Err() error {
 	if c.slot.cancel.Load() != 0 {
 		return context.Canceled
 	}

@@ -165,7 +165,7 @@ func (l *liar) point(s *slot, index uint32, p place) {
 }
 
 func (l *liar) finish(index uint32) {
-	l.complete(index)
+	l.complete(index, nil)
 	l.untold = 1
 	l.tell()
 }

@@ -90,7 +90,6 @@ func (s *session) drain() (int, error) {
 	if n > ringSize {
 		return 0, fmt.Errorf("%d completions", n)
 	}
-	s.move()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for range n {

@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,7 +36,6 @@ type session struct {
 	heard chan struct{} // closed when listen has ended
 
 	micros atomic.Uint32 // how long runs take of late
-	moved  atomic.Int64  // when the worker was last woken or heard of, in nanoseconds of the clock
 	waking atomic.Bool   // somebody is about to wake the worker
 
 	mu       sync.Mutex
@@ -131,11 +131,9 @@ func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	if err := s.live(); err != nil {
-		return nil, err
-	}
 	if err := inference.CheckRun(&s.graph, in, want); err != nil {
-		return nil, inference.ErrRun.Because(err)
+		// A lost session says so to whatever it is asked.
+		return nil, cmp.Or(s.live(), error(inference.ErrRun.Because(err)))
 	}
 	if len(want) == 0 {
 		return nil, nil
@@ -316,29 +314,19 @@ func (s *session) post(entry uint32) {
 }
 
 // awake reports whether a thread of the worker will soon see what is
-// submitted, so that no more of them are needed.
+// submitted, so that no more of them are needed. A thread that is held up by a
+// run which is longer than usual is found by stopEnded.
 func (s *session) awake() bool {
 	if int(s.arena.sleepers.Load()) >= s.engine.cfg.Threads {
 		return false
 	}
 	waiting := s.arena.submitted.Load() - s.arena.taken.Load()
-	if waiting*max(s.micros.Load(), 1) > quick {
-		return false
-	}
-	// A run may take longer than the last ones did.
-	return time.Since(start)-time.Duration(s.moved.Load()) < 2*quick*time.Microsecond
+	return waiting*max(s.micros.Load(), 1) <= quick
 }
-
-// start is what moments are counted from.
-var start = time.Now()
-
-// move notes that the worker is at work.
-func (s *session) move() { s.moved.Store(int64(time.Since(start))) }
 
 // rouse wakes a thread of the worker, if one sleeps.
 func (s *session) rouse() {
 	if takeOne(&s.arena.sleepers) {
-		s.move()
 		s.arena.wake.Add(1)
 		futex(&s.arena.wake, futexWake, 1)
 	}
