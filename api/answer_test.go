@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
+
+	"modelgate/inference"
 )
 
 // An answer that there is no memory for is refused like any other request:
@@ -41,4 +44,14 @@ func TestLargeAnswersAreRefusedPlainly(t *testing.T) {
 	shares.most = most
 	ask().is(200)
 	w.eventually("everything is given back", w.idle)
+}
+
+// TestRetryAfter: an error that knows when to try again says so, to the second
+// and never too early.
+func TestRetryAfter(t *testing.T) {
+	for after, want := range map[time.Duration]int{0: 1, time.Millisecond: 1, 90 * time.Second: 90, 90*time.Second + 1: 91} {
+		if got := refuse(inference.ErrUnavailable.After(after)).retry; got != want {
+			t.Errorf("after %v: Retry-After %d, want %d", after, got, want)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -130,7 +131,7 @@ walk:
 			code, detail = e.Code, e.Detail
 			break walk
 		case *inference.Error:
-			code, detail = e.Code, e.Detail
+			code, detail, retry = e.Code, e.Detail, int((e.Retry+time.Second-1)/time.Second)
 			break walk
 		}
 	}

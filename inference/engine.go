@@ -20,6 +20,8 @@ type Options struct {
 	// load in its own process returns at the bound and lets the load die or
 	// finish behind it.
 	LoadTimeout time.Duration
+	// About says in the log which model it is; "": a trial.
+	About string
 }
 
 // Engine turns model files into sessions. Implementations: ort (in process),

@@ -1,5 +1,7 @@
 package inference
 
+import "time"
+
 // Error is what the room tells a caller: a stable code and a sentence in
 // public terms. Cause (the runtime's words, graph names) goes to the protected
 // log only.
@@ -7,6 +9,7 @@ type Error struct {
 	Code   string
 	Detail string
 	Cause  error
+	Retry  time.Duration // after which it may help to try again; 0: not known
 }
 
 func (e *Error) Error() string {
@@ -25,14 +28,19 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code
 }
 
+// After returns a copy of e that says when to try again.
+func (e *Error) After(d time.Duration) *Error {
+	return &Error{Code: e.Code, Detail: e.Detail, Cause: e.Cause, Retry: d}
+}
+
 // With returns a copy of e with another detail.
 func (e *Error) With(detail string) *Error {
-	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause}
+	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause, Retry: e.Retry}
 }
 
 // Because returns a copy of e that carries a cause for the log.
 func (e *Error) Because(cause error) *Error {
-	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause}
+	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause, Retry: e.Retry}
 }
 
 // The codes of the room. api maps them to a status.

@@ -69,6 +69,10 @@ func (c *Crash) class() string {
 // errLost is for the service alone: the session was lost before the run began.
 var errLost = errors.New("inference: the session was lost before the run began")
 
+// errTooBig is for callers of a model that can't be loaded for want of memory.
+var errTooBig = ErrUnavailable.With("loading this model takes more memory than this server gives a model; tell its owner, or the operator").
+	After(30 * time.Second)
+
 // errCaller tells a caller that his inputs end the model's process.
 var errCaller = ErrUnavailable.With(fmt.Sprintf("this model's process ended %d times while it computed for you alone, so this version is closed to you "+
 	"for %d minutes; tell the model's owner which inputs did it, and send others then", blameAfter, refuseFor/time.Minute))
@@ -360,11 +364,10 @@ func (p *pool) resting(versionID string) bool {
 // refusal is a version that is closed to a caller for a while.
 type refusal struct{ version, caller string }
 
-// refuses reports whether the version is closed to the caller. The caller of it
-// holds mu.
-func (p *pool) refuses(versionID, caller string) bool {
-	until, ok := p.refused[refusal{versionID, caller}]
-	return ok && time.Now().Before(until)
+// refuses tells for how long the version is closed to the caller yet; 0 or
+// less: it is not. The caller of it holds mu.
+func (p *pool) refuses(versionID, caller string) time.Duration {
+	return time.Until(p.refused[refusal{versionID, caller}])
 }
 
 // refuse closes a version to a caller. When there are too many, the one that

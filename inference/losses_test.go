@@ -448,3 +448,22 @@ func TestCloseWaitsForWhoHoldsALostSession(t *testing.T) {
 		}
 	})
 }
+
+// A model that can't be loaded for want of memory is told apart from one that
+// will be back in a moment, and its refusals are counted.
+func TestAModelTooBigToLoad(t *testing.T) {
+	bubble(t, inference.Config{}, func(t *testing.T, b *bench) {
+		b.put("m", 1, "two_io.onnx")
+		b.fake.FailLoads(inference.ErrLoad.Because(inference.ErrNoMemory.Because(errors.New("canary"))))
+		for range 2 { // of the load, and of the wait behind it
+			_, err := b.predict(t.Context(), "m", pair)
+			var own *inference.Error
+			if !errors.As(err, &own) || own.Code != inference.ErrUnavailable.Code || !strings.Contains(own.Detail, "more memory") || own.Retry < time.Second {
+				t.Errorf("got %v", err)
+			}
+		}
+		if n := b.value("refused_total", "reason=unavailable"); n != 2 {
+			t.Errorf("%v refusals are counted", n)
+		}
+	})
+}

@@ -150,9 +150,9 @@ func (p *pool) find(v *models.Version, who *auth.Principal) (*entry, error) {
 	switch {
 	case p.drained != nil:
 		return nil, ErrUnavailable
-	case len(p.refused) > 0 && p.refuses(v.ID, who.UserID):
+	case len(p.refused) > 0 && p.refuses(v.ID, who.UserID) > 0:
 		p.metrics.refused.WithLabelValues("caller").Inc()
-		return nil, errCaller
+		return nil, errCaller.After(p.refuses(v.ID, who.UserID))
 	case e == nil:
 		if _, gone := p.gone[v.ID]; gone {
 			return nil, errRetired
@@ -281,8 +281,20 @@ func (p *pool) load(e *entry, requestID string) {
 	session, err := p.open(e)
 	if err != nil {
 		p.metrics.loadFailures.Inc()
-		p.log.Error("loading a model failed", "request_id", requestID, "model", e.version.Model, "version", e.version.Number,
-			"failures", e.failures+1, "cause", err)
+		level, reason := slog.LevelError, "unavailable"
+		if own := (*Error)(nil); errors.As(err, &own) {
+			reason = own.Code
+		}
+		switch {
+		case p.base.Err() != nil:
+			level, reason = slog.LevelInfo, "the server is closing"
+		case errors.Is(err, ErrNoMemory):
+			reason = ErrNoMemory.Code
+		case crashOf(err) != nil:
+			reason = "crashed"
+		}
+		p.log.Log(context.Background(), level, "loading a model failed", "request_id", requestID, "model", e.version.Model, "version", e.version.Number,
+			"failures", e.failures+1, "reason", reason, "cause", err)
 	} else {
 		p.metrics.loadTime.Observe(time.Since(began).Seconds())
 	}
@@ -298,8 +310,11 @@ func (p *pool) load(e *entry, requestID string) {
 		p.loadLost(e, err)
 		e.phase = failed
 		e.err = ErrUnavailable
-		if errors.Is(err, errNoRoom) {
+		switch {
+		case errors.Is(err, errNoRoom):
 			e.failures = 0 // no fault of its own, and others may be done at any moment
+		case errors.Is(err, ErrNoMemory):
+			e.err = errTooBig
 		}
 		e.retryAt = e.lastUsed.Add(backoff(e.failures))
 		e.failures++
@@ -341,7 +356,7 @@ func (p *pool) open(e *entry) (session Session, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if session, err = p.engine.Load(p.base, file, Options{LoadTimeout: p.loadTimeout}); err != nil {
+	if session, err = p.engine.Load(p.base, file, Options{LoadTimeout: p.loadTimeout, About: fmt.Sprintf("%s version %d", e.version.Model, e.version.Number)}); err != nil {
 		return nil, err
 	}
 	// Proved anew with each load, of the very bytes that were loaded: no stored

@@ -216,6 +216,9 @@ func (s *Service) lease(ctx context.Context, who auth.Principal, ref models.Ref)
 			return models.Access{}, nil, err
 		}
 		e, err := s.pool.acquire(ctx, access.Version, &who)
+		if own := (*Error)(nil); errors.As(err, &own) && own.Detail != errCaller.Detail { // which is counted by itself
+			s.metrics.refused.WithLabelValues("unavailable").Inc()
+		}
 		if !errors.Is(err, errRetired) {
 			return access, e, err
 		}

@@ -246,6 +246,7 @@ func (s *server) openEngine(ctx context.Context, memory *inference.Memory, regis
 	}
 	s.closeLater(engine.Close)
 	registry.MustRegister(engine.Collectors()...)
+	s.log.Info("models run in sandboxed processes of their own", "onnxruntime", engine.Version(), "layers_missing", len(engine.Protections().Missing()))
 	for _, gap := range engine.Protections().Missing() {
 		s.log.Warn("the sandbox of models lacks a layer", "layer", gap.Label, "what", gap.Text)
 	}

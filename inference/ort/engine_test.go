@@ -202,7 +202,7 @@ func TestMaxMemory(t *testing.T) {
 	if err := run(1000); err != nil {
 		t.Fatal(err)
 	}
-	if err := run(10_000); !errors.Is(err, inference.ErrRun) {
+	if err := run(10_000); !errors.Is(err, inference.ErrRun) || !errors.Is(err, inference.ErrNoMemory) {
 		t.Errorf("40 MB beyond 32 MiB: got %v", err)
 	}
 	if err := run(1000); err != nil {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"unsafe"
 
@@ -54,7 +55,7 @@ func newSession(e *Engine, model []byte, options *C.OrtSessionOptions) (*session
 	before := int64(C.mg_arena())
 	handle, err := create(model, options)
 	if err != nil {
-		return nil, inference.ErrLoad.Because(err)
+		return nil, inference.ErrLoad.Because(ofMemory(err))
 	}
 	s := &session{engine: e, handle: handle, size: footprint(int64(len(model)), int64(C.mg_arena())-before)}
 	if err := s.describe(); err != nil {
@@ -175,9 +176,21 @@ func (s *session) do(ctx context.Context, r *run, in []inference.Tensor, want []
 		if ended := ctx.Err(); ended != nil {
 			return nil, ended
 		}
-		return nil, inference.ErrRun.Because(err)
+		return nil, inference.ErrRun.Because(ofMemory(err))
 	}
 	return s.values(r.out[:len(want)], want)
+}
+
+// ofMemory reads in the runtime's words whether it lacked memory, and puts
+// ErrNoMemory in between: it has no code for that.
+func ofMemory(err error) error {
+	text := err.Error()
+	for _, said := range []string{"Failed to allocate memory", "bad allocation", "std::bad_alloc", "Available memory of"} {
+		if strings.Contains(text, said) {
+			return inference.ErrNoMemory.Because(err)
+		}
+	}
+	return err
 }
 
 // acquire takes an idle run, or makes one, for ctx.

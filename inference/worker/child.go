@@ -11,9 +11,9 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strings"
 	"sync"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -42,6 +42,8 @@ func Child(args []string, open OpenEngine) int {
 // serve is the second stage: it sets up the runtime, closes the cage, takes
 // the model, and runs it until the server hangs up.
 func serve(in *inside, open OpenEngine) error {
+	// What ps and the kernel's log call it; best effort, for the main thread.
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(unsafe.StringData("modelgate-model\x00"))), 0, 0, 0)
 	c := &child{bell: os.NewFile(controlFD, "control")}
 	control, err := dial(c.bell)
 	if err != nil {
@@ -466,7 +468,7 @@ func statusOf(err error) uint32 {
 	switch {
 	case errors.Is(err, context.Canceled):
 		return statusEnded
-	case outOfMemory(err):
+	case errors.Is(err, inference.ErrNoMemory):
 		return statusNoMemory
 	case errors.Is(err, inference.ErrTooLarge):
 		return statusTooLarge
@@ -474,18 +476,6 @@ func statusOf(err error) uint32 {
 		return statusUnavailable
 	}
 	return statusFailed
-}
-
-// outOfMemory reads in the runtime's words whether it lacked memory; it has no
-// code for that.
-func outOfMemory(err error) bool {
-	text := err.Error()
-	for _, said := range []string{"Failed to allocate memory", "bad allocation", "std::bad_alloc", "Available memory of"} {
-		if strings.Contains(text, said) {
-			return true
-		}
-	}
-	return false
 }
 
 // clip bounds the runtime's words.

@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -61,7 +62,7 @@ func Open(ctx context.Context, cfg Config) (*Engine, error) {
 		return nil, err
 	}
 	for _, refused := range e.cage.refusals() {
-		cfg.Logger.Info("the kernel refused a layer of the sandbox", "cause", refused)
+		cfg.Logger.Info("the kernel refused a way to start models' processes", "reason", refused.Error())
 	}
 	if err := e.try(ctx); err != nil {
 		e.cage.close()
@@ -117,7 +118,7 @@ func (e *Engine) greet(ctx context.Context, p *process) (readyMessage, error) {
 		return ready, ended
 	}
 	if text := p.said.text(); text != "" {
-		return ready, errors.New(strings.ReplaceAll(text, libraryPath, e.cfg.Library))
+		return ready, fmt.Errorf("%s (ONNX Runtime is %s)", strings.ReplaceAll(text, libraryPath, "it"), e.cfg.Library)
 	}
 	return ready, fmt.Errorf("%w (%s)", err, p.why())
 }
@@ -167,12 +168,14 @@ func (e *Engine) Load(ctx context.Context, model []byte, opts inference.Options)
 	if err != nil {
 		return nil, inference.ErrUnavailable.Because(err)
 	}
+	p.model = cmp.Or(opts.About, "of an upload")
 	s, err := e.load(ctx, p, model)
 	if err != nil {
 		p.discard("exit: its model was not loaded")
 		e.report(p)
 		return nil, err
 	}
+	e.cfg.Logger.Info("a model's process started", "pid", p.cmd.Process.Pid, "model", p.model)
 	e.mu.Lock()
 	e.sessions[s] = struct{}{}
 	e.mu.Unlock()
@@ -232,7 +235,7 @@ func (e *Engine) load(ctx context.Context, p *process, model []byte) (*session, 
 func loadError(status uint32, text string) error {
 	cause := errors.New(strings.ToValidUTF8(text, "?"))
 	if status == statusNoMemory {
-		return inference.ErrLoad.Because(inference.ErrNoMemory.Because(cause))
+		return inference.ErrLoad.Because(inference.ErrNoMemory.With("loading it takes more than its process may have").Because(cause))
 	}
 	return inference.ErrLoad.Because(cause)
 }
@@ -257,7 +260,7 @@ func sealed(model []byte) (*os.File, error) {
 // report logs what an ended worker said.
 func (e *Engine) report(p *process) {
 	if text := p.said.text(); text != "" {
-		e.cfg.Logger.Warn("a model's process wrote to its output", "pid", p.cmd.Process.Pid, "end", p.why(), "cause", text)
+		e.cfg.Logger.Warn("a model's process wrote to its output", "pid", p.cmd.Process.Pid, "model", p.model, "end", p.why(), "cause", text)
 	}
 }
 

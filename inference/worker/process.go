@@ -27,6 +27,7 @@ type process struct {
 	memory  *os.File // what arena maps
 	arena   arena
 	said    *said
+	model   string        // what the log calls it
 	exited  chan struct{} // closed when it has ended and said holds all that it said
 	// listened is set once a session listens to control. Before, what the worker
 	// has sent is to be read even when it has ended.
