@@ -1,6 +1,7 @@
 package main
 
 import (
+	"modelgate/inference"
 	"modelgate/inference/ort"
 	"modelgate/inference/worker"
 )
@@ -12,7 +13,11 @@ const workerCommand = "worker"
 
 // runWorker is a model's process; it returns its exit code.
 func runWorker(args []string) int {
-	return worker.Child(args, func(path string, cfg worker.EngineConfig) (worker.Runtime, error) {
-		return ort.Open(path, ort.Config{Memory: cfg.Memory, MaxMemory: cfg.MaxMemory, Loading: cfg.Loading})
+	return worker.Child(args, func(path string, cfg worker.EngineConfig) (inference.Engine, string, error) {
+		engine, err := ort.Open(path, ort.Config{Memory: cfg.Memory, MaxMemory: cfg.MaxMemory, Loading: cfg.Loading})
+		if err != nil {
+			return nil, "", err
+		}
+		return engine, engine.Version(), nil
 	})
 }

@@ -59,7 +59,7 @@ func serve(in *inside, open OpenEngine) error {
 	}
 	debug.SetGCPercent(400) // little lives in Go's heap here, see the server's own
 	c.memory = inference.NewMemory(int64(c.room)).Within(c.outputs(), discard, func() {})
-	engine, err := open(libraryPath, EngineConfig{Memory: c.memory, MaxMemory: hello.MaxMemory, Loading: yield})
+	engine, version, err := open(libraryPath, EngineConfig{Memory: c.memory, MaxMemory: hello.MaxMemory, Loading: yield})
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func serve(in *inside, open OpenEngine) error {
 	if err != nil {
 		return err
 	}
-	if err := send(control, readyMessage{Version: engine.Version(), Protections: holds}); err != nil {
+	if err := send(control, readyMessage{Version: version, Protections: holds}); err != nil {
 		return err
 	}
 	if err := c.load(control, engine); err != nil {

@@ -25,9 +25,10 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// OpenEngine opens the engine that a worker runs its model by. path is where
-// the runtime's library lies, as the worker may open it.
-type OpenEngine func(path string, cfg EngineConfig) (Runtime, error)
+// OpenEngine opens the engine that a worker runs its model by, and tells its
+// runtime's version. path is where the runtime's library lies, as the worker may
+// open it.
+type OpenEngine func(path string, cfg EngineConfig) (engine inference.Engine, version string, err error)
 
 // EngineConfig is what OpenEngine is told.
 type EngineConfig struct {
@@ -36,10 +37,4 @@ type EngineConfig struct {
 	// Loading is called first on the goroutine of each load, which must end with
 	// the load: it makes the goroutine's thread yield to others.
 	Loading func()
-}
-
-// Runtime is an engine that knows its runtime's version.
-type Runtime interface {
-	inference.Engine
-	Version() string
 }

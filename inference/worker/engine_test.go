@@ -25,8 +25,12 @@ import (
 	"modelgate/models"
 )
 
-func openORT(path string, cfg EngineConfig) (Runtime, error) {
-	return ort.Open(path, ort.Config{Memory: cfg.Memory, MaxMemory: cfg.MaxMemory, Loading: cfg.Loading})
+func openORT(path string, cfg EngineConfig) (inference.Engine, string, error) {
+	engine, err := ort.Open(path, ort.Config{Memory: cfg.Memory, MaxMemory: cfg.MaxMemory, Loading: cfg.Loading})
+	if err != nil {
+		return nil, "", err
+	}
+	return engine, engine.Version(), nil
 }
 
 const testdata = "../../testdata"
