@@ -125,12 +125,14 @@ func (s *session) vanish() {
 }
 
 // stopEnded tells the worker to end the runs whose context has ended, kills it
-// when it does not, and makes threads yield that run for long. It reports
-// whether any run is going on.
+// when it does not, also when it does not even begin one though no thread is
+// held up by an earlier run, and makes threads yield that run for long. It
+// reports whether any run is going on.
 func (s *session) stopEnded(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	running := false
+	oldest, begun := s.oldestBegun()
 	for _, c := range s.calls {
 		if !c.flying {
 			continue
@@ -153,9 +155,15 @@ func (s *session) stopEnded(now time.Time) bool {
 			c.ended = now
 			slot.cancel.Store(1)
 		}
-		if thread != 0 && now.Sub(c.ended) > s.engine.cfg.Grace {
+		if now.Sub(c.ended) <= s.engine.cfg.Grace {
+			continue
+		}
+		if thread != 0 {
 			c.overdue = true
 			s.kill("deadline: a run did not end in time")
+		} else if !begun || int32(c.number-oldest) < 0 {
+			// Runs are taken up in order, so it waits for nothing.
+			s.kill("liar: it does not take up a run")
 		}
 	}
 	// A thread that was to take the next run, or to tell of the last one, may be
@@ -167,6 +175,17 @@ func (s *session) stopEnded(now time.Time) bool {
 		s.rouseListener()
 	}
 	return running
+}
+
+// oldestBegun is the number of the first submitted of the runs that the worker
+// says it has begun; false: it has begun none. The caller holds mu.
+func (s *session) oldestBegun() (number uint32, begun bool) {
+	for _, c := range s.calls {
+		if c.flying && s.arena.slots[c.index].began.Load() != 0 && (!begun || int32(c.number-number) < 0) {
+			number, begun = c.number, true
+		}
+	}
+	return number, begun
 }
 
 // slow makes a thread of the worker give way to all others. The number comes

@@ -59,6 +59,7 @@ type call struct {
 	// else owned by the run.
 	ctx     context.Context
 	flying  bool
+	number  uint32 // of its submission
 	crash   *inference.Crash
 	rounds  uint32    // answers so far
 	ended   time.Time // when the worker was told to end it
@@ -288,7 +289,7 @@ func (s *session) submit(c *call) error {
 		s.mu.Unlock()
 		return inference.ErrUnavailable.Because(s.process.crash(false))
 	}
-	c.flying = true
+	c.flying, c.number = true, s.put
 	s.post(c.index)
 	s.mu.Unlock()
 	if s.micros.Load() > quick {
