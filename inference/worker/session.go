@@ -52,7 +52,7 @@ type session struct {
 // call is one run, made once for a slot and used for many.
 type call struct {
 	index uint32
-	done  chan struct{} // of capacity 1: the worker has answered, or is gone
+	done  chan bool // of capacity 1. true: the worker has answered, or is gone; false: the call is left behind
 	held  []*inference.Buffer
 	asked []byte
 	// The rest is guarded by the session's mu while the call is in flight, and
@@ -66,6 +66,7 @@ type call struct {
 	seen    time.Time // when it was first seen to run
 	yields  bool      // its thread was made to give way
 	overdue bool      // its worker was killed for it
+	left    bool      // its run has ended before the worker took it up
 }
 
 func newSession(e *Engine, p *process, graph models.Graph) *session {
@@ -124,8 +125,8 @@ func (s *session) Memory() int64 {
 }
 
 // Run: see inference.Session. A run ends between two steps (nodes) of the model
-// after ctx has. When a single step goes on for Config.Grace after that, the
-// worker is killed.
+// after ctx has, or at once when the worker has not begun it. When a single step
+// goes on for Config.Grace after that, the worker is killed.
 func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -143,15 +144,20 @@ func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([
 	if err != nil {
 		return nil, err
 	}
-	defer s.end(c)
 	if err := s.ask(c, in, want); err != nil {
+		s.end(c)
 		return nil, err
 	}
 	if err := s.submit(c); err != nil {
+		s.end(c)
 		return nil, err
 	}
 	s.engine.watch.Notice()
-	<-c.done
+	if !<-c.done {
+		s.leave()
+		return nil, ctx.Err()
+	}
+	defer s.end(c)
 	if c.crash != nil {
 		if c.overdue {
 			return nil, ctx.Err()
@@ -191,7 +197,7 @@ func (s *session) begin(ctx context.Context) (*call, error) {
 		return nil, inference.ErrQueueFull
 	case len(s.free) == 0:
 		index := uint32(len(s.calls))
-		s.calls = append(s.calls, &call{index: index, done: make(chan struct{}, 1)})
+		s.calls = append(s.calls, &call{index: index, done: make(chan bool, 1)})
 		s.free = append(s.free, index)
 	}
 	last := len(s.free) - 1
@@ -207,20 +213,37 @@ func (s *session) begin(ctx context.Context) (*call, error) {
 
 // end gives the slot back.
 func (s *session) end(c *call) {
-	for i, b := range c.held {
-		b.Release()
-		c.held[i] = nil
-	}
-	c.held = c.held[:0]
+	c.release()
 	s.mu.Lock()
-	c.ctx = nil
-	s.free = append(s.free, c.index)
+	s.recycle(c)
+	s.mu.Unlock()
+	s.leave()
+}
+
+// leave ends a run, but for its slot.
+func (s *session) leave() {
+	s.mu.Lock()
 	s.running--
 	last := s.running == 0 && s.closed
 	s.mu.Unlock()
 	if last {
 		s.finish()
 	}
+}
+
+// recycle makes the slot free for others. The caller holds mu.
+func (s *session) recycle(c *call) {
+	c.ctx, c.left = nil, false
+	s.free = append(s.free, c.index)
+}
+
+// release frees the memory that the call holds.
+func (c *call) release() {
+	for i, b := range c.held {
+		b.Release()
+		c.held[i] = nil
+	}
+	c.held = c.held[:0]
 }
 
 // get borrows n bytes of the room until the call ends.
@@ -374,10 +397,15 @@ func (s *session) answer(ctx context.Context, c *call, want []int) ([]inference.
 // maxKept is how many bytes of outputs a slot keeps until it is used again.
 const maxKept = 64 << 10
 
-// giveBack lets the worker free the outputs of a call.
+// postReturn lets the worker free the outputs of a call. The caller holds mu.
+func (s *session) postReturn(c *call) {
+	s.post(returned | c.rounds&roundMask<<slotBits | c.index)
+}
+
+// giveBack does the same, and wakes the worker at need.
 func (s *session) giveBack(c *call) {
 	s.mu.Lock()
-	s.post(returned | c.rounds&roundMask<<slotBits | c.index)
+	s.postReturn(c)
 	s.mu.Unlock()
 	if !s.awake() {
 		s.rouse()
