@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"modelgate/inference"
+	"modelgate/models"
 )
 
 // Config of an Engine.
@@ -244,7 +245,7 @@ func (e *Engine) load(ctx context.Context, p *process, model []byte) (*session, 
 	if loaded.Status != statusDone {
 		return nil, loadError(loaded.Status, loaded.Cause)
 	}
-	return newSession(e, p, loaded.Graph), nil
+	return newSession(e, p, models.Graph{Inputs: loaded.Graph.Inputs, Outputs: loaded.Graph.Outputs}), nil
 }
 
 func loadError(status uint32, text string) error {

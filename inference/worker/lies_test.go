@@ -213,7 +213,7 @@ func lyingMain(args []string, how string) error {
 	if _, err := receiveWith(control, &m); err != nil {
 		return err
 	}
-	if err := send(control, loadedMessage{Graph: lieGraph}); err != nil {
+	if err := send(control, loadedMessage{Graph: saidGraph{lieGraph.Inputs, lieGraph.Outputs}}); err != nil {
 		return err
 	}
 	go func() {
