@@ -170,10 +170,7 @@ func limitThreads() error {
 	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n < 2 || major < 5 || major == 5 && minor < 14 {
 		return nil
 	}
-	if err := unix.Setrlimit(unix.RLIMIT_NPROC, &unix.Rlimit{Cur: maxThreads(), Max: maxThreads()}); err != nil {
-		return fmt.Errorf("RLIMIT_NPROC can't be set: %w", err)
-	}
-	return nil
+	return lower(unix.RLIMIT_NPROC, "NPROC", maxThreads())
 }
 
 // limitResources sets the limits of resources that need not know what the
@@ -195,14 +192,22 @@ func limitResources() error {
 		{unix.RLIMIT_NOFILE, "NOFILE", 64},
 		{unix.RLIMIT_STACK, "STACK", 8 << 20}, // also what each thread of C reserves
 	} {
-		var was unix.Rlimit
-		if err := unix.Getrlimit(l.what, &was); err != nil {
-			return fmt.Errorf("RLIMIT_%s can't be read: %w", l.name, err)
+		if err := lower(l.what, l.name, l.most); err != nil {
+			return err
 		}
-		most := min(l.most, was.Max)
-		if err := unix.Setrlimit(l.what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
-			return fmt.Errorf("RLIMIT_%s can't be set: %w", l.name, err)
-		}
+	}
+	return nil
+}
+
+// lower sets a limit, unless it is lower already.
+func lower(what int, name string, most uint64) error {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(what, &was); err != nil {
+		return fmt.Errorf("RLIMIT_%s can't be read: %w", name, err)
+	}
+	most = min(most, was.Max)
+	if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+		return fmt.Errorf("RLIMIT_%s can't be set: %w", name, err)
 	}
 	return nil
 }
@@ -266,8 +271,8 @@ func (in *inside) shut() (Protections, error) {
 	}
 	// Page tables count for no limit, and what is only read needs them as well.
 	addresses := status.size + ownReserve() + ownRoom() + uint64(in.orders.Data)
-	if err := unix.Setrlimit(unix.RLIMIT_AS, &unix.Rlimit{Cur: addresses, Max: addresses}); err != nil {
-		return p, fmt.Errorf("RLIMIT_AS can't be set: %w", err)
+	if err := lower(unix.RLIMIT_AS, "AS", addresses); err != nil {
+		return p, err
 	}
 	p.NotDumpable = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) == nil
 	p.NoCapabilities = status.noCapabilities
