@@ -175,6 +175,19 @@ func rightAttempts() []attempt {
 			_, err := unix.MmapPtr(-1, 0, nil, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_GROWSDOWN)
 			return err
 		}},
+		{name: "keep memory that its limit does not count any more", do: func(prey) error {
+			page, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+			if err != nil {
+				panic(err)
+			}
+			page[0] = 1
+			return unix.Mprotect(page, unix.PROT_READ)
+		}},
+		{name: "have page tables without end", do: func(prey) error {
+			// Each 2 MB of it that are read cost 4 KB, though nothing is written.
+			_, err := unix.MmapPtr(-1, 0, nil, 1<<40, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+			return err
+		}, refusal: unix.ENOMEM},
 		{name: "map the library as code", do: func(prey) error {
 			_, err := unix.MmapPtr(libraryFD, 0, nil, 4096, unix.PROT_READ|unix.PROT_EXEC, unix.MAP_PRIVATE)
 			return err

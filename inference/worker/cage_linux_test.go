@@ -5,12 +5,14 @@ package worker
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -179,9 +181,28 @@ func TestCageStatus(t *testing.T) {
 			t.Errorf("%s is not %d:\n%s", what, most, limits)
 		}
 	}
+	if threads := regexp.MustCompile(`Max processes +(\d+) `).FindSubmatch(limits); w.has.UserNamespace && newer(t, 5, 14) {
+		if most, err := strconv.Atoi(string(threads[1])); err != nil || most > 1024+8*runtime.NumCPU() {
+			t.Errorf("it may have %d threads, %v", most, err)
+		}
+	}
 	if environ, err := os.ReadFile(proc(pid, "environ")); err == nil && os.Geteuid() != 0 {
 		t.Errorf("its environment can be read by its user: %q", environ)
 	}
+}
+
+// newer reports whether the kernel is at least of that version.
+func newer(t *testing.T, major, minor int) bool {
+	t.Helper()
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var a, b int
+	if _, err := fmt.Sscanf(string(release), "%d.%d", &a, &b); err != nil {
+		t.Fatal(err)
+	}
+	return a > major || a == major && b >= minor
 }
 
 // TestCageMemory asks for more than a worker may have.

@@ -61,7 +61,8 @@ func policy(pid uint64) []rule {
 	// grow by themselves: RLIMIT_DATA counts neither shared memory nor stacks.
 	notCode := condition{2, unix.PROT_EXEC, 0}
 	when(unix.SYS_MMAP, notCode, condition{3, unix.MAP_TYPE | unix.MAP_GROWSDOWN, unix.MAP_PRIVATE})
-	when(unix.SYS_MPROTECT, notCode)
+	// What was written stays writable: RLIMIT_DATA would not count it any more.
+	when(unix.SYS_MPROTECT, condition{2, unix.PROT_EXEC | unix.PROT_WRITE, unix.PROT_WRITE})
 	always(unix.SYS_MUNMAP, unix.SYS_MREMAP, unix.SYS_BRK)
 	when(unix.SYS_PRCTL, is(0, unix.PR_SET_VMA)) // names of mappings
 

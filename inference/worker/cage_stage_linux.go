@@ -79,6 +79,11 @@ func stageOne(o orders) error {
 	if err := limitResources(); err != nil {
 		return err
 	}
+	if p.UserNamespace {
+		if err := limitThreads(); err != nil {
+			return err
+		}
+	}
 	// A worker that wakes takes no processor from the server, which has more for it
 	// in a moment. Where the kernel refuses, it wakes more often than it must.
 	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_BATCH}, 0)
@@ -147,10 +152,30 @@ func dropCapabilities() error {
 	return unix.Capset(&header, &none[0])
 }
 
-// limitResources sets the limits of resources that need not know what the worker takes.
-// RLIMIT_AS says nothing of a program that reserves address space by the
-// gigabyte, RLIMIT_CPU would kill a worker that has long served, and
-// RLIMIT_NPROC counts all of a user's processes.
+// maxThreads is beyond the threads that a worker's memory has room for, if they
+// are as large as those of glibc; without it one with small stacks takes all
+// that the machine may have, and the server can't go on.
+func maxThreads() uint64 { return 128 + 4*ownThreads() }
+
+// limitThreads bounds the threads of a process in a user namespace of its own.
+// Kernels before 5.14 count those of a user in all namespaces together, where a
+// limit would keep workers from each other.
+func limitThreads() error {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return fmt.Errorf("the version of the kernel can't be read: %w", err)
+	}
+	var major, minor int
+	release := unix.ByteSliceToString(name.Release[:])
+	if n, _ := fmt.Sscanf(release, "%d.%d", &major, &minor); n < 2 || major < 5 || major == 5 && minor < 14 {
+		return nil
+	}
+	return lower(unix.RLIMIT_NPROC, "NPROC", maxThreads())
+}
+
+// limitResources sets the limits of resources that need not know what the
+// worker takes. RLIMIT_DATA and RLIMIT_AS come later, see shut. RLIMIT_CPU would
+// kill a worker that has long served. For RLIMIT_NPROC see limitThreads.
 func limitResources() error {
 	for _, l := range []struct {
 		what int
@@ -167,14 +192,22 @@ func limitResources() error {
 		{unix.RLIMIT_NOFILE, "NOFILE", 64},
 		{unix.RLIMIT_STACK, "STACK", 8 << 20}, // also what each thread of C reserves
 	} {
-		var was unix.Rlimit
-		if err := unix.Getrlimit(l.what, &was); err != nil {
-			return fmt.Errorf("RLIMIT_%s can't be read: %w", l.name, err)
+		if err := lower(l.what, l.name, l.most); err != nil {
+			return err
 		}
-		most := min(l.most, was.Max)
-		if err := unix.Setrlimit(l.what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
-			return fmt.Errorf("RLIMIT_%s can't be set: %w", l.name, err)
-		}
+	}
+	return nil
+}
+
+// lower sets a limit, unless it is lower already.
+func lower(what int, name string, most uint64) error {
+	var was unix.Rlimit
+	if err := unix.Getrlimit(what, &was); err != nil {
+		return fmt.Errorf("RLIMIT_%s can't be read: %w", name, err)
+	}
+	most = min(most, was.Max)
+	if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+		return fmt.Errorf("RLIMIT_%s can't be set: %w", name, err)
 	}
 	return nil
 }
@@ -201,8 +234,16 @@ func ownRoom() uint64 {
 		arena = 64 << 20
 		stack = 8<<20 + 256<<10 // with what the thread's allocator keeps
 	)
-	return arena + stack*uint64(16+2*runtime.GOMAXPROCS(0))
+	return arena + stack*ownThreads()
 }
+
+// ownThreads is how many threads a worker may come to have.
+func ownThreads() uint64 { return uint64(16 + 2*runtime.GOMAXPROCS(0)) }
+
+// ownReserve is how many bytes of addresses a worker may reserve beyond what it
+// has at rest and what it may write to: each thread's allocator reserves 128
+// MiB, and the file is mapped while it is loaded.
+func ownReserve() uint64 { return 4<<30 + 128<<20*ownThreads() }
 
 // shut closes the cage, on all threads of the process: from here on no path can
 // be opened, nothing be started, mapped executable or connected to. It comes
@@ -227,6 +268,11 @@ func (in *inside) shut() (Protections, error) {
 	}
 	if holds(most) {
 		p.DataLimit = int64(most)
+	}
+	// Page tables count for no limit, and what is only read needs them as well.
+	addresses := status.size + ownReserve() + ownRoom() + uint64(in.orders.Data)
+	if err := lower(unix.RLIMIT_AS, "AS", addresses); err != nil {
+		return p, err
 	}
 	p.NotDumpable = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) == nil
 	p.NoCapabilities = status.noCapabilities
@@ -263,6 +309,7 @@ func holds(most uint64) bool {
 // procStatus is what shut needs of /proc/self/status.
 type procStatus struct {
 	data           uint64 // bytes that RLIMIT_DATA counts
+	size           uint64 // bytes that RLIMIT_AS counts
 	noCapabilities bool
 }
 
@@ -284,12 +331,16 @@ func parseStatus(r io.Reader) (procStatus, error) {
 		name, value, _ := strings.Cut(lines.Text(), ":")
 		value = strings.TrimSpace(value)
 		switch name {
-		case "VmData":
+		case "VmData", "VmSize":
 			kilobytes, err := strconv.ParseUint(strings.TrimSuffix(value, " kB"), 10, 53)
 			if err != nil {
 				return s, err
 			}
-			s.data = kilobytes << 10
+			if name == "VmData" {
+				s.data = kilobytes << 10
+			} else {
+				s.size = kilobytes << 10
+			}
 			found++
 		case "CapInh", "CapPrm", "CapEff", "CapAmb":
 			s.noCapabilities = s.noCapabilities && strings.Trim(value, "0") == ""
@@ -299,7 +350,7 @@ func parseStatus(r io.Reader) (procStatus, error) {
 	if err := lines.Err(); err != nil {
 		return s, err
 	}
-	if found < 4 { // CapAmb came with Linux 4.3
+	if found < 5 { // CapAmb came with Linux 4.3
 		return s, errors.New("lines are missing in it")
 	}
 	return s, nil

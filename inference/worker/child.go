@@ -128,7 +128,8 @@ func (c *child) load(control *net.UnixConn, engine inference.Engine) error {
 	if err != nil {
 		answer.Status, answer.Cause = statusOf(err), clip(err.Error())
 	} else {
-		answer.Graph = session.Graph()
+		graph := session.Graph()
+		answer.Graph = saidGraph{graph.Inputs, graph.Outputs}
 	}
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err == nil {

@@ -293,3 +293,67 @@ func TestMemory(t *testing.T) {
 		t.Error("a process that can't be has memory")
 	}
 }
+
+// count runs slow_run.onnx, which counts to n.
+func count(ctx context.Context, s *session, mem *inference.Memory, n int64) error {
+	in, err := inference.NewTensor(mem, models.Int64, []int64{1})
+	if err != nil {
+		return err
+	}
+	defer in.Release()
+	inference.View[int64](&in)[0] = n
+	values, err := s.Run(ctx, []inference.Tensor{in}, []int{0})
+	release(values)
+	return err
+}
+
+// TestDeadlineBehindEndlessRuns: a run ends at its deadline also when it waits
+// in the worker for runs that don't end, and its slot is used again.
+func TestDeadlineBehindEndlessRuns(t *testing.T) {
+	mem := inference.NewMemory(64 << 20)
+	e := open(t, Config{Memory: mem})
+	s := load(t, e, "slow_run.onnx")
+	endless, stop := context.WithCancel(t.Context())
+	defer stop()
+	ended := make(chan error, 2)
+	for range 2 { // as many as there are threads
+		go func() { ended <- count(endless, s, mem, 1<<62) }()
+	}
+	for index := range 2 {
+		for s.arena.slots[index].began.Load() == 0 {
+			runtime.Gosched()
+		}
+	}
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			if err := count(ctx, s, mem, 1); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("behind endless runs: %v", err)
+			}
+		})
+	}
+	group.Wait()
+	select {
+	case err := <-ended:
+		t.Fatalf("an endless run ended: %v", err)
+	default:
+	}
+	stop()
+	for range 2 {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("an endless run: %v", err)
+		}
+	}
+	for range 100 {
+		if err := count(t.Context(), s, mem, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.calls) != 22 || len(s.free) != 22 || s.running != 0 {
+		t.Errorf("of %d slots %d are free, and %d runs go on", len(s.calls), len(s.free), s.running)
+	}
+}

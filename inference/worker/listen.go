@@ -102,7 +102,15 @@ func (s *session) drain() (int, error) {
 		c := s.calls[index]
 		c.flying = false
 		c.rounds++
-		c.done <- struct{}{}
+		if c.left {
+			c.release()
+			if s.arena.slots[index].answer.outputs > maxKept {
+				s.postReturn(c)
+			}
+			s.recycle(c)
+			continue
+		}
+		c.done <- true
 	}
 	return int(n), nil
 }
@@ -117,11 +125,16 @@ func (s *session) vanish() {
 		overrun = overrun || c.flying && c.overdue
 	}
 	for _, c := range s.calls {
-		if c.flying {
-			c.flying = false
-			c.crash = s.process.crash(!overrun && s.arena.slots[c.index].began.Load() != 0)
-			c.done <- struct{}{}
+		if !c.flying {
+			continue
 		}
+		c.flying = false
+		if c.left {
+			c.release()
+			continue // and nobody needs the slot
+		}
+		c.crash = s.process.crash(!overrun && s.arena.slots[c.index].began.Load() != 0)
+		c.done <- true
 	}
 	closed := s.closed
 	s.mu.Unlock()
@@ -132,12 +145,14 @@ func (s *session) vanish() {
 }
 
 // stopEnded tells the worker to end the runs whose context has ended, kills it
-// when it does not, and makes threads yield that run for long. It reports
-// whether any run is going on.
+// when it does not, also when it does not even begin one though no thread is
+// held up by an earlier run, and makes threads yield that run for long. It
+// reports whether any run is going on.
 func (s *session) stopEnded(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	running := false
+	oldest, begun := s.oldestBegun()
 	for _, c := range s.calls {
 		if !c.flying {
 			continue
@@ -152,18 +167,7 @@ func (s *session) stopEnded(now time.Time) bool {
 			c.yields = true
 			s.slow(thread)
 		}
-		err := c.ctx.Err()
-		if err == nil {
-			continue
-		}
-		if c.ended.IsZero() {
-			c.ended = now
-			slot.cancel.Store(1)
-		}
-		if thread != 0 && now.Sub(c.ended) > s.engine.cfg.Grace {
-			c.overdue = true
-			s.kill("deadline: a run did not end in time")
-		}
+		s.stop(c, now, thread != 0, begun && int32(c.number-oldest) >= 0)
 	}
 	// A thread that was to take the next run, or to tell of the last one, may be
 	// held up by a run that is longer than the worker is used to.
@@ -174,6 +178,43 @@ func (s *session) stopEnded(now time.Time) bool {
 		s.rouseListener()
 	}
 	return running
+}
+
+// stop ends a call in flight whose context has ended. waits tells whether an
+// earlier one may be why it has not begun: they are taken up in order. The
+// caller holds mu.
+func (s *session) stop(c *call, now time.Time, began, waits bool) {
+	if c.ended.IsZero() {
+		if c.ctx.Err() == nil {
+			return
+		}
+		c.ended = now
+		s.arena.slots[c.index].cancel.Store(1)
+	}
+	if !began && waits && !c.left {
+		// Not for as long as an earlier one takes. The slot stays the worker's.
+		c.left = true
+		c.done <- false
+	}
+	switch grace := s.engine.cfg.Grace; {
+	case now.Sub(c.ended) <= grace:
+	case began && now.Sub(c.seen) > grace:
+		c.overdue = true
+		s.kill("deadline: a run did not end in time")
+	case !began && !waits:
+		s.kill("liar: it does not take up a run")
+	}
+}
+
+// oldestBegun is the number of the first submitted of the runs that the worker
+// says it has begun; false: it has begun none. The caller holds mu.
+func (s *session) oldestBegun() (number uint32, begun bool) {
+	for _, c := range s.calls {
+		if c.flying && s.arena.slots[c.index].began.Load() != 0 && (!begun || int32(c.number-number) < 0) {
+			number, begun = c.number, true
+		}
+	}
+	return number, begun
 }
 
 // slow makes a thread of the worker give way to all others. The number comes

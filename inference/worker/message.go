@@ -3,6 +3,7 @@
 package worker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -37,10 +38,39 @@ type (
 	loadedMessage struct {
 		Status uint32
 		Cause  string
-		Graph  models.Graph
+		Graph  saidGraph
 		Peak   int64
 	}
+	// saidGraph is a models.Graph that is read with bounds.
+	saidGraph struct{ Inputs, Outputs saidValues }
 )
+
+// saidValues are read one by one, up to maxValues: else a frame of short ones
+// would take many times its size.
+type saidValues []models.GraphValue
+
+// maxValues is how many inputs or outputs a worker may tell of; a file has
+// fewer (models.Limits.Ports).
+const maxValues = 4096
+
+// UnmarshalJSON fails for more than maxValues.
+func (v *saidValues) UnmarshalJSON(text []byte) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('[') {
+		return err // null
+	}
+	for d.More() {
+		if len(*v) == maxValues {
+			return fmt.Errorf("worker: more than %d values in a graph", maxValues)
+		}
+		var value models.GraphValue
+		if err := d.Decode(&value); err != nil {
+			return err
+		}
+		*v = append(*v, value)
+	}
+	return nil
+}
 
 // maxFrame bounds a frame: names of 512 inputs and outputs, written out.
 const maxFrame = 8 << 20

@@ -229,6 +229,10 @@ type said struct {
 	cut   bool   // something in between is lost; guarded by mu
 }
 
+// talkPause is the rest after each piece of what a worker writes without end,
+// which would take a processor of the server's else.
+const talkPause = time.Millisecond
+
 func (s *said) listen(from *os.File) {
 	buf := make([]byte, 4<<10)
 	for {
@@ -236,6 +240,9 @@ func (s *said) listen(from *os.File) {
 		s.add(buf[:n])
 		if err != nil {
 			return
+		}
+		if n == len(buf) {
+			time.Sleep(talkPause)
 		}
 	}
 }

@@ -3,7 +3,9 @@
 package worker
 
 import (
+	"os"
 	"testing"
+	"time"
 
 	"modelgate/inference"
 )
@@ -39,4 +41,28 @@ func TestLastWords(t *testing.T) {
 	if err := e.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestTalkWithoutEnd: what a worker writes without end is read slowly.
+func TestTalkWithoutEnd(t *testing.T) {
+	from, to, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s said
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.listen(from)
+	}()
+	began := time.Now()
+	if _, err := to.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < 150*talkPause {
+		t.Errorf("a megabyte was read within %v", took)
+	}
+	to.Close()
+	<-done
+	from.Close()
 }

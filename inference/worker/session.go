@@ -53,23 +53,26 @@ type session struct {
 // call is one run, made once for a slot and used for many.
 type call struct {
 	index uint32
-	done  chan struct{} // of capacity 1: the worker has answered, or is gone
+	done  chan bool // of capacity 1. true: the worker has answered, or is gone; false: the call is left behind
 	held  []*inference.Buffer
 	asked []byte
 	// The rest is guarded by the session's mu while the call is in flight, and
 	// else owned by the run.
 	ctx     context.Context
 	flying  bool
+	number  uint32 // of its submission
 	crash   *inference.Crash
 	rounds  uint32    // answers so far
 	ended   time.Time // when the worker was told to end it
 	seen    time.Time // when it was first seen to run
 	yields  bool      // its thread was made to give way
 	overdue bool      // its worker was killed for it
+	left    bool      // its run has ended before the worker took it up
 }
 
 func newSession(e *Engine, p *process, loaded *loadedMessage) *session {
-	s := &session{engine: e, process: p, graph: loaded.Graph, peak: min(max(loaded.Peak, 0), e.cfg.MaxMemory), lost: make(chan struct{}), heard: make(chan struct{})}
+	s := &session{engine: e, process: p, graph: models.Graph{Inputs: loaded.Graph.Inputs, Outputs: loaded.Graph.Outputs},
+		peak: min(max(loaded.Peak, 0), e.cfg.MaxMemory), lost: make(chan struct{}), heard: make(chan struct{})}
 	s.room = e.cfg.Memory.Within(p.arena.inputs(), discard, s.unshare)
 	p.listened.Store(true)
 	select {
@@ -125,8 +128,8 @@ func resident(pid int) (int64, bool) {
 }
 
 // Run: see inference.Session. A run ends between two steps (nodes) of the model
-// after ctx has. When a single step goes on for Config.Grace after that, the
-// worker is killed.
+// after ctx has, or at once when the worker has not begun it. When a single step
+// goes on for Config.Grace after that, the worker is killed.
 func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([]inference.Value, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -142,15 +145,20 @@ func (s *session) Run(ctx context.Context, in []inference.Tensor, want []int) ([
 	if err != nil {
 		return nil, err
 	}
-	defer s.end(c)
 	if err := s.ask(c, in, want); err != nil {
+		s.end(c)
 		return nil, err
 	}
 	if err := s.submit(c); err != nil {
+		s.end(c)
 		return nil, err
 	}
 	s.engine.watch.Notice()
-	<-c.done
+	if !<-c.done {
+		s.leave()
+		return nil, ctx.Err()
+	}
+	defer s.end(c)
 	if c.crash != nil {
 		if c.overdue {
 			return nil, ctx.Err()
@@ -190,7 +198,7 @@ func (s *session) begin(ctx context.Context) (*call, error) {
 		return nil, inference.ErrQueueFull
 	case len(s.free) == 0:
 		index := uint32(len(s.calls))
-		s.calls = append(s.calls, &call{index: index, done: make(chan struct{}, 1)})
+		s.calls = append(s.calls, &call{index: index, done: make(chan bool, 1)})
 		s.free = append(s.free, index)
 	}
 	last := len(s.free) - 1
@@ -206,20 +214,37 @@ func (s *session) begin(ctx context.Context) (*call, error) {
 
 // end gives the slot back.
 func (s *session) end(c *call) {
-	for i, b := range c.held {
-		b.Release()
-		c.held[i] = nil
-	}
-	c.held = c.held[:0]
+	c.release()
 	s.mu.Lock()
-	c.ctx = nil
-	s.free = append(s.free, c.index)
+	s.recycle(c)
+	s.mu.Unlock()
+	s.leave()
+}
+
+// leave ends a run, but for its slot.
+func (s *session) leave() {
+	s.mu.Lock()
 	s.running--
 	last := s.running == 0 && s.closed
 	s.mu.Unlock()
 	if last {
 		s.finish()
 	}
+}
+
+// recycle makes the slot free for others. The caller holds mu.
+func (s *session) recycle(c *call) {
+	c.ctx, c.left = nil, false
+	s.free = append(s.free, c.index)
+}
+
+// release frees the memory that the call holds.
+func (c *call) release() {
+	for i, b := range c.held {
+		b.Release()
+		c.held[i] = nil
+	}
+	c.held = c.held[:0]
 }
 
 // get borrows n bytes of the room until the call ends.
@@ -288,7 +313,7 @@ func (s *session) submit(c *call) error {
 		s.mu.Unlock()
 		return inference.ErrUnavailable.Because(s.process.crash(false))
 	}
-	c.flying = true
+	c.flying, c.number = true, s.put
 	s.post(c.index)
 	s.mu.Unlock()
 	if s.micros.Load() > quick {
@@ -363,10 +388,15 @@ func (s *session) answer(ctx context.Context, c *call, want []int) ([]inference.
 // maxKept is how many bytes of outputs a slot keeps until it is used again.
 const maxKept = 64 << 10
 
-// giveBack lets the worker free the outputs of a call.
+// postReturn lets the worker free the outputs of a call. The caller holds mu.
+func (s *session) postReturn(c *call) {
+	s.post(returned | c.rounds&roundMask<<slotBits | c.index)
+}
+
+// giveBack does the same, and wakes the worker at need.
 func (s *session) giveBack(c *call) {
 	s.mu.Lock()
-	s.post(returned | c.rounds&roundMask<<slotBits | c.index)
+	s.postReturn(c)
 	s.mu.Unlock()
 	if !s.awake() {
 		s.rouse()

@@ -4,8 +4,12 @@ package worker
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"os"
+	"reflect"
+	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"modelgate/inference"
@@ -155,5 +159,33 @@ func TestArenaPlaces(t *testing.T) {
 	}
 	if _, ok := a.find(make([]byte, os.Getpagesize())); ok {
 		t.Error("memory elsewhere was found in the arena")
+	}
+}
+
+// TestLoadedMessage: what a worker says of its model is read as it was said,
+// and never into many times its size.
+func TestLoadedMessage(t *testing.T) {
+	for _, graph := range []models.Graph{{}, lieGraph, {Inputs: make([]models.GraphValue, maxValues)}} {
+		text, err := json.Marshal(loadedMessage{Graph: saidGraph{graph.Inputs, graph.Outputs}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got loadedMessage
+		if err := json.Unmarshal(text, &got); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(models.Graph{Inputs: got.Graph.Inputs, Outputs: got.Graph.Outputs}, graph) {
+			t.Errorf("got %v of %v", got.Graph, graph)
+		}
+	}
+	flood := []byte(`{"Graph":{"Outputs":[{}` + strings.Repeat(",{}", maxFrame/3-16) + `]}}`)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if err := json.Unmarshal(flood, new(loadedMessage)); err == nil || !strings.Contains(err.Error(), "more than") {
+		t.Errorf("a graph of millions of values: %v", err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 4*maxFrame {
+		t.Errorf("it took %d bytes", took)
 	}
 }
