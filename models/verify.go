@@ -80,7 +80,7 @@ const (
 //	size_overflow         dimensions whose product does not fit 64 bits
 //	too_large             a file, tensor or number of inputs above the limit, or functions that are written out
 //	bad_tensor            a shape and its data disagree
-//	bad_name              an input's or output's name is empty, too long or no UTF-8, or a function's has a colon
+//	bad_name              an input's or output's name is empty, too long, no UTF-8 or has a NUL, or a function's has a colon
 //	duplicate_name        a value is made twice
 //
 // What only running can show (types that don't fit, constants that take for

@@ -237,7 +237,7 @@ func (c *check) graph(b []byte, sc *scope, depth int, top *Graph) error {
 			}
 			if top != nil {
 				if !goodName(name) {
-					return refuse("bad_name", "the name %s of an input or output is empty, too long or not UTF-8", quote(name))
+					return refuse("bad_name", "the name %s of an input or output is empty, too long, not UTF-8, or has a NUL in it", quote(name))
 				}
 				v.Name = string(name)
 				*into = append(*into, v)

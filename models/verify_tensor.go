@@ -78,6 +78,8 @@ type tensorInfo struct {
 	isRaw bool      // there is raw_data, be it empty: the runtime then looks nowhere else
 	raw   int64     // its bytes
 	typed [12]int64 // numbers in the typed data fields, by field number
+
+	elsewhere bool // data_location says that they are in another file
 }
 
 // errExternal refuses weights outside the file.
@@ -113,7 +115,7 @@ func (c *check) tensor(b []byte) (tensorInfo, error) {
 			switch f.number {
 			case 0:
 			case 1:
-				return errExternal
+				t.elsewhere = true
 			default:
 				return refuse("unknown_field", "a tensor says that its data stand at a place (%d) that ONNX does not know", f.number)
 			}
@@ -128,6 +130,9 @@ func (c *check) tensor(b []byte) (tensorInfo, error) {
 	})
 	if err != nil {
 		return t, err
+	}
+	if t.elsewhere {
+		return t, refuse("external_data", "a tensor says that its data stand in another file, and not in which; export the model again")
 	}
 	return t, c.data(&t)
 }

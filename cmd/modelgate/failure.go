@@ -49,6 +49,9 @@ func plain(err error) string {
 	var refused *client.Error
 	if errors.As(err, &refused) && refused.Detail != "" {
 		text = strings.Replace(text, refused.Detail, inCommands(refused), 1)
+		if refused.Status == http.StatusUnprocessableEntity { // docs/api.md lists by code what uploads are refused for
+			text += " (" + refused.Code + ")"
+		}
 	}
 	return text
 }
@@ -63,13 +66,15 @@ func inCommands(e *client.Error) string {
 	return text
 }
 
-// negative is what kong says of a number below 0, which it takes for a flag.
-var negative = regexp.MustCompile(`^(--[a-z-]+): expected int value but got "(-\d+)" \(.*$`)
+// negative is what kong says of a number below 0, which it takes for a flag. Of
+// the types that read themselves ("value") only Bytes can be negative.
+var negative = regexp.MustCompile(`^(--[a-z-]+): expected (int|value|duration) value but got "(-\d+)" \(.*$`)
 
 // mistake is an error of kong's in words for a person.
 func mistake(err *kong.ParseError) string {
 	if m := negative.FindStringSubmatch(err.Error()); m != nil {
-		return fmt.Sprintf("%s %s is negative; take 0 or more", m[1], m[2])
+		instead := map[string]string{"int": "0 or more", "value": "a size, such as 512MiB or 2GiB", "duration": "a time, such as 30s or 15m"}
+		return fmt.Sprintf("%s %s is negative; take %s", m[1], m[3], instead[m[2]])
 	}
 	return err.Error()
 }

@@ -38,3 +38,19 @@ func TestWrongPort(t *testing.T) {
 		t.Errorf("over HTTP/2 the port for gRPC is told as %v", err)
 	}
 }
+
+// TestNegativeNumbers: the parser takes them for flags, and what it says of that
+// helps nobody.
+func TestNegativeNumbers(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for flag, want := range map[string]string{
+		"--slots":          "--slots -1 is negative; take 0 or more; see 'modelgate config --help'",
+		"--runtime-memory": "--runtime-memory -1 is negative; take a size, such as 512MiB or 2GiB; see",
+		"--timeout":        "--timeout -1 is negative; take a time, such as 30s or 15m; see",
+	} {
+		var errs bytes.Buffer
+		if code := run(t.Context(), []string{"config", flag, "-1"}, std{strings.NewReader(""), &errs, &errs}); code != 2 || !strings.Contains(errs.String(), want) {
+			t.Errorf("exit %d, and no word of %q:\n%s", code, want, errs.String())
+		}
+	}
+}

@@ -252,15 +252,9 @@ func (m *modelFile) section(entries map[string]string) (part, error) {
 	name := entries["location"]
 	f := m.files[name]
 	if f == nil {
-		// Keys and settings of users stand in such files, weights don't.
-		for _, element := range strings.Split(filepath.ToSlash(name), "/") {
-			if strings.HasPrefix(element, ".") {
-				return part{}, fmt.Errorf("the model asks for %q, a hidden file or one outside its folder, as its weights; such files are not sent. They should stand beside it under a plain name", name)
-			}
-		}
 		var err error
-		if f, err = m.dir.Open(name); err != nil {
-			return part{}, fmt.Errorf("the model's weights should stand in %q beside it: %w; put that file there", name, pathReason(err))
+		if f, err = m.open(name); err != nil {
+			return part{}, err
 		}
 		m.files[name] = f
 	}
@@ -283,6 +277,34 @@ func (m *modelFile) section(entries map[string]string) (part, error) {
 		return part{}, fmt.Errorf("%q is shorter than the model says; fetch or export it again", name)
 	}
 	return p, nil
+}
+
+// memoryMarker stands for a file where ONNX Runtime wrote out a model whose
+// weights it had in memory.
+const memoryMarker = "*/_ORT_MEM_ADDR_/*"
+
+// open opens a file of weights by the name that the model gives it.
+func (m *modelFile) open(name string) (*os.File, error) {
+	if name == memoryMarker {
+		return nil, errors.New("the model was written by a running ONNX Runtime, whose memory its weights are in; they can't be sent. Export the model again, with its weights")
+	}
+	// Keys and settings of users stand in such files, weights don't.
+	outside := !filepath.IsLocal(name)
+	for _, element := range strings.Split(filepath.ToSlash(name), "/") {
+		outside = outside || strings.HasPrefix(element, ".")
+	}
+	if info, err := m.dir.Lstat(name); !outside && err == nil && info.Mode()&os.ModeSymlink != 0 {
+		_, err = m.dir.Stat(name) // fails where the link leads out of the folder, or to nothing
+		outside = err != nil && !errors.Is(err, os.ErrNotExist)
+	}
+	if outside {
+		return nil, fmt.Errorf("the model asks for %q, a hidden file or one outside its folder, as its weights; such files are not sent. They should stand beside it under a plain name", name)
+	}
+	f, err := m.dir.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("the model's weights should stand in %q beside it: %w; put that file there", name, pathReason(err))
+	}
+	return f, nil
 }
 
 func pathReason(err error) error {

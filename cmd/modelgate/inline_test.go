@@ -81,7 +81,7 @@ func TestInlineStaysInTheFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(folder, ".env"), "a token")
-	for _, location := range []string{"../secret", secret, "link", "missing", ".env", "./.env", "a/../.env"} {
+	for _, location := range []string{"../secret", secret, "link", "missing", ".env", "./.env", "a/../.env", "/etc/passwd"} {
 		path := filepath.Join(folder, "m.onnx")
 		write(t, path, string(externalModel(location, "0", "")))
 		m, err := openModel(path)
@@ -90,7 +90,21 @@ func TestInlineStaysInTheFolder(t *testing.T) {
 			t.Errorf("location %q was read", location)
 		} else if !strings.Contains(err.Error(), "beside it") {
 			t.Errorf("location %q: the message does not help: %v", location, err)
+		} else if location != "missing" && !strings.Contains(err.Error(), "such files are not sent") {
+			t.Errorf("location %q is told as %v", location, err)
 		}
+	}
+}
+
+// TestInlineMemoryMarker: there is no file to be put beside such a model.
+func TestInlineMemoryMarker(t *testing.T) {
+	m, err := openModel(filepath.Join("..", "..", "testdata", "hostile", "external_memory_marker.onnx"))
+	if err == nil {
+		m.Close()
+		t.Fatal("weights in the memory of another process were read")
+	}
+	if text := err.Error(); !strings.Contains(text, "Export the model again") || strings.Contains(text, "beside") {
+		t.Error(text)
 	}
 }
 

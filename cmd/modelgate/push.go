@@ -96,20 +96,24 @@ func (c *PushCmd) Run(ctx context.Context, s std) error {
 // sign signs what is sent of a model with the private key in a file: PKCS #8 in
 // PEM, as "openssl genpkey -algorithm ed25519" writes it.
 func sign(path, model string, file io.Reader) ([]byte, error) {
-	if err := checkPrivate(path); err != nil {
-		return nil, err
-	}
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("--sign-key %s: %w", path, errors.Unwrap(err))
 	}
+	block, _ := pem.Decode(text)
+	if block != nil && block.Type == "PUBLIC KEY" { // its mode does not matter
+		return nil, fmt.Errorf("--sign-key %s is a public key; give the private key that belongs to it", path)
+	}
+	if err := checkPrivate(path); err != nil {
+		return nil, err
+	}
 	var key ed25519.PrivateKey
-	if block, _ := pem.Decode(text); block != nil && block.Type == "PRIVATE KEY" {
+	if block != nil && block.Type == "PRIVATE KEY" {
 		parsed, _ := x509.ParsePKCS8PrivateKey(block.Bytes)
 		key, _ = parsed.(ed25519.PrivateKey)
 	}
 	if key == nil {
-		return nil, fmt.Errorf("--sign-key %s holds no Ed25519 private key in PEM without a password; make one with: openssl genpkey -algorithm ed25519 -out %s", path, path)
+		return nil, fmt.Errorf("--sign-key %s holds no Ed25519 private key in PEM without a password; make one, in a file of its own, with: openssl genpkey -algorithm ed25519 -out NEW.pem", path)
 	}
 	return client.Sign(key, model, file)
 }

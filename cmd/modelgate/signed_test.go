@@ -83,9 +83,11 @@ func TestSignedUploads(t *testing.T) {
 			t.Errorf("%s: %v", what, e)
 		}
 	}
+	run("openssl genpkey -algorithm rsa -pkeyopt rsa_keygen_bits:2048 -out rsa.pem")
 	for _, bad := range []struct{ mode, key, want string }{
 		{"644", "sign.pem", "chmod 600"},
-		{"600", "sign.pub", "openssl genpkey"},
+		{"644", "sign.pub", "is a public key"},
+		{"600", "rsa.pem", "-out NEW.pem"}, // openssl would overwrite the key that is there
 	} {
 		out := run("chmod " + bad.mode + " " + bad.key + "; ! modelgate push petals testdata/iris.onnx --quiet --sign-key " + bad.key)
 		if !strings.Contains(out, bad.want) {

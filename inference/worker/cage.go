@@ -128,13 +128,14 @@ type orders struct {
 	Applied    Protections       `json:"applied,omitzero"` // by the first stage
 }
 
-// parse reads orders from the arguments of the hidden subcommand.
+// errByHand is for a person who finds the hidden subcommand.
+var errByHand = errors.New("this command is for the server, which runs each model in a process of it; it is of no use by hand")
+
+// parse reads orders from the arguments of the hidden subcommand. What no server
+// sends is errByHand.
 func (o *orders) parse(args []string) error {
-	if len(args) != 1 {
-		return errors.New("this command is for the server, which runs each model in a process of it; it is of no use by hand")
-	}
-	if err := json.Unmarshal([]byte(args[0]), o); err != nil {
-		return fmt.Errorf("the orders of the server can't be read: %w", err)
+	if len(args) != 1 || json.Unmarshal([]byte(args[0]), o) != nil || o.Parent <= 0 || o.Data <= 0 {
+		return errByHand
 	}
 	return nil
 }

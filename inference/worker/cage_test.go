@@ -68,9 +68,9 @@ func TestMinimum(t *testing.T) {
 
 // TestEnterByHand calls the hidden subcommand as a person might.
 func TestEnterByHand(t *testing.T) {
-	for _, args := range [][]string{nil, {"--help"}, {"a", "b"}} {
-		if _, err := enter(args); err == nil {
-			t.Errorf("%q: no error", args)
+	for _, args := range [][]string{nil, {"--help"}, {"a", "b"}, {"{}"}, {`{"parent":1}`}, {`{"data":1}`}, {"null"}} {
+		if _, err := enter(args); err != errByHand {
+			t.Errorf("%q: %v, want %v", args, err, errByHand)
 		}
 	}
 }
