@@ -7,6 +7,9 @@ import (
 	"time"
 )
 
+// errBusy is for a load that waited too long for others.
+var errBusy = errors.New("too many models are being loaded")
+
 var errNoRoom = errors.New("no memory for the session")
 
 // reserve takes n bytes of the budget (gives, when n is negative), closing idle

@@ -467,3 +467,33 @@ func TestAModelTooBigToLoad(t *testing.T) {
 		}
 	})
 }
+
+// A load waits for others no longer than a prediction for a slot.
+func TestLoadsWaitForOthers(t *testing.T) {
+	bubble(t, inference.Config{Slots: 1, Timeout: 10 * time.Second}, func(t *testing.T, b *bench) {
+		b.put("m", 1, "two_io.onnx")
+		b.put("n", 1, "two_io.onnx")
+		gate := b.fake.HoldLoads()
+		first := make(chan error, 1)
+		go func() {
+			_, err := b.predict(t.Context(), "m", pair)
+			first <- err
+		}()
+		synctest.Wait()
+		began := time.Now()
+		if _, err := b.predict(t.Context(), "n", pair); !errors.Is(err, inference.ErrUnavailable) {
+			t.Errorf("got %v", err)
+		}
+		if waited := time.Since(began); waited != 10*time.Second {
+			t.Errorf("it waited %v", waited)
+		}
+		gate.Open()
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		pass(time.Second)
+		if _, err := b.predict(t.Context(), "n", pair); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}

@@ -33,22 +33,46 @@ func (p *pool) pins(e *entry) bool {
 	return pinned
 }
 
+// pinnedShare is the part of the budget, one in so many, that pinned models may
+// take together: the rest is everybody's. Who manages a model may pin it.
+const pinnedShare = 2
+
 // keep loads the pinned versions that are not loaded, and remembers which ones
-// are pinned. It returns how long to wait before the next try of those whose
+// are pinned. Those beyond their share of the budget are served like others. It
+// returns how long to wait before the next try of those whose
 // backoff goes on; 0: there is none.
 func (p *pool) keep(versions []*models.Version) (wait time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.pinned = make(map[string]struct{}, len(versions))
 	now := time.Now()
+	left, unpinned := p.budget/pinnedShare, map[string]struct{}{}
 	for _, v := range versions {
+		size := v.Size
+		if e := p.entries[v.ID]; e != nil && e.phase == live {
+			size = max(size, e.memory)
+		}
+		if left -= size; p.budget > 0 && left < 0 {
+			left += size
+			if unpinned[v.ID] = struct{}{}; !has(p.unpinned, v.ID) {
+				p.log.Warn("a model is not pinned: pinned models would take too much of session-memory together", "model", v.Model, "version", v.Number,
+					"bytes", size, "most", p.budget/pinnedShare)
+			}
+			continue
+		}
 		p.pinned[v.ID] = struct{}{}
 		in := p.due(v, now)
 		if in > 0 && (wait == 0 || in < wait) {
 			wait = in
 		}
 	}
+	p.unpinned = unpinned
 	return wait
+}
+
+func has(set map[string]struct{}, id string) bool {
+	_, ok := set[id]
+	return ok
 }
 
 // due begins the load of a pinned version, or returns how long it has to wait

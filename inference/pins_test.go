@@ -164,45 +164,42 @@ func TestAPinnedModelThatIsPutOutOfService(t *testing.T) {
 	})
 }
 
-// Pinned models make way for nobody, and take no more than there is.
+// Pinned models make way for nobody, and take no more than half of the memory.
 func TestPinnedModelsAndTheBudget(t *testing.T) {
 	size := newBench(t, inference.Config{}).put("m", 1, "two_io.onnx").Size
 	var pins board
-	bubble(t, inference.Config{Pinned: pins.pinned, SessionMemory: 2*size + 10}, func(t *testing.T, b *bench) {
-		b.put("a", 1, "two_io.onnx")
-		b.put("b", 1, "two_io.onnx")
+	bubble(t, inference.Config{Pinned: pins.pinned, SessionMemory: 4*size + 10}, func(t *testing.T, b *bench) {
+		others := []string{"a", "b", "c"}
+		for _, name := range others {
+			b.put(name, 1, "two_io.onnx")
+		}
 		pinned := []*models.Version{b.put("p1", 1, "two_io.onnx"), b.put("p2", 1, "two_io.onnx"), b.put("p3", 1, "two_io.onnx")}
-		if _, err := b.predict(t.Context(), "a", pair); err != nil {
-			t.Fatal(err)
-		}
-		pins.set(pinned[0])
-		stop := b.live()
-		if _, err := b.predict(t.Context(), "b", pair); err != nil { // in a's place
-			t.Error(err)
-		}
-		if b.value("evictions_total", "reason=memory") != 1 {
-			t.Error("a was not closed for b")
-		}
-		pins.set(pinned[:2]...) // the second in b's place
-		b.Refresh()
-		synctest.Wait()
-		if s := b.fake.Stats(); s.Loads != 4 || s.Open != 2 {
-			t.Errorf("%+v", s)
-		}
-		if _, err := b.predict(t.Context(), "a", pair); !errors.Is(err, inference.ErrUnavailable) {
-			t.Errorf("the pinned ones take all: %v", err)
-		}
 		pins.set(pinned...)
-		b.Refresh()
+		stop := b.live()
 		synctest.Wait()
-		if log := b.log.String(); !strings.Contains(log, `"model":"p3"`) || !strings.Contains(log, "in use or pinned") {
+		if s := b.fake.Stats(); s.Loads != 2 || s.Open != 2 {
+			t.Errorf("at the start: %+v", s)
+		}
+		if log := b.log.String(); strings.Count(log, "a model is not pinned") != 1 || !strings.Contains(log, `"model":"p3"`) {
 			t.Errorf("the log says %s", log)
+		}
+		// Three others in the room of two: they make way for each other alone.
+		for range 2 {
+			for _, name := range others {
+				if _, err := b.predict(t.Context(), name, pair); err != nil {
+					t.Error(err)
+				}
+				pass(time.Second)
+			}
+		}
+		if s := b.fake.Stats(); s.Loads != 8 || s.Open != 4 || b.value("evictions_total", "reason=memory") != 4 {
+			t.Errorf("with others: %+v, %v evictions", s, b.value("evictions_total", "reason=memory"))
 		}
 		pins.set(pinned[1:]...)
 		b.Refresh()
-		pass(time.Minute) // p1 is idle now, and makes way
-		if s := b.fake.Stats(); s.Loads != 5 || s.Open != 2 {
-			t.Errorf("%+v", s)
+		pass(time.Minute)
+		if s := b.fake.Stats(); s.Loads != 9 || s.Open != 4 {
+			t.Errorf("with p3 in place of p1: %+v", s)
 		}
 		stop()
 	})

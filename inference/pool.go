@@ -75,6 +75,7 @@ type pool struct {
 	engine      Engine
 	read        func(ctx context.Context, v *models.Version) ([]byte, error)
 	loadTimeout time.Duration
+	patience    time.Duration // how long a load waits for others at most
 	idleClose   time.Duration
 	budget      int64 // bytes of all sessions; 0: no bound
 	quarantine  func(ctx context.Context, v *models.Version, reason string) error
@@ -97,6 +98,7 @@ type pool struct {
 	records  map[string]*record    // by version id, of those with entries or losses; guarded by mu
 	refused  map[refusal]time.Time // until when; guarded by mu
 	pinned   map[string]struct{}   // version ids; guarded by mu
+	unpinned map[string]struct{}   // pinned by their owners, beyond the share; guarded by mu
 	bereaved int                   // lost entries that somebody uses yet; guarded by mu
 	guests   int                   // trials under way; guarded by mu
 	draining bool                  // what is lost is not loaded again; guarded by mu
@@ -107,7 +109,7 @@ type pool struct {
 func newPool(cfg *Config, read func(context.Context, *models.Version) ([]byte, error), m *metrics) *pool {
 	base, stop := context.WithCancel(context.Background())
 	return &pool{
-		engine: cfg.Engine, read: read, loadTimeout: cfg.LoadTimeout, idleClose: cfg.IdleClose, budget: cfg.SessionMemory,
+		engine: cfg.Engine, read: read, loadTimeout: cfg.LoadTimeout, patience: cfg.Timeout, idleClose: cfg.IdleClose, budget: cfg.SessionMemory,
 		quarantine: cfg.Quarantine, metrics: m, log: cfg.Logger, gate: make(chan struct{}, cfg.Slots), base: base, stop: stop,
 		wake: make(chan struct{}, 1), freed: make(chan struct{}),
 		entries: map[string]*entry{}, lanes: map[string]*lane{}, gone: map[string]struct{}{},
@@ -311,7 +313,7 @@ func (p *pool) load(e *entry, requestID string) {
 		e.phase = failed
 		e.err = ErrUnavailable
 		switch {
-		case errors.Is(err, errNoRoom):
+		case errors.Is(err, errNoRoom) || errors.Is(err, errBusy):
 			e.failures = 0 // no fault of its own, and others may be done at any moment
 		case errors.Is(err, ErrNoMemory):
 			e.err = errTooBig
@@ -336,6 +338,8 @@ func (p *pool) open(e *entry) (session Session, err error) {
 	select {
 	case p.gate <- struct{}{}:
 		defer func() { <-p.gate }()
+	case <-time.After(p.patience):
+		return nil, errBusy
 	case <-p.base.Done():
 		return nil, p.base.Err()
 	}

@@ -5,6 +5,7 @@ package worker
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"modelgate/inference"
 	"modelgate/models"
@@ -16,6 +17,7 @@ type decoder struct {
 	*session
 	r      reader
 	shapes []int64
+	held   []*inference.Buffer // until the answer is read
 }
 
 // maxDescription bounds what describes an answer, and not its elements.
@@ -87,6 +89,13 @@ func (d *decoder) value(v *inference.Value, kind models.Kind) (err error) {
 	if most := len(d.r.rest) / 24; count > most || kind != models.KindTensors && 2*count > most {
 		return errShort
 	}
+	// What holds them counts as long as the run, so that many answers at once
+	// can't take more than the memory's budget.
+	b, err := d.engine.cfg.Memory.Charge(int64(count) * int64(unsafe.Sizeof(inference.Map{})))
+	if err != nil {
+		return err
+	}
+	d.held = append(d.held, b)
 	if kind == models.KindTensors {
 		v.Tensors = make([]inference.Tensor, count)
 		for i := range v.Tensors {

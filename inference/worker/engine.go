@@ -201,7 +201,11 @@ func (e *Engine) leave() {
 
 // load gives a new worker its model.
 func (e *Engine) load(ctx context.Context, p *process, model []byte) (*session, error) {
-	if _, err := e.greet(ctx, p); err != nil {
+	ready, err := e.greet(ctx, p)
+	if err == nil && ready.Version != e.version {
+		err = fmt.Errorf("ONNX Runtime was %s when the server started, and is %s now; restart the server", e.version, ready.Version)
+	}
+	if err != nil {
 		if ended := ctx.Err(); ended != nil {
 			return nil, inference.ErrLoadTimeout.Because(ended)
 		}

@@ -407,3 +407,36 @@ func TestEndlessFrame(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A library that changed while the server runs is not mixed with the one that
+// it started with.
+func TestAnotherRuntime(t *testing.T) {
+	e, _, _ := lying(t, "honest")
+	e.version = "another"
+	_, err := e.Load(t.Context(), []byte("any"), inference.Options{})
+	if !errors.Is(err, inference.ErrUnavailable) || !strings.Contains(err.Error(), "restart the server") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestThreads: where no limit of the kernel bounds a worker's threads, the
+// server does.
+func TestThreads(t *testing.T) {
+	_, s, mem := lying(t, "silence")
+	if n := threads(s.(*session).cmd.Process.Pid); n < 2 || n > int(maxThreads()) {
+		t.Errorf("a worker has %d threads, of %d", n, maxThreads())
+	}
+	if threads(1<<22+1) != 0 {
+		t.Error("a process that can't be has threads")
+	}
+	// One that has more than it may is ended.
+	worker := s.(*session)
+	worker.mu.Lock()
+	worker.most = 1
+	worker.mu.Unlock()
+	_, err := ask(t.Context(), s, mem, 0)
+	var crash *inference.Crash
+	if !errors.As(err, &crash) || !strings.Contains(crash.Reason, "threads") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -169,6 +169,12 @@ func (s *session) stopEnded(now time.Time) bool {
 		}
 		s.stop(c, now, thread != 0, begun && int32(c.number-oldest) >= 0)
 	}
+	if running && now.Sub(s.counted) > time.Second {
+		s.counted = now
+		if n := threads(s.cmd.Process.Pid); n > s.most {
+			s.kill(fmt.Sprintf("liar: it has %d threads", n))
+		}
+	}
 	// A thread that was to take the next run, or to tell of the last one, may be
 	// held up by a run that is longer than the worker is used to.
 	if running && s.arena.taken.Load() != s.arena.submitted.Load() {
@@ -215,6 +221,15 @@ func (s *session) oldestBegun() (number uint32, begun bool) {
 		}
 	}
 	return number, begun
+}
+
+// threads is how many a process has; 0 where the kernel does not show them.
+func threads(pid int) int {
+	list, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+	if err != nil {
+		return 0
+	}
+	return len(list)
 }
 
 // slow makes a thread of the worker give way to all others. The number comes

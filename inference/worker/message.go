@@ -53,6 +53,9 @@ type saidValues []models.GraphValue
 // fewer (models.Limits.Ports).
 const maxValues = 4096
 
+// maxDimensions is more than the check of a file lets through.
+const maxDimensions = 64
+
 // UnmarshalJSON fails for more than maxValues.
 func (v *saidValues) UnmarshalJSON(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
@@ -66,6 +69,9 @@ func (v *saidValues) UnmarshalJSON(text []byte) error {
 		var value models.GraphValue
 		if err := d.Decode(&value); err != nil {
 			return err
+		}
+		if len(value.Shape) > maxDimensions {
+			return fmt.Errorf("worker: a value of %d dimensions", len(value.Shape))
 		}
 		*v = append(*v, value)
 	}

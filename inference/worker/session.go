@@ -41,11 +41,13 @@ type session struct {
 	mu       sync.Mutex
 	calls    []*call // by slot; guarded by mu
 	free     []uint32
-	put      uint32 // submissions so far; guarded by mu
-	running  int    // calls in use; guarded by mu
-	closed   bool   // guarded by mu
-	gone     bool   // no answers will come; guarded by mu
-	finished bool   // finish was called; guarded by mu
+	put      uint32    // submissions so far; guarded by mu
+	running  int       // calls in use; guarded by mu
+	counted  time.Time // when the worker's threads were; guarded by mu
+	most     int       // threads that it may have; guarded by mu
+	closed   bool      // guarded by mu
+	gone     bool      // no answers will come; guarded by mu
+	finished bool      // finish was called; guarded by mu
 
 	heardOf atomic.Uint32 // completions read; written by listen alone
 }
@@ -72,7 +74,7 @@ type call struct {
 
 func newSession(e *Engine, p *process, loaded *loadedMessage) *session {
 	s := &session{engine: e, process: p, graph: models.Graph{Inputs: loaded.Graph.Inputs, Outputs: loaded.Graph.Outputs},
-		peak: min(max(loaded.Peak, 0), e.cfg.MaxMemory), lost: make(chan struct{}), heard: make(chan struct{})}
+		most: int(maxThreads()), peak: min(max(loaded.Peak, 0), e.cfg.MaxMemory), lost: make(chan struct{}), heard: make(chan struct{})}
 	s.room = e.cfg.Memory.Within(p.arena.inputs(), discard, s.unshare)
 	p.listened.Store(true)
 	select {
@@ -375,6 +377,7 @@ func (s *session) answer(ctx context.Context, c *call, want []int) ([]inference.
 		return nil, runError(said.status, text)
 	}
 	values, err := d.values(text, want, &s.graph)
+	c.held = append(c.held, d.held...)
 	if said.outputs > maxKept {
 		s.giveBack(c)
 	}

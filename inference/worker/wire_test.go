@@ -103,6 +103,14 @@ func FuzzAnswer(f *testing.F) {
 		s, mem := reading(t, fuzzed, append(outputs, make([]byte, 1<<16-len(outputs))...))
 		want := []int{int(output) % len(fuzzed.Outputs)}
 		d := decoder{session: s}
+		defer func() {
+			for _, b := range d.held {
+				b.Release()
+			}
+			if n := mem.InUse(); n != 0 {
+				t.Errorf("%d bytes were not released", n)
+			}
+		}()
 		values, err := d.values(text, want, &fuzzed)
 		if err == nil {
 			for i := range values {
@@ -110,9 +118,6 @@ func FuzzAnswer(f *testing.F) {
 			}
 		}
 		release(values)
-		if n := mem.InUse(); n != 0 {
-			t.Errorf("%d bytes were not released", n)
-		}
 	})
 }
 
