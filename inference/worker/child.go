@@ -205,16 +205,13 @@ func (c *child) next() (uint32, bool) {
 func (c *child) sleep() {
 	value := c.wake.Load()
 	c.sleepers.Add(1)
-	if c.taken.Load() != c.submitted.Load() && c.unsleep() {
-		return
+	if c.taken.Load() != c.submitted.Load() && takeOne(&c.sleepers) {
+		return // nobody has woken this thread, and nobody will
 	}
 	for c.wake.Load() == value {
 		futex(&c.wake, futexWait, value)
 	}
 }
-
-// unsleep takes back that a thread sleeps; false: the server has woken it.
-func (c *child) unsleep() bool { return takeOne(&c.sleepers) }
 
 // thread is what one thread has to tell.
 type thread struct {

@@ -102,7 +102,7 @@ func (e *Engine) Collectors() []prometheus.Collector { return e.metrics.collecto
 
 // greet waits until the worker is ready for its model.
 func (e *Engine) greet(ctx context.Context, p *process) (readyMessage, error) {
-	stop := p.hears(ctx)
+	stop := p.endWith(ctx)
 	defer stop()
 	var ready readyMessage
 	err := send(p.control, helloMessage{Threads: e.cfg.Threads, MaxMemory: e.cfg.MaxMemory})
@@ -216,7 +216,7 @@ func (e *Engine) load(ctx context.Context, p *process, model []byte) (*session, 
 		return nil, inference.ErrUnavailable.Because(err)
 	}
 	defer file.Close()
-	stop := p.hears(ctx)
+	stop := p.endWith(ctx)
 	defer stop()
 	var loaded loadedMessage
 	err = send(p.control, modelMessage{Size: int64(len(model))}, file)

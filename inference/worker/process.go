@@ -210,9 +210,9 @@ func (p *process) crash(inside bool) *inference.Crash {
 	return &inference.Crash{Reason: reason, Inside: inside}
 }
 
-// hears makes the control connection fail when ctx ends, until the function
-// that it returns is called.
-func (p *process) hears(ctx context.Context) (stop func() bool) {
+// endWith kills the process when ctx ends, until the function that it returns
+// is called; what waits for its words then sees their end.
+func (p *process) endWith(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, func() { p.kill("deadline: its time was up") })
 }
 

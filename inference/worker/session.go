@@ -39,8 +39,8 @@ type session struct {
 	waking atomic.Bool   // somebody is about to wake the worker
 
 	mu       sync.Mutex
-	calls    []*call // by slot; guarded by mu
-	free     []uint32
+	calls    []*call   // by slot; guarded by mu
+	free     []uint32  // slots of calls that nobody uses; guarded by mu
 	put      uint32    // submissions so far; guarded by mu
 	running  int       // calls in use; guarded by mu
 	counted  time.Time // when the worker's threads were; guarded by mu
