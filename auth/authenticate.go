@@ -10,8 +10,9 @@ import (
 	"unsafe"
 )
 
-// Authenticate tells who an access token or an API key proves to be, with the
-// rights he has now: roles are read from the database, not from the token.
+// Authenticate tells who an access token, ours or a provider's, or an API key
+// proves to be, with the rights he has now: roles are read from the database,
+// not from the token.
 // What this process changes (logout, disabling, roles, passwords) is seen by the
 // next call; what another process changes in the same database, within 30
 // seconds.
@@ -20,7 +21,7 @@ import (
 // database. Everything that proves nothing is ErrToken; ErrUnavailable means
 // that the database could not be asked.
 func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
-	if len(credential) == 0 || len(credential) > maxToken {
+	if len(credential) == 0 || len(credential) > s.maxToken {
 		return Principal{}, ErrToken
 	}
 	// A conversion would copy the token onto the heap; Sum256 only reads.
@@ -40,6 +41,9 @@ func (s *Service) Authenticate(ctx context.Context, credential string) (Principa
 			return who, errKey.Because(told.Cause) // a login would not mend it
 		}
 		return who, err
+	}
+	if p := s.providers.ofToken(credential); p != nil {
+		return s.authenticateForeign(ctx, &sum, p, credential, now)
 	}
 	return s.authenticateToken(ctx, &sum, credential, now)
 }

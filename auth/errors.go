@@ -33,6 +33,7 @@ var (
 	ErrForbidden      = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
 	ErrNotFound       = &Error{Code: "not_found", Detail: "no such resource"}
 	ErrTaken          = &Error{Code: "taken", Detail: "the name is taken; choose another"}
+	ErrLinked         = &Error{Code: "linked", Detail: "this identity belongs to a user already; unlink it from him first"}
 	ErrLastAdmin      = &Error{Code: "last_admin", Detail: "the last enabled administrator can't be removed, disabled or stripped of the role; make another first"}
 	ErrWeakPassword   = &Error{Code: "weak_password", Detail: "the password is too easy to guess"}
 	ErrReauthenticate = &Error{Code: "reauthentication_required", Detail: "log in again with your password, then repeat this within 10 minutes"}

@@ -36,8 +36,9 @@ type Principal struct {
 	Permissions Permission
 	SessionID   string    // empty for API keys
 	KeyID       string    // empty for access tokens
+	Provider    string    // whose access token it was, if not our own
 	Models      []string  // an API key's scope; nil: no restriction
-	AuthTime    time.Time // last proof of the password; zero for API keys
+	AuthTime    time.Time // last proof of the password, here or at a provider; zero for API keys
 	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
 	Origin      Origin
 }

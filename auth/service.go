@@ -37,6 +37,7 @@ type Config struct {
 	// PasswordGrant lets OAuth2 clients sign in by grant_type=password; the
 	// token endpoint asks PasswordGrant().
 	PasswordGrant bool
+	Providers     []Provider       // whose word about people counts; none: nobody's
 	Now           func() time.Time // nil: time.Now
 	Logger        *slog.Logger     // nil: slog.Default
 }
@@ -52,6 +53,9 @@ type Service struct {
 	cache    *cache
 	uses     *keyUses
 	metrics  *metrics
+	// providers don't change.
+	providers *providers
+	maxToken  int // bytes of a credential
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -92,11 +96,20 @@ func New(cfg Config) (*Service, error) {
 			return nil, fmt.Errorf("a lifetime of %s is too short", *d.ttl)
 		}
 	}
+	var err error
+	if cfg.Providers, err = checkProviders(cfg.Providers, cfg.Issuer); err != nil {
+		return nil, err
+	}
 	m := newMetrics()
-	return &Service{
+	s := &Service{
 		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
-	}, nil
+		providers: newProviders(cfg.Providers, cfg.Now), maxToken: maxToken,
+	}
+	if len(s.providers.byIssuer) > 0 {
+		s.maxToken = maxForeignToken
+	}
+	return s, nil
 }
 
 // PasswordGrant says whether OAuth2 clients may sign in by password.

@@ -72,6 +72,15 @@ type Ticket struct {
 	ExpiresAt time.Time
 }
 
+// SignIn is a sign-in that has gone to a provider and not come back yet. Only
+// the SHA-256 of the browser's secret is stored, from which all else follows.
+type SignIn struct {
+	Hash      [32]byte
+	Provider  string // its name
+	Fresh     bool   // the user must have proved himself to the provider anew
+	ExpiresAt time.Time
+}
+
 // Store keeps what the room must remember. All methods are safe for concurrent
 // use, honour ctx, and are atomic: they happen whole or not at all, also when
 // the process dies. Times are kept to the microsecond, in UTC. A missing row is
@@ -97,6 +106,29 @@ type Store interface {
 	// DeleteUser removes the user with sessions, keys and tickets when f agrees.
 	// Models he owns stay, without owner.
 	DeleteUser(ctx context.Context, id string, f func(old User, otherAdmins int) error) error
+
+	// UserByIdentity finds the user of an issuer and subject.
+	UserByIdentity(ctx context.Context, issuer, subject string) (User, Identity, error)
+	// CreateExternalUser stores a user and his identity in one step. ErrTaken
+	// for a used name or id, ErrLinked for a used identity, ErrInvalid as
+	// CreateUser.
+	CreateExternalUser(ctx context.Context, u User, id Identity) error
+	// LinkIdentity gives an identity to a user. ErrLinked for a used one,
+	// ErrNotFound for a missing user.
+	LinkIdentity(ctx context.Context, id Identity) error
+	// IdentitiesOf lists a user's identities, oldest first.
+	IdentitiesOf(ctx context.Context, userID string) ([]Identity, error)
+	UnlinkIdentity(ctx context.Context, userID, id string) error
+	// AssertIdentity notes that a token of that age was heard, and replaces the
+	// user by what f returns, as UpdateUser does, unless UpdatedAt is as it was.
+	// When one as new or newer was heard before, nothing happens. It returns the
+	// user as stored.
+	AssertIdentity(ctx context.Context, issuer, subject string, issued time.Time, f func(old User, otherAdmins int) (User, error)) (User, error)
+	// CreateSignIn notes a sign-in that has gone to a provider.
+	CreateSignIn(ctx context.Context, in SignIn) error
+	// TakeSignIn removes it; ErrNotFound when it is unknown, taken or expired.
+	// Of concurrent calls one succeeds.
+	TakeSignIn(ctx context.Context, hash [32]byte, now time.Time) (SignIn, error)
 
 	// Roles lists all by name.
 	Roles(ctx context.Context) ([]Role, error)
@@ -141,7 +173,7 @@ type Store interface {
 	// calls one succeeds. When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
-	// Sweep removes expired sessions, tokens, keys and tickets. It may do so in
+	// Sweep removes expired sessions, tokens, keys, tickets and sign-ins. It may do so in
 	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping answers when the database does.

@@ -135,8 +135,22 @@ func (v *verifier) verify(token string) (*claims, error) {
 // parser behind it is more liberal: base64 there skips line breaks, and JSON
 // takes the last of duplicate names.
 func readHeader(token string) (header, error) {
-	if len(token) > maxToken {
-		return header{}, fmt.Errorf("longer than %d bytes", maxToken)
+	b, err := compactHeader(token, maxToken)
+	if err != nil {
+		return header{}, err
+	}
+	var h header
+	if err := json.Unmarshal(b, &h, json.RejectUnknownMembers(true)); err != nil {
+		return header{}, fmt.Errorf("header: %w", err)
+	}
+	return h, nil
+}
+
+// compactHeader checks the form of a token of at most so many bytes and returns
+// its header.
+func compactHeader(token string, most int) ([]byte, error) {
+	if len(token) > most {
+		return nil, fmt.Errorf("longer than %d bytes", most)
 	}
 	dots := 0
 	for i := range len(token) {
@@ -145,22 +159,18 @@ func readHeader(token string) (header, error) {
 			dots++
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
 		default:
-			return header{}, errTokenForm
+			return nil, errTokenForm
 		}
 	}
 	if dots != 2 {
-		return header{}, errTokenForm
+		return nil, errTokenForm
 	}
 	first, _, _ := strings.Cut(token, ".")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(first)
 	if err != nil {
-		return header{}, errTokenForm
+		return nil, errTokenForm
 	}
-	var h header
-	if err := json.Unmarshal(b, &h, json.RejectUnknownMembers(true)); err != nil {
-		return header{}, fmt.Errorf("header: %w", err)
-	}
-	return h, nil
+	return b, nil
 }
 
 // sign makes the access token of a session. It expires after ttl, or with the

@@ -14,6 +14,7 @@ var sweeps = []string{
 	`DELETE FROM sessions WHERE id IN (SELECT session_id FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NULL LIMIT ?)`,
 	`DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NOT NULL LIMIT ?)`,
 	`DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE expires_at <= ? LIMIT ?)`,
+	`DELETE FROM external_sign_ins WHERE hash IN (SELECT hash FROM external_sign_ins WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM tickets WHERE hash IN (SELECT hash FROM tickets WHERE expires_at <= ? LIMIT ?)`,
 }
 

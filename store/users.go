@@ -32,15 +32,7 @@ func (t *tx) user(where string, args ...any) (u auth.User, err error) {
 // CreateUser implements auth.Store.
 func (db *DB) CreateUser(ctx context.Context, u auth.User, ticket *auth.Ticket) error {
 	return authError(db.write(ctx, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO users (id, username, password_hash, disabled, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)`,
-			u.ID, u.Username, u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt))
-		if violates(err, unique) {
-			return auth.ErrTaken
-		}
-		if err != nil {
-			return err
-		}
-		if err := t.giveRoles(u.ID, u.Roles); err != nil {
+		if err := t.createUser(u); err != nil {
 			return err
 		}
 		if ticket != nil {
@@ -48,6 +40,18 @@ func (db *DB) CreateUser(ctx context.Context, u auth.User, ticket *auth.Ticket) 
 		}
 		return nil
 	}))
+}
+
+func (t *tx) createUser(u auth.User) error {
+	_, err := t.exec(`INSERT INTO users (id, username, password_hash, disabled, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)`,
+		u.ID, u.Username, u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt))
+	if violates(err, unique) {
+		return auth.ErrTaken
+	}
+	if err != nil {
+		return err
+	}
+	return t.giveRoles(u.ID, u.Roles)
 }
 
 // giveRoles adds one role at a time, so that the one that does not exist can be named.
