@@ -113,6 +113,7 @@ type assertion struct {
 	expires  time.Time
 	authTime time.Time // zero: not told
 	members  map[string]jsontext.Value
+	token    *oidc.IDToken
 }
 
 // verify proves that the provider signed a token for an audience, with one of
@@ -141,7 +142,9 @@ func (p *provider) verify(ctx context.Context, token string, h foreignHeader, au
 	if err := verified.Claims(&raw); err != nil {
 		return assertion{}, err
 	}
-	return p.read(raw, audience, now)
+	a, err := p.read(raw, audience, now)
+	a.token = verified
+	return a, err
 }
 
 // read reads the claims once more, strictly: go-oidc takes names in any case,

@@ -238,12 +238,9 @@ func (s *Service) assertRoles(ctx context.Context, o Origin, p *provider, a asse
 	}
 	next, err := s.cfg.Store.AssertIdentity(ctx, a.issuer, a.subject, a.issued, func(old User, otherAdmins int) (User, error) {
 		next := old
-		next.Roles = roles
+		next.Roles, next.UpdatedAt = roles, s.now()
 		if isAdmin(old) && !isAdmin(next) && otherAdmins == 0 {
 			return old, nil // the last administrator stays one
-		}
-		if !slices.Equal(old.Roles, roles) {
-			next.UpdatedAt = s.now()
 		}
 		return next, nil
 	})
@@ -293,37 +290,26 @@ func (s *Service) ProviderOf(issuer string) string {
 	return ""
 }
 
-// mayLink is what linking and unlinking ask for: users:manage, and every
-// permission that the user has, since an identity is as good as his password.
-// The caller unlocks.
-func (s *Service) mayLink(ctx context.Context, who Principal, userID string, a Action) (unlock func(), err error) {
-	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
-		return nil, err
-	}
-	if unlock, err = s.lockAdmin(ctx); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			unlock()
-		}
-	}()
+// mayLink decides and records whether somebody may link or unlink: he needs
+// users:manage, and every permission that the user has, since an identity is as
+// good as his password. The caller holds the admin lock.
+func (s *Service) mayLink(ctx context.Context, who Principal, userID string, a Action) error {
 	user, err := s.cfg.Store.User(ctx, userID)
 	if err != nil {
-		return nil, noSuchUser(err)
+		return noSuchUser(err)
 	}
 	table, err := s.roleTable(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if user.ID == who.UserID { // a stolen access token must not become an identity
 		err := ErrForbidden.With("nobody links identities to himself; ask another administrator")
-		return nil, s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
 	if err := mayTouch(who, table, user, 0, false); err != nil {
-		return nil, s.refuse(ctx, who, a, err)
+		return s.refuse(ctx, who, a, err)
 	}
-	return unlock, s.cfg.Guard.Allow(ctx, who, UsersManage, a)
+	return s.cfg.Guard.Allow(ctx, who, UsersManage, a)
 }
 
 // LinkIdentity lets who has a subject at a provider be a user, who keeps the
@@ -331,17 +317,23 @@ func (s *Service) mayLink(ctx context.Context, who Principal, userID string, a A
 // has. ErrLinked when somebody has the identity already.
 func (s *Service) LinkIdentity(ctx context.Context, who Principal, userID, name, subject string) (Identity, error) {
 	a := s.target(ctx, Action{Name: "identity.link", Detail: map[string]string{"provider": cut(name, 64), "subject": cut(subject, maxSubject)}}, userID)
-	i := slices.IndexFunc(s.providers.list, func(p *provider) bool { return p.Name == name })
-	unlock, err := s.mayLink(ctx, who, userID, a)
-	if err != nil {
+	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
 		return Identity{}, err
 	}
-	defer unlock()
+	i := slices.IndexFunc(s.providers.list, func(p *provider) bool { return p.Name == name })
 	if i < 0 {
 		return Identity{}, ErrInvalid.With("there is no identity provider of that name; the server's operator sets them")
 	}
 	if !validSubject(subject) {
 		return Identity{}, ErrInvalid.With(fmt.Sprintf("a subject has 1 to %d printable ASCII characters", maxSubject))
+	}
+	unlock, err := s.lockAdmin(ctx)
+	if err != nil {
+		return Identity{}, err
+	}
+	defer unlock()
+	if err := s.mayLink(ctx, who, userID, a); err != nil {
+		return Identity{}, err
 	}
 	id := Identity{ID: newID("i_"), Issuer: s.providers.list[i].Issuer, Subject: subject, UserID: userID, CreatedAt: s.now()}
 	if err := s.cfg.Store.LinkIdentity(ctx, id); err != nil {
@@ -354,11 +346,17 @@ func (s *Service) LinkIdentity(ctx context.Context, who Principal, userID, name,
 // what LinkIdentity does.
 func (s *Service) UnlinkIdentity(ctx context.Context, who Principal, userID, identityID string) error {
 	a := s.target(ctx, Action{Name: "identity.unlink", Detail: map[string]string{"identity": cut(identityID, 64)}}, userID)
-	unlock, err := s.mayLink(ctx, who, userID, a)
+	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
+		return err
+	}
+	unlock, err := s.lockAdmin(ctx)
 	if err != nil {
 		return err
 	}
 	defer unlock()
+	if err := s.mayLink(ctx, who, userID, a); err != nil {
+		return err
+	}
 	defer s.cache.revoke(userID)
 	if err := s.cfg.Store.UnlinkIdentity(ctx, userID, identityID); err != nil {
 		if errors.Is(err, ErrNotFound) {

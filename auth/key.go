@@ -32,7 +32,8 @@ type KeyRequest struct {
 // fresh refuses credentials that don't prove that the user himself is there
 // now: a new credential outlives the one it was made with.
 func (s *Service) fresh(ctx context.Context, who Principal, within time.Duration, a Action) error {
-	ok := who.SessionID != "" && (within == 0 || s.cfg.Now().Sub(who.AuthTime) <= within)
+	ok := who.SessionID != "" && within == 0 ||
+		(who.SessionID != "" || who.Provider != "") && within > 0 && s.cfg.Now().Sub(who.AuthTime) <= within
 	return s.cfg.Guard.Decide(ctx, who, ok, ErrReauthenticate, false, a)
 }
 

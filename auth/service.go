@@ -228,6 +228,7 @@ type signIn struct {
 	action   string
 	username string // as claimed
 	user     User   // zero when unknown
+	detail   map[string]string
 }
 
 func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
@@ -237,7 +238,7 @@ func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
 	}
 	return audit.Entry{
 		Actor: actor, ActorID: a.user.ID, Action: a.action, Outcome: outcome, Reason: reason,
-		Address: a.origin.Address, Request: a.origin.RequestID,
+		Address: a.origin.Address, Request: a.origin.RequestID, Detail: a.detail,
 	}
 }
 

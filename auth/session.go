@@ -216,6 +216,9 @@ func (s *Service) named(ctx context.Context, id string) (User, string) {
 // Logout ends the session of an access token: it and its refresh token are dead
 // on the next request. An API key has no session: ErrForbidden.
 func (s *Service) Logout(ctx context.Context, who Principal) error {
+	if who.Provider != "" {
+		return ErrForbidden.With("this token is your identity provider's; sign out there")
+	}
 	if who.SessionID == "" {
 		return ErrForbidden.With("an API key has no session to log out of; delete the key instead")
 	}

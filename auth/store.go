@@ -120,7 +120,7 @@ type Store interface {
 	IdentitiesOf(ctx context.Context, userID string) ([]Identity, error)
 	UnlinkIdentity(ctx context.Context, userID, id string) error
 	// AssertIdentity notes that a token of that age was heard, and replaces the
-	// user by what f returns, as UpdateUser does, unless UpdatedAt is as it was.
+	// user by what f returns, as UpdateUser does, unless his roles are as they were.
 	// When one as new or newer was heard before, nothing happens. It returns the
 	// user as stored.
 	AssertIdentity(ctx context.Context, issuer, subject string, issued time.Time, f func(old User, otherAdmins int) (User, error)) (User, error)

@@ -212,6 +212,14 @@ func (s *Service) UpdateUser(ctx context.Context, who Principal, id string, p Us
 	if p == (UserPatch{}) {
 		return shown(old), nil
 	}
+	if p.Roles != nil {
+		if by, err := s.managedBy(ctx, id); err != nil {
+			return User{}, err
+		} else if by != nil && by.managesRoles() {
+			err := ErrForbidden.With("the roles of this user come from the identity provider " + by.Name + "; change them there, or in its mapping")
+			return User{}, s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+		}
+	}
 	return s.updateUser(ctx, who, old, p, a)
 }
 
@@ -326,6 +334,12 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (toke
 	}
 	if err := mayTouch(who, table, user, 0, false); err != nil {
 		return "", time.Time{}, s.refuse(ctx, who, a, err)
+	}
+	if by, err := s.managedBy(ctx, id); err != nil {
+		return "", time.Time{}, err
+	} else if by != nil {
+		err := ErrForbidden.With("this user signs in through the identity provider " + by.Name + " and has no password here")
+		return "", time.Time{}, s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return "", time.Time{}, err
