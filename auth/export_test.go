@@ -34,3 +34,5 @@ func (s *Service) Cached() int {
 func (k *Keyring) SignerID() string { return k.signer.id }
 
 const CacheAge = cacheAge
+
+var Reachable = reachable
