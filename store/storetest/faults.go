@@ -66,9 +66,22 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
 			return err
 		},
-		"Sweep":  func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
-		"Ping":   func(ctx context.Context) error { return s.Ping(ctx) },
-		"Models": func(ctx context.Context) error { _, err := s.Models(ctx); return err },
+		"UserByIdentity": func(ctx context.Context) error { _, _, err := s.UserByIdentity(ctx, provider, "sub"); return err },
+		"CreateExternalUser": func(ctx context.Context) error {
+			return s.CreateExternalUser(ctx, newUser("new"), newIdentity("new", "new", "new"))
+		},
+		"LinkIdentity":   func(ctx context.Context) error { return s.LinkIdentity(ctx, newIdentity("new", "new", "ada")) },
+		"IdentitiesOf":   func(ctx context.Context) error { _, err := s.IdentitiesOf(ctx, "id-ada"); return err },
+		"UnlinkIdentity": func(ctx context.Context) error { return s.UnlinkIdentity(ctx, "id-ada", "i") },
+		"AssertIdentity": func(ctx context.Context) error {
+			_, err := s.AssertIdentity(ctx, provider, "sub", noon, become("admin"))
+			return err
+		},
+		"CreateSignIn": func(ctx context.Context) error { return s.CreateSignIn(ctx, newSignIn("new")) },
+		"TakeSignIn":   func(ctx context.Context) error { _, err := s.TakeSignIn(ctx, hash("in"), noon); return err },
+		"Sweep":        func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
+		"Ping":         func(ctx context.Context) error { return s.Ping(ctx) },
+		"Models":       func(ctx context.Context) error { _, err := s.Models(ctx); return err },
 		"AddVersion": func(ctx context.Context) error {
 			_, err := s.AddVersion(ctx, m, v, asItIs)
 			return err
@@ -89,6 +102,8 @@ func prepareCalls(t *testing.T, s Store) {
 	addSession(t, s, "s", "ada")
 	ok(t, s.CreateKey(t.Context(), newKey("k", "ada")))
 	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
+	ok(t, s.LinkIdentity(t.Context(), newIdentity("i", "sub", "ada")))
+	ok(t, s.CreateSignIn(t.Context(), newSignIn("in")))
 	addModel(t, s, "iris")
 }
 
@@ -112,6 +127,13 @@ func checkUntouched(t *testing.T, s Store) {
 	ok(t, err)
 	equal(t, "keys", len(keys), 1)
 	checkKey(t, keys[0], newKey("k", "ada"))
+	ids, err := s.IdentitiesOf(ctx, "id-ada")
+	ok(t, err)
+	equal(t, "identities", len(ids), 1)
+	checkIdentity(t, ids[0], newIdentity("i", "sub", "ada"))
+	_, err = s.TakeSignIn(ctx, hash("in"), noon)
+	ok(t, err)
+	ok(t, s.CreateSignIn(ctx, newSignIn("new"))) // is not there yet
 	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
 	ok(t, err)
 	_, err = s.Rotate(ctx, hash("s"), token("other", time.Hour), noon)
