@@ -106,8 +106,6 @@ type userPatch struct {
 	Disabled *bool     `json:"disabled"`
 }
 
-func (*userPatch) patch() {}
-
 type roleRequest struct {
 	Permissions []string `json:"permissions"`
 	RateLimit   string   `json:"rate_limit"`

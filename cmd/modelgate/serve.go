@@ -285,7 +285,7 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	a, err := api.New(api.Config{
 		Auth: s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
 		Metrics: registry, Logger: s.log,
-		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin},
+		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin, Unauthenticated: cfg.RateUnauth},
 		TrustedProxies: cfg.TrustedProxies,
 		MaxBody:        int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
 		Issuer: s.issuer(), TLS: cfg.TLS(), Version: version,
