@@ -32,8 +32,11 @@ type Limits struct {
 type rates struct {
 	store limiter.Store
 	// local takes over for predictions and strangers while store fails, so that
-	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead.
-	local *Sliding
+	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead. What
+	// store grants is counted here too, so that who has used up his rate at this
+	// process does not get another one from the failure.
+	local  *Sliding
+	shared bool // store is not of this process alone
 
 	predict, login, stranger limiter.Rate
 
@@ -49,7 +52,7 @@ type rates struct {
 const maxParsed = 1000
 
 func newRates(l Limits, store limiter.Store, now func() time.Time, m *metrics, log *slog.Logger) (*rates, error) {
-	r := &rates{store: store, local: NewSliding(0, now), metrics: m, log: log, now: now}
+	r := &rates{store: store, local: NewSliding(0, now), shared: store != nil, metrics: m, log: log, now: now}
 	if store == nil {
 		r.store = NewSliding(0, now)
 	}
@@ -112,19 +115,29 @@ func (r *rates) rateOf(who *auth.Principal) limiter.Rate {
 
 // chargePrediction takes n rows of who's rate, all or none.
 func (r *rates) chargePrediction(ctx context.Context, who *auth.Principal, n int64) (limiter.Context, error) {
-	rate := r.rateOf(who)
-	lc, err := r.store.Increment(ctx, who.UserID, n, rate)
+	lc, err := r.chargeAnyway(ctx, who.UserID, n, r.rateOf(who))
 	if err != nil {
-		r.storeFailed(err)
-		if lc, err = r.local.Increment(ctx, who.UserID, n, rate); err != nil {
-			return lc, err
-		}
+		return lc, err
 	}
 	if lc.Reached {
 		r.metrics.refused("predict")
 		return lc, r.tooMany(lc, "you have used up your rate; wait for the seconds in Retry-After")
 	}
 	return lc, nil
+}
+
+// chargeAnyway takes n units under key, from this process's own count while the
+// store fails.
+func (r *rates) chargeAnyway(ctx context.Context, key string, n int64, rate limiter.Rate) (limiter.Context, error) {
+	lc, err := r.store.Increment(ctx, key, n, rate)
+	switch {
+	case err != nil:
+		r.storeFailed(err)
+		return r.local.Increment(ctx, key, n, rate)
+	case r.shared && !lc.Reached:
+		_, err = r.local.Increment(ctx, key, n, rate)
+	}
+	return lc, err
 }
 
 // tooManyRows refuses what no waiting would let through.
@@ -153,12 +166,9 @@ func (r *rates) chargeAddress(ctx context.Context, class, address string) (limit
 // chargeStranger counts something that an unknown caller did at most so often.
 func (r *rates) chargeStranger(ctx context.Context, address string) error {
 	key := "stranger:" + addressKey(address)
-	lc, err := r.store.Increment(ctx, key, 1, r.stranger)
+	lc, err := r.chargeAnyway(ctx, key, 1, r.stranger)
 	if err != nil {
-		r.storeFailed(err)
-		if lc, err = r.local.Increment(ctx, key, 1, r.stranger); err != nil {
-			return err
-		}
+		return err
 	}
 	if lc.Reached {
 		r.metrics.refused("stranger")
