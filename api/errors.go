@@ -88,6 +88,7 @@ var outcomes = map[string]outcome{
 	// OAuth routes alone.
 	"invalid_request":        {http.StatusBadRequest, "invalid_request", 0, oipgrpc.InvalidArgument},
 	"invalid_client":         {http.StatusUnauthorized, "invalid_client", 0, oipgrpc.Unauthenticated},
+	"unauthorized_client":    {http.StatusBadRequest, "unauthorized_client", 0, oipgrpc.PermissionDenied},
 	"invalid_scope":          {http.StatusBadRequest, "invalid_scope", 0, oipgrpc.InvalidArgument},
 	"unsupported_grant_type": {http.StatusBadRequest, "unsupported_grant_type", 0, oipgrpc.InvalidArgument},
 }

@@ -316,6 +316,9 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (toke
 	if err != nil {
 		return "", time.Time{}, noSuchUser(err)
 	}
+	if user.Kind == ServiceAccount {
+		return "", time.Time{}, ErrInvalid.With("a service account has no password; give it a new secret instead")
+	}
 	table, err := s.roleTable(ctx)
 	if err != nil {
 		return "", time.Time{}, err
