@@ -255,6 +255,9 @@ func (c *call) fail(err error) {
 		r.status = http.StatusBadRequest // the protocol has no 422
 	}
 	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
+		if c.rt.Access == BearerOrClient && r.bare {
+			challenge += ", " + clientChallenge
+		}
 		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {

@@ -111,7 +111,7 @@ type Store interface {
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
 	// UpdateUser replaces what f returns (id and username can't change).
-	// otherAdmins counts the other enabled users with role admin and a
+	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
 	UpdateUser(ctx context.Context, id string, f func(old User, otherAdmins int) (User, error)) (User, error)

@@ -34,7 +34,7 @@ func (p UserPatch) apply(u User) User {
 
 // isAdmin says whether the user is an administrator who can sign in.
 func isAdmin(u User) bool {
-	return !u.Disabled && u.PasswordHash != "" && slices.Contains(u.Roles, adminRole)
+	return u.Kind == Person && !u.Disabled && u.PasswordHash != "" && slices.Contains(u.Roles, adminRole)
 }
 
 // Users lists users by name, from the first one after a name. next is empty at

@@ -103,11 +103,11 @@ func (db *DB) Users(ctx context.Context, after string, limit int) ([]auth.User, 
 	return list, nil
 }
 
-// otherAdmins counts the enabled administrators with a password besides one user.
+// otherAdmins counts the people who are enabled administrators with a password, besides one user.
 func (t *tx) otherAdmins(userID string) (n int, err error) {
 	err = t.row(func(s scan) error { return s(&n) }, `
 		SELECT count(*) FROM user_roles r JOIN users u ON u.id = r.user_id
-		WHERE r.role = 'admin' AND u.id <> ? AND NOT u.disabled AND u.password_hash <> ''`, userID)
+		WHERE r.role = 'admin' AND u.id <> ? AND u.kind = '' AND NOT u.disabled AND u.password_hash <> ''`, userID)
 	return n, err
 }
 
