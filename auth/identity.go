@@ -298,6 +298,9 @@ func (s *Service) mayLink(ctx context.Context, who Principal, userID string, a A
 	if err != nil {
 		return noSuchUser(err)
 	}
+	if user.Kind != "" {
+		return ErrInvalid.With("a service account is nobody at an identity provider; it has secrets")
+	}
 	table, err := s.roleTable(ctx)
 	if err != nil {
 		return err

@@ -31,6 +31,7 @@ type Origin struct {
 // value; the slices in it are shared and must not be written to.
 type Principal struct {
 	UserID      string
+	Kind        UserKind
 	Username    string
 	Roles       []string // sorted
 	Permissions Permission
@@ -38,7 +39,7 @@ type Principal struct {
 	KeyID       string    // empty for access tokens
 	Provider    string    // whose access token it was, if not our own
 	Models      []string  // an API key's scope; nil: no restriction
-	AuthTime    time.Time // last proof of the password, here or at a provider; zero for API keys
+	AuthTime    time.Time // last proof of the password, here or at a provider; zero for API keys and service accounts
 	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
 	Origin      Origin
 }

@@ -41,7 +41,7 @@ func (db *DB) CreateExternalUser(ctx context.Context, u auth.User, i auth.Identi
 		if _, err := t.identity(i.Issuer, i.Subject); err != errAbsent {
 			return linkedUnless(err)
 		}
-		if err := t.createUser(u); err != nil {
+		if err := t.addUser(u); err != nil {
 			return err
 		}
 		return t.addIdentity(i)
