@@ -156,6 +156,7 @@ func (s *Server) build() error {
 		return err
 	}
 	s.routes = s.table()
+	s.routes = append(s.routes, s.consoleTable(s.routes)...)
 	for _, r := range s.routes {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
 		e.Handle(r.Method, ginPath(r.Path), s.serve(r))
@@ -202,6 +203,7 @@ type Access string
 const (
 	Public Access = "public" // no credentials are asked for or looked at
 	Bearer Access = "bearer" // an access token or API key
+	Cookie Access = "cookie" // the cookie of a browser that signed in
 )
 
 // Route is one line of the route table.
@@ -304,6 +306,7 @@ func (s *Server) table() []*route {
 		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
 		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
 		signedIn(get, "/users/me/sessions", 200, plain(s.sessions)),
+		signedIn(del, "/users/me/sessions", 204, plain(s.endSessions)),
 		signedIn(del, "/users/me/sessions/{id}", 204, plain(s.endSession)),
 
 		allowed(get, "/admin/users", auth.UsersManage, "user.list", 200, plain(s.users)),
