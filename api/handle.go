@@ -85,6 +85,7 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.conn = connOf(g.Request)
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
+		c.shareWithOrigin()
 		defer c.finish()
 		if g.Request.ContentLength != 0 && !rt.rpc { // -1: chunks; calls of gRPC have it from their server
 			// Also of a body that nobody will read: before it sends the answer,

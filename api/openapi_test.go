@@ -36,20 +36,6 @@ var spec = sync.OnceValues(func() (*openapi3.T, error) {
 	return doc, doc.Validate(context.Background())
 })
 
-// matchPath compares "/models/{name}" with a path.
-func matchPath(template, path string) bool {
-	want, got := strings.Split(template, "/"), strings.Split(path, "/")
-	if len(want) != len(got) {
-		return false
-	}
-	for i := range want {
-		if want[i] != got[i] && !(strings.HasPrefix(want[i], "{") && got[i] != "") {
-			return false
-		}
-	}
-	return true
-}
-
 // describe finds the operation of the specification that a request is.
 func describe(doc *openapi3.T, method string, u *url.URL) *routers.Route {
 	best := ""

@@ -36,6 +36,7 @@ type Config struct {
 	Limits         Limits
 	Store          limiter.Store // of rates; nil: NewSliding
 	TrustedProxies []string      // networks whose X-Forwarded-For is believed; none: nobody's
+	Origins        []string      // whose pages may read answers to bearer credentials (CORS); none: nobody's
 	MaxBody        int64         // bytes of a body of /predict; 0: 32 MiB
 	MaxModel       int64         // bytes of an uploaded file; 0: 512 MiB
 	BodyBudget     int64         // bytes of all bodies at once; 0: 256 MiB, never below MaxBody
@@ -66,6 +67,7 @@ type Server struct {
 
 	rates         *rates
 	proxies       proxies
+	origins       origins
 	bodies        *inference.Memory // of predictions, and of large answers
 	reserve       *inference.Memory // of small bodies: whoever fills the other keeps nobody from signing in
 	small         *inference.Memory // of small gRPC messages: large ones keep nobody from a small prediction
@@ -115,6 +117,9 @@ func New(cfg Config) (*Server, error) {
 	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
+	if s.origins, err = parseOrigins(cfg.Origins); err != nil {
+		return nil, err
+	}
 	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
 		return nil, err
 	}
@@ -161,13 +166,13 @@ func (s *Server) build() error {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
 		e.Handle(r.Method, ginPath(r.Path), s.serve(r))
 	}
-	unmatched := func(path string, err error) gin.HandlerFunc {
-		r := &route{Route: Route{Path: path}, handle: func(*call) error { return err }}
+	unmatched := func(path string, h handler) gin.HandlerFunc {
+		r := &route{Route: Route{Path: path}, handle: h}
 		r.metrics = s.metrics.forRoute(path, "", 0)
 		return s.serve(r)
 	}
-	e.NoRoute(unmatched("unmatched", errNoRoute))
-	e.NoMethod(unmatched("wrong method", &fault{code: "method_not_allowed", detail: "this route does not take that method; see the Allow header"}))
+	e.NoRoute(unmatched("unmatched", func(*call) error { return errNoRoute }))
+	e.NoMethod(unmatched("wrong method", wrongMethod))
 	s.engine = e
 	return nil
 }
