@@ -18,7 +18,7 @@ func withOrigins(_ *auth.Config, c *Config) {
 // hostileOrigins are not on the list, however alike.
 var hostileOrigins = []string{
 	"null", "", "*", "https://evil.example", "https://app.example.com.evil.example", "https://evil-app.example.com", "https://xapp.example.com",
-	"https://app.example.com:8443", "https://app.example.com/", "http://app.example.com", "https://APP.example.com", 
+	"https://app.example.com:8443", "https://app.example.com/", "http://app.example.com", "https://APP.example.com",
 	"https://app.example.com, https://evil.example", "http://localhost", "http://localhost:51730", "file://",
 }
 

@@ -127,6 +127,10 @@ func (c *call) admit() error {
 		if err := c.identifyBrowser(); err != nil {
 			return err
 		}
+	case BearerOrClient:
+		if err := c.bearerOrClient(); err != nil {
+			return err
+		}
 	}
 	if c.rt.Permission != 0 && (c.rt.Or == 0 || !c.who.Can(c.rt.Or)) {
 		a := auth.Action{Name: c.rt.action, Target: c.target()}
@@ -248,7 +252,7 @@ func (c *call) fail(err error) {
 		c.failRPC(r)
 		return
 	}
-	bearer, browser := c.rt.Access == Bearer, c.rt.console()
+	bearer, browser := c.rt.Access == Bearer || c.rt.Access == BearerOrClient, c.rt.console()
 	if oauthRoute(c.path) {
 		switch {
 		case bearer && r.code == "invalid_token" && !r.bare:
@@ -261,6 +265,9 @@ func (c *call) fail(err error) {
 		r.status = http.StatusBadRequest // the protocol has no 422
 	}
 	if challenge := r.challenge(bearer, browser); challenge != "" && r.status >= 401 && r.status <= 403 {
+		if c.rt.Access == BearerOrClient && r.bare {
+			challenge += ", " + clientChallenge
+		}
 		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {

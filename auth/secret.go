@@ -18,6 +18,7 @@ const (
 	cookiePrefix  = "mgb_"
 	invitePrefix  = "mgi_"
 	resetPrefix   = "mgp_"
+	clientPrefix  = "mgs_"
 
 	randomDigits = 43 // 62^43 > 2^256
 	checkDigits  = 6  // 62^6 > 2^32

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"flag"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -35,7 +34,7 @@ func TestFrozenSchemas(t *testing.T) {
 		}
 	}
 	want := schema(t, open(t))
-	for _, v := range released(t) {
+	for _, v := range kept(t) {
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -53,16 +52,16 @@ func TestFrozenSchemas(t *testing.T) {
 	}
 }
 
-// released lists the numbers of the migrations.
-func released(t *testing.T) (list []int) {
+// kept lists the schemas in testdata.
+func kept(t *testing.T) (list []int) {
 	t.Helper()
-	files, err := fs.Glob(sqlite.migrations, "*.sql")
-	if err != nil {
-		t.Fatal(err)
+	files, err := filepath.Glob("testdata/schema_*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no schema is frozen: %v", err)
 	}
 	for _, name := range files {
 		var v int
-		if _, err := fmt.Sscanf(name, "%05d_", &v); err != nil {
+		if _, err := fmt.Sscanf(name, "testdata/schema_%d.sql", &v); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
 		list = append(list, v)
@@ -187,6 +186,8 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}))
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
+		auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
