@@ -143,6 +143,15 @@ func (h *hooked) CreateSession(ctx context.Context, s auth.Session, r auth.Refre
 	return h.Store.CreateSession(ctx, s, r)
 }
 
+func (h *hooked) TouchBrowser(ctx context.Context, hash [32]byte, used, idleEnd time.Time) error {
+	after, err := h.hook("TouchBrowser")
+	if err != nil {
+		return err
+	}
+	defer after()
+	return h.Store.TouchBrowser(ctx, hash, used, idleEnd)
+}
+
 func (h *hooked) KeyByHash(ctx context.Context, hash [32]byte) (auth.Key, error) {
 	after, err := h.hook("KeyByHash")
 	if err != nil {

@@ -27,6 +27,7 @@ type account struct {
 	roles              []string
 	disabled           bool
 	logins             []*login
+	browsers           []*browser
 	keys               []*apiKey
 }
 
@@ -38,6 +39,16 @@ type login struct {
 	used    []string
 	ends    time.Time // absolute
 	idle    time.Time // of the refresh token
+}
+
+type browser struct {
+	id     string
+	alive  bool
+	cookie string
+	old    []string  // values before a step-up
+	ends   time.Time // absolute
+	idle   time.Time // earliest end without use
+	auth   time.Time
 }
 
 type apiKey struct {
@@ -68,7 +79,9 @@ func TestNoSequenceLeavesATokenAlive(t *testing.T) {
 		l := &lives{env: e, t: rt}
 		defer l.clear()
 		rt.Repeat(map[string]func(*rapid.T){
-			"register": func(rt *rapid.T) { l.register(run) }, "login": l.login, "wrong password": l.wrongPassword, "refresh": l.refreshOne, "replay": l.replay,
+			"register": func(rt *rapid.T) { l.register(run) }, "login": l.login, "sign in with a browser": l.browse,
+			"use a browser": l.useBrowser, "step up": l.stepUp, "sign a browser out": l.leave, "end all": l.endAllSessions,
+			"wrong password": l.wrongPassword, "refresh": l.refreshOne, "replay": l.replay,
 			"logout": l.logout, "end another session": l.endOther, "revoke": l.revoke, "disable": l.disable, "enable": l.enable, "roles": l.changeRoles,
 			"role definition": l.redefine, "change password": l.changePassword, "reset": l.reset, "delete user": l.deleteUser, "create key": l.createKey, "delete key": l.deleteKey,
 			"time passes": l.pass, "restart": l.restart, "": l.look,
@@ -246,6 +259,9 @@ func (a *account) endAll(but *login) {
 			s.alive = false
 		}
 	}
+	for _, b := range a.browsers {
+		b.alive = false
+	}
 }
 
 func (l *lives) disable(*rapid.T) {
@@ -374,6 +390,9 @@ func (l *lives) look(*rapid.T) {
 			if want := l.refreshable(a, s); in.Active != want {
 				l.t.Fatalf("the refresh token of session %d of %s: active %v, want %v", i, a.name, in.Active, want)
 			}
+		}
+		for i, b := range a.browsers {
+			l.lookAtBrowser(a, i, b)
 		}
 		for i, k := range a.keys {
 			l.compare(a, fmt.Sprintf("key %d", i), k.secret, !a.disabled && (k.ends.IsZero() || l.clock.now().Before(k.ends)))
