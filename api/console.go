@@ -47,8 +47,10 @@ func (c *call) fromOwnPages() error {
 
 // cookie is the value of the session's cookie, or "". One that is there twice
 // is none: no browser sends that.
-func (c *call) cookie() string {
-	found := c.gin.Request.CookiesNamed(cookieName)
+func (c *call) cookie() string { return c.cookieNamed(cookieName) }
+
+func (c *call) cookieNamed(name string) string {
+	found := c.gin.Request.CookiesNamed(name)
 	if len(found) != 1 {
 		return ""
 	}
@@ -77,6 +79,7 @@ func (s *Server) consoleTable(table []*route) []*route {
 		inBrowser(http.MethodDelete, "/console/session", 204, plain(s.endBrowser)),
 		inBrowser(http.MethodPost, "/console/session/reauthenticate", 200, bound(smallBody, s.reauthenticate)),
 	}
+	list = append(list, s.externalTable()...)
 	for _, r := range table {
 		if r.Access == Bearer && mirrored(r.Path) {
 			same := *r

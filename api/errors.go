@@ -66,6 +66,7 @@ var outcomes = map[string]outcome{
 	"timeout":                   {http.StatusRequestTimeout, "invalid_request", 0, oipgrpc.DeadlineExceeded},
 	"taken":                     {http.StatusConflict, "invalid_request", 0, oipgrpc.AlreadyExists},
 	"conflict":                  {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
+	"linked":                    {http.StatusConflict, "invalid_request", 0, oipgrpc.AlreadyExists},
 	"last_admin":                {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
 	"builtin_role":              {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
 	"in_use":                    {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},

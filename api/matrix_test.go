@@ -71,6 +71,12 @@ var matrix = []struct {
 	// A key makes no secrets, whoever's it is.
 	{"POST /admin/users/{id}/secrets", "/admin/users/u_none/secrets", `{}`, "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 403, 403}},
 	{"DELETE /admin/users/{id}/secrets/{secret}", "/admin/users/u_none/secrets/cs_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"GET /admin/users/{id}/identities", "/admin/users/u_none/identities", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"POST /admin/users/{id}/identities", "/admin/users/u_none/identities", `{}`, "", 0, [9]int{403, 403, 400, 403, 403, 403, 400, 400, 403}},
+	{"DELETE /admin/users/{id}/identities/{identity}", "/admin/users/u_none/identities/i_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"GET /console/oidc", "", "", "", 200, same(200)},
+	{"GET /console/oidc/{provider}", "/console/oidc/none", "", "", 404, same(404)},
+	{"GET /console/oidc/{provider}/callback", "/console/oidc/none/callback", "", "", 404, same(404)},
 	{"GET /admin/roles", "", "", "", 0, [9]int{403, 403, 200, 403, 403, 403, 200, 200, 403}},
 	{"PUT /admin/roles/{name}", "/admin/roles/UPPER", `{}`, "", 0, [9]int{403, 403, 400, 403, 403, 403, 400, 400, 403}},
 	{"DELETE /admin/roles/{name}", "/admin/roles/none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},

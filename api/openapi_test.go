@@ -185,7 +185,7 @@ func TestOpenAPIRequests(t *testing.T) {
 	for name, v := range map[string]any{
 		"Registration": registerRequest{}, "Login": loginRequest{}, "Refresh": refreshRequest{}, "Reauthentication": reauthenticateRequest{}, "PasswordReset": resetRequest{},
 		"PasswordChange": passwordRequest{}, "KeyRequest": keyRequest{}, "UserRequest": userRequest{}, "UserPatch": userPatch{}, "SecretRequest": secretRequest{},
-		"RoleRequest": roleRequest{}, "UploadSpec": uploadSpec{}, "ModelPatch": modelPatch{}, "Disclosure": disclosure{}, "Rule": rule{},
+		"IdentityRequest": identityRequest{}, "RoleRequest": roleRequest{}, "UploadSpec": uploadSpec{}, "ModelPatch": modelPatch{}, "Disclosure": disclosure{}, "Rule": rule{},
 		"Serving": serving{},
 	} {
 		schema := doc.Components.Schemas[name]

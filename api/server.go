@@ -239,6 +239,7 @@ const (
 	loginRate    rateClass = "login"    // the sign-in rate, counted apart for each of these
 	registerRate rateClass = "register"
 	resetRate    rateClass = "reset"
+	externalRate rateClass = "external" // sign-in through identity providers
 )
 
 // route is a Route with what it does.
@@ -328,6 +329,9 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/users/{id}/secrets", auth.UsersManage, "secret.list", 200, plain(s.secrets)),
 		allowed(post, "/admin/users/{id}/secrets", auth.UsersManage, "secret.create", 201, bound(smallBody, s.createSecret)),
 		allowed(del, "/admin/users/{id}/secrets/{secret}", auth.UsersManage, "secret.delete", 204, plain(s.deleteSecret)),
+		allowed(get, "/admin/users/{id}/identities", auth.UsersManage, "identity.list", 200, plain(s.identities)),
+		allowed(post, "/admin/users/{id}/identities", auth.UsersManage, "identity.link", 201, bound(smallBody, s.linkIdentity)),
+		allowed(del, "/admin/users/{id}/identities/{identity}", auth.UsersManage, "identity.unlink", 204, plain(s.unlinkIdentity)),
 		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),

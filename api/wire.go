@@ -134,6 +134,18 @@ type secretRequest struct {
 
 func (r *secretRequest) check() error { return checkSeconds(r.ExpiresIn) }
 
+type identityRequest struct {
+	Provider string `json:"provider"`
+	Subject  string `json:"subject"`
+}
+
+func (r *identityRequest) check() error {
+	if err := requireText("provider", r.Provider); err != nil {
+		return err
+	}
+	return requireText("subject", r.Subject)
+}
+
 type userPatch struct {
 	Roles    *[]string `json:"roles"`
 	Disabled *bool     `json:"disabled"`
@@ -167,6 +179,22 @@ func pageOf[S, T any](items []S, next string, view func(S) T) page[T] {
 		p.Items[i] = view(x)
 	}
 	return p
+}
+
+// provider is an identity provider through which people sign in.
+type provider struct {
+	Name string `json:"name"`
+}
+
+// identity is who a user is at an identity provider. Provider is empty when the
+// operator has removed it.
+type identity struct {
+	ID        string    `json:"id"`
+	Provider  string    `json:"provider"`
+	Issuer    string    `json:"issuer"`
+	Subject   string    `json:"subject"`
+	Managed   bool      `json:"managed"`
+	CreatedAt time.Time `json:"created_at"`
 }
 
 // instant is nil for the zero time.

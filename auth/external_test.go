@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"modelgate/auth"
+	"modelgate/auth/authtest"
 )
 
 // forgedTokens are what a provider's token at the API must not be. good is
@@ -21,19 +23,19 @@ type forgedToken struct {
 	token string
 }
 
-func forgedTokens(t *testing.T, p, other *fakeProvider, now time.Time) (list []forgedToken) {
+func forgedTokens(t *testing.T, p, other *authtest.Provider, now time.Time) (list []forgedToken) {
 	add := func(name, token string) { list = append(list, forgedToken{name, token}) }
-	good := p.access(now, nil)
+	good := p.AccessToken(now, nil)
 	parts := strings.Split(good, ".")
 	head, body, sig := parts[0], parts[1], parts[2]
 
-	for name, changes := range map[string]members{
-		"no iss": {"iss": nil}, "iss with a slash": {"iss": p.issuer() + "/"}, "iss in another case": {"iss": strings.ToUpper(p.issuer())},
-		"iss of a stranger": {"iss": "https://id.example.com"}, "our own iss": {"iss": issuer}, "a list as iss": {"iss": []string{p.issuer()}},
-		"iss of the other provider": {"iss": other.issuer()},
+	for name, changes := range map[string]authtest.Members{
+		"no iss": {"iss": nil}, "iss with a slash": {"iss": p.Issuer() + "/"}, "iss in another case": {"iss": strings.ToUpper(p.Issuer())},
+		"iss of a stranger": {"iss": "https://id.example.com"}, "our own iss": {"iss": issuer}, "a list as iss": {"iss": []string{p.Issuer()}},
+		"iss of the other provider": {"iss": other.Issuer()},
 		"no aud":                    {"aud": nil}, "empty aud": {"aud": ""}, "empty list as aud": {"aud": []string{}}, "aud of another API": {"aud": "other-api"},
-		"longer aud": {"aud": apiAudience + "2"}, "shorter aud": {"aud": apiAudience[:5]}, "aud in another case": {"aud": strings.ToUpper(apiAudience)},
-		"several other aud": {"aud": []string{"a", "b"}}, "number as aud": {"aud": 7}, "null in aud": {"aud": []any{apiAudience, nil}}, "object as aud": {"aud": members{"a": apiAudience}},
+		"longer aud": {"aud": authtest.Audience + "2"}, "shorter aud": {"aud": authtest.Audience[:5]}, "aud in another case": {"aud": strings.ToUpper(authtest.Audience)},
+		"several other aud": {"aud": []string{"a", "b"}}, "number as aud": {"aud": 7}, "null in aud": {"aud": []any{authtest.Audience, nil}}, "object as aud": {"aud": authtest.Members{"a": authtest.Audience}},
 		"our own aud": {"aud": audience}, "aud is the client": {"aud": "browser-client"},
 		"no exp": {"exp": nil}, "expired": {"exp": now.Unix() - 1}, "expires now": {"exp": now.Unix()}, "exp is text": {"exp": fmt.Sprint(now.Unix() + 300)},
 		"exp is 0": {"exp": 0}, "negative exp": {"exp": -5}, "enormous exp": {"exp": 1e300}, "exp is true": {"exp": true}, "exp is a list": {"exp": []int64{now.Unix() + 300}},
@@ -41,16 +43,16 @@ func forgedTokens(t *testing.T, p, other *fakeProvider, now time.Time) (list []f
 		"auth_time to come": {"auth_time": now.Unix() + 3600}, "auth_time is text": {"auth_time": "now"},
 		"no sub": {"sub": nil}, "empty sub": {"sub": ""}, "number as sub": {"sub": 1}, "list as sub": {"sub": []string{"sub-1"}}, "sub of 256": {"sub": xs(256)},
 		"sub with a line end": {"sub": "a\nb"}, "sub with NUL": {"sub": "a\x00"}, "sub not ASCII": {"sub": "ädä"},
-		"roles are a number": {"groups": 5}, "roles are an object": {"groups": members{"ml-admins": true}}, "roles are true": {"groups": true},
+		"roles are a number": {"groups": 5}, "roles are an object": {"groups": authtest.Members{"ml-admins": true}}, "roles are true": {"groups": true},
 		"numbers in roles": {"groups": []any{"ml-users", 5}}, "lists in roles": {"groups": []any{[]string{"ml-admins"}}}, "null in roles": {"groups": []any{nil}},
 		"name is a number": {"preferred_username": 5, "sub": "new-1"},
 	} {
-		add(name, p.access(now, changes))
+		add(name, p.AccessToken(now, changes))
 	}
-	add("sub of a megabyte", p.access(now, members{"sub": xs(1 << 20)}))
-	add("groups of 10,000 entries", p.access(now, members{"groups": slices.Repeat([]string{"ml-users"}, 10_000)}))
+	add("sub of a megabyte", p.AccessToken(now, authtest.Members{"sub": xs(1 << 20)}))
+	add("groups of 10,000 entries", p.AccessToken(now, authtest.Members{"groups": slices.Repeat([]string{"ml-users"}, 10_000)}))
 
-	claims := p.claims(now, nil)
+	claims := p.Claims(now, nil)
 	text := string(asJSON(t, claims))
 	for name, changed := range map[string]string{
 		"exp twice":               strings.Replace(text, `{`, fmt.Sprintf(`{"exp":%d,`, now.Unix()+999), 1),
@@ -68,54 +70,54 @@ func forgedTokens(t *testing.T, p, other *fakeProvider, now time.Time) (list []f
 		"claims 100,000 deep":     strings.Repeat(`[`, 3000),
 		"a comment in the claims": strings.Replace(text, `{`, `{/**/`, 1),
 	} {
-		add(name, signJWS(t, accessHeader, changed, "RS256", rsaKey()))
+		add(name, authtest.SignJWS(t, authtest.AccessHeader, changed, "RS256", authtest.RSAKey()))
 	}
 
-	for name, changes := range map[string]members{
+	for name, changes := range map[string]authtest.Members{
 		"no typ": {"typ": nil}, "typ JWT": {"typ": "JWT"}, "typ of an ID token": {"typ": "id_token+jwt"}, "typ of a logout token": {"typ": "logout+jwt"},
 		"typ of a DPoP proof": {"typ": "dpop+jwt"}, "typ is a list": {"typ": []string{"at+jwt"}}, "typ with a blank": {"typ": "at+jwt "},
 		"kid of nobody": {"kid": "nobody"}, "no kid, and several keys": {"kid": nil, "alg": "RS256"}, "kid of the other key": {"kid": "e1"}, "number as kid": {"kid": 1},
 		"kid is a path": {"kid": "../../../../dev/null"}, "kid in another case": {"kid": "R1"}, "list as kid": {"kid": []string{"r1"}},
 		"crit": {"crit": []string{"exp"}}, "crit unknown": {"crit": []string{"x"}, "x": 1}, "empty crit": {"crit": []string{}}, "b64": {"b64": false, "crit": []string{"b64"}},
-		"jku": {"jku": other.issuer() + "/keys"}, "x5u": {"x5u": other.issuer() + "/cert"}, "jwk": {"jwk": publicJWK(rsaKey().Public(), "r1", "RS256")},
+		"jku": {"jku": other.Issuer() + "/keys"}, "x5u": {"x5u": other.Issuer() + "/cert"}, "jwk": {"jwk": authtest.PublicJWK(authtest.RSAKey().Public(), "r1", "RS256")},
 		"alg is empty": {"alg": ""}, "no alg": {"alg": nil}, "alg is a list": {"alg": []string{"RS256"}}, "alg in lower case": {"alg": "rs256"},
 		"alg of another key type": {"alg": "ES256"}, "alg says PS256": {"alg": "PS256"}, "alg says RS512": {"alg": "RS512"}, "alg unknown": {"alg": "RS257"},
 	} {
-		header := altered(accessHeader, changes)
+		header := authtest.Altered(authtest.AccessHeader, changes)
 		if name == "no kid, and several keys" { // only then is there a choice
-			p.change(func() { p.keys = append(p.keys, publicJWK(otherRSA().Public(), "r2", "")) })
+			p.Change(func() { p.Keys = append(p.Keys, authtest.PublicJWK(authtest.OtherRSA().Public(), "r2", "")) })
 		}
-		add(name, signJWS(t, header, claims, "RS256", rsaKey()))
+		add(name, authtest.SignJWS(t, header, claims, "RS256", authtest.RSAKey()))
 	}
-	add("alg twice", signJWS(t, `{"alg":"RS256","alg":"RS256","kid":"r1","typ":"at+jwt"}`, claims, "RS256", rsaKey()))
-	add("header not UTF-8", signJWS(t, "{\"alg\":\"RS256\",\"kid\":\"r1\",\"typ\":\"at+jwt\",\"x\":\"\xff\"}", claims, "RS256", rsaKey()))
-	add("jwk of the forger", signJWS(t, altered(accessHeader, members{"jwk": publicJWK(otherRSA().Public(), "r1", "RS256")}), claims, "RS256", otherRSA()))
-	add("another's key of like name", signJWS(t, accessHeader, claims, "RS256", otherRSA()))
-	add("ES256 key without its alg", signJWS(t, altered(accessHeader, members{"kid": "e1"}), claims, "ES256", ecKey()))
-	add("short RSA key in the set", signJWS(t, altered(accessHeader, members{"kid": "short"}), claims, "RS256", shortRSA()))
-	add("key for encryption", signJWS(t, altered(accessHeader, members{"kid": "enc"}), claims, "RS256", otherRSA()))
-	add("key of another alg", signJWS(t, altered(accessHeader, members{"kid": "ps"}), claims, "RS256", otherRSA()))
+	add("alg twice", authtest.SignJWS(t, `{"alg":"RS256","alg":"RS256","kid":"r1","typ":"at+jwt"}`, claims, "RS256", authtest.RSAKey()))
+	add("header not UTF-8", authtest.SignJWS(t, "{\"alg\":\"RS256\",\"kid\":\"r1\",\"typ\":\"at+jwt\",\"x\":\"\xff\"}", claims, "RS256", authtest.RSAKey()))
+	add("jwk of the forger", authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"jwk": authtest.PublicJWK(authtest.OtherRSA().Public(), "r1", "RS256")}), claims, "RS256", authtest.OtherRSA()))
+	add("another's key of like name", authtest.SignJWS(t, authtest.AccessHeader, claims, "RS256", authtest.OtherRSA()))
+	add("ES256 key without its alg", authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": "e1"}), claims, "ES256", authtest.ECKey()))
+	add("short RSA key in the set", authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": "short"}), claims, "RS256", authtest.ShortRSA()))
+	add("key for encryption", authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": "enc"}), claims, "RS256", authtest.OtherRSA()))
+	add("key of another alg", authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": "ps"}), claims, "RS256", authtest.OtherRSA()))
 
 	for _, none := range []string{"none", "None", "NONE", "nOnE", "none "} {
-		header := altered(accessHeader, members{"alg": none})
-		add("alg "+none, signJWS(t, header, claims, "", nil))
-		add("alg "+none+" with a signature", signJWS(t, header, claims, "", nil)+sig)
+		header := authtest.Altered(authtest.AccessHeader, authtest.Members{"alg": none})
+		add("alg "+none, authtest.SignJWS(t, header, claims, "", nil))
+		add("alg "+none+" with a signature", authtest.SignJWS(t, header, claims, "", nil)+sig)
 	}
-	der, err := x509.MarshalPKIXPublicKey(rsaKey().Public())
+	der, err := x509.MarshalPKIXPublicKey(authtest.RSAKey().Public())
 	if err != nil {
 		t.Fatal(err)
 	}
-	pub := rsaKey().PublicKey
+	pub := authtest.RSAKey().PublicKey
 	for name, secret := range map[string][]byte{
 		"PEM": pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}), "DER": der, "PKCS 1": x509.MarshalPKCS1PublicKey(&pub),
-		"modulus": pub.N.Bytes(), "JWK": asJSON(t, publicJWK(&pub, "r1", "")), "nothing": {}, "a symmetric key in the set": []byte("0123456789abcdef0123456789abcdef"),
+		"modulus": pub.N.Bytes(), "JWK": asJSON(t, authtest.PublicJWK(&pub, "r1", "")), "nothing": {}, "a symmetric key in the set": []byte("0123456789abcdef0123456789abcdef"),
 	} {
 		for _, alg := range []string{"HS256", "HS384", "HS512"} {
 			id := "r1"
 			if strings.HasPrefix(name, "a symmetric") {
 				id = "oct"
 			}
-			add(alg+" with the public key as "+name, signJWS(t, altered(accessHeader, members{"alg": alg, "kid": id}), claims, alg, secret))
+			add(alg+" with the public key as "+name, authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"alg": alg, "kid": id}), claims, alg, secret))
 		}
 	}
 
@@ -123,9 +125,9 @@ func forgedTokens(t *testing.T, p, other *fakeProvider, now time.Time) (list []f
 		"no signature": head + "." + body + ".", "two parts": head + "." + body, "four parts": good + ".x", "five parts": head + "." + body + "." + sig + "." + sig + "." + sig,
 		"a line end behind": good + "\n", "a blank before": " " + good, "padding": head + "." + body + "." + sig + "==", "JSON form": fmt.Sprintf(`{"payload":%q,"protected":%q,"signature":%q}`, body, head, sig),
 		"other characters of base64": strings.ReplaceAll(strings.ReplaceAll(good, "-", "+"), "_", "/"), "cut signature": good[:len(good)-4], "empty header": "." + body + "." + sig,
-		"signature of another token": head + "." + body + "." + strings.Split(p.access(now, members{"jti": "j2"}), ".")[2],
-		"claims of another token":    head + "." + strings.Split(p.access(now, members{"groups": []string{"ml-admins"}}), ".")[1] + "." + sig,
-		"header of another token":    b64.EncodeToString(asJSON(t, altered(accessHeader, members{"kid": "r2"}))) + "." + body + "." + sig,
+		"signature of another token": head + "." + body + "." + strings.Split(p.AccessToken(now, authtest.Members{"jti": "j2"}), ".")[2],
+		"claims of another token":    head + "." + strings.Split(p.AccessToken(now, authtest.Members{"groups": []string{"ml-admins"}}), ".")[1] + "." + sig,
+		"header of another token":    b64.EncodeToString(asJSON(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": "r2"}))) + "." + body + "." + sig,
 	} {
 		if token != good { // where nothing was to replace
 			add(name, token)
@@ -137,14 +139,14 @@ func forgedTokens(t *testing.T, p, other *fakeProvider, now time.Time) (list []f
 // TestForgedProviderTokens shows each forged token, and in between that the
 // good one is taken.
 func TestForgedProviderTokens(t *testing.T) {
-	p, other := newFakeProvider(t), newFakeProvider(t)
-	p.keys = append(p.keys,
-		publicJWK(shortRSA().Public(), "short", ""), altered(publicJWK(otherRSA().Public(), "enc", ""), members{"use": "enc"}), publicJWK(otherRSA().Public(), "ps", "PS256"),
-		members{"kty": "oct", "kid": "oct", "k": b64.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))}, members{"kty": "new-kind", "kid": "n"})
-	second := other.config()
+	p, other := authtest.New(t), authtest.New(t)
+	p.Keys = append(p.Keys,
+		authtest.PublicJWK(authtest.ShortRSA().Public(), "short", ""), authtest.Altered(authtest.PublicJWK(authtest.OtherRSA().Public(), "enc", ""), authtest.Members{"use": "enc"}), authtest.PublicJWK(authtest.OtherRSA().Public(), "ps", "PS256"),
+		authtest.Members{"kty": "oct", "kid": "oct", "k": b64.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))}, authtest.Members{"kty": "new-kind", "kid": "n"})
+	second := other.Config()
 	second.Name = "other"
-	other.keys = []map[string]any{publicJWK(otherRSA().Public(), "r1", "")} // the same kid
-	e := newEnv(t, withProviders(p.config(), second))
+	other.Keys = []map[string]any{authtest.PublicJWK(authtest.OtherRSA().Public(), "r1", "")} // the same kid
+	e := newEnv(t, withProviders(p.Config(), second))
 	now := e.clock.now()
 
 	list := forgedTokens(t, p, other, now)
@@ -166,16 +168,16 @@ func TestForgedProviderTokens(t *testing.T) {
 		t.Errorf("only %d forged tokens", len(list))
 	}
 	for name, token := range map[string]string{
-		"good":              p.access(now, nil),
-		"several audiences": p.access(now, members{"aud": []string{"other", apiAudience}}),
-		"parts of a second": p.access(now, members{"exp": float64(now.Unix()) + 300.5}),
-		"sub of 255":        p.access(now, members{"sub": xs(255)}),
-		"long typ":          signJWS(t, altered(accessHeader, members{"typ": "application/at+JWT"}), p.claims(now, nil), "RS256", rsaKey()),
-		"x5t":               signJWS(t, altered(accessHeader, members{"x5t": "abc"}), p.claims(now, nil), "RS256", rsaKey()),
-		"ES256":             signJWS(t, altered(accessHeader, members{"alg": "ES256", "kid": "e1"}), p.claims(now, nil), "ES256", ecKey()),
-		"EdDSA":             signJWS(t, altered(accessHeader, members{"alg": "EdDSA", "kid": "o1"}), p.claims(now, nil), "EdDSA", edKey),
-		"RS512, PS256":      signJWS(t, altered(accessHeader, members{"alg": "PS256"}), p.claims(now, nil), "PS256", rsaKey()),
-		"the other's own":   signJWS(t, accessHeader, other.claims(now, nil), "RS256", otherRSA()),
+		"good":              p.AccessToken(now, nil),
+		"several audiences": p.AccessToken(now, authtest.Members{"aud": []string{"other", authtest.Audience}}),
+		"parts of a second": p.AccessToken(now, authtest.Members{"exp": float64(now.Unix()) + 300.5}),
+		"sub of 255":        p.AccessToken(now, authtest.Members{"sub": xs(255)}),
+		"long typ":          authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"typ": "application/at+JWT"}), p.Claims(now, nil), "RS256", authtest.RSAKey()),
+		"x5t":               authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"x5t": "abc"}), p.Claims(now, nil), "RS256", authtest.RSAKey()),
+		"ES256":             authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"alg": "ES256", "kid": "e1"}), p.Claims(now, nil), "ES256", authtest.ECKey()),
+		"EdDSA":             authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"alg": "EdDSA", "kid": "o1"}), p.Claims(now, nil), "EdDSA", authtest.EdKey),
+		"RS512, PS256":      authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"alg": "PS256"}), p.Claims(now, nil), "PS256", authtest.RSAKey()),
+		"the other's own":   authtest.SignJWS(t, authtest.AccessHeader, other.Claims(now, nil), "RS256", authtest.OtherRSA()),
 	} {
 		if _, err := e.Authenticate(e.ctx, token); err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -189,54 +191,56 @@ func TestForgedProviderTokens(t *testing.T) {
 // Tokens without a type are taken only where the operator says so, and ID
 // tokens even then not.
 func TestUntypedTokens(t *testing.T) {
-	p := newFakeProvider(t)
-	untyped := altered(accessHeader, members{"typ": "JWT"})
-	cfg := p.config()
+	p := authtest.New(t)
+	untyped := authtest.Altered(authtest.AccessHeader, authtest.Members{"typ": "JWT"})
+	cfg := p.Config()
 	cfg.AcceptUntypedTokens, cfg.SignIn, cfg.ClientID = true, true, "browser-client"
 	e := newEnv(t, withProviders(cfg))
 	now := e.clock.now()
-	token := func(changes members) string { return signJWS(t, untyped, p.claims(now, changes), "RS256", rsaKey()) }
+	token := func(changes authtest.Members) string {
+		return authtest.SignJWS(t, untyped, p.Claims(now, changes), "RS256", authtest.RSAKey())
+	}
 
 	e.who(token(nil))
-	e.who(token(members{"typ": "Bearer"}))
-	e.who(signJWS(t, altered(accessHeader, members{"typ": nil}), p.claims(now, nil), "RS256", rsaKey()))
-	for name, changes := range map[string]members{
-		"nonce": {"nonce": "n"}, "at_hash": {"at_hash": "x"}, "c_hash": {"c_hash": "x"}, "s_hash": {"s_hash": "x"}, "events": {"events": members{}},
+	e.who(token(authtest.Members{"typ": "Bearer"}))
+	e.who(authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"typ": nil}), p.Claims(now, nil), "RS256", authtest.RSAKey()))
+	for name, changes := range map[string]authtest.Members{
+		"nonce": {"nonce": "n"}, "at_hash": {"at_hash": "x"}, "c_hash": {"c_hash": "x"}, "s_hash": {"s_hash": "x"}, "events": {"events": authtest.Members{}},
 		"Keycloak's ID token": {"typ": "ID"}, "Keycloak's refresh token": {"typ": "Refresh"}, "typ is a number": {"typ": 1},
-		"for the client": {"aud": "browser-client"}, "for the client too": {"aud": []string{apiAudience, "browser-client"}},
+		"for the client": {"aud": "browser-client"}, "for the client too": {"aud": []string{authtest.Audience, "browser-client"}},
 	} {
 		e.dead(name, token(changes))
 	}
-	e.dead("typ of a logout token", signJWS(t, altered(accessHeader, members{"typ": "logout+jwt"}), p.claims(now, nil), "RS256", rsaKey()))
+	e.dead("typ of a logout token", authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"typ": "logout+jwt"}), p.Claims(now, nil), "RS256", authtest.RSAKey()))
 }
 
 // A user is his issuer and subject, and nothing else.
 func TestIdentityIsIssuerAndSubject(t *testing.T) {
-	p, other := newFakeProvider(t), newFakeProvider(t)
-	second := other.config()
+	p, other := authtest.New(t), authtest.New(t)
+	second := other.Config()
 	second.Name = "other"
-	e := newEnv(t, withProviders(p.config(), second))
+	e := newEnv(t, withProviders(p.Config(), second))
 	now := e.clock.now()
 	ada := e.register("ada")
 
-	first := e.who(p.access(now, members{"email": "ada@example.com", "email_verified": true}))
+	first := e.who(p.AccessToken(now, authtest.Members{"email": "ada@example.com", "email_verified": true}))
 	if first.UserID == ada.ID || first.Username == "ada" || !strings.HasPrefix(first.Username, "ada-") {
 		t.Fatalf("a provider's Ada became %+v", first)
 	}
-	if got := e.who(p.access(now, members{"preferred_username": "somebody", "jti": "2"})); got.UserID != first.UserID || got.Username != first.Username {
+	if got := e.who(p.AccessToken(now, authtest.Members{"preferred_username": "somebody", "jti": "2"})); got.UserID != first.UserID || got.Username != first.Username {
 		t.Errorf("with another name he is %+v", got)
 	}
-	if got := e.who(p.access(now, members{"sub": "SUB-1"})); got.UserID == first.UserID {
+	if got := e.who(p.AccessToken(now, authtest.Members{"sub": "SUB-1"})); got.UserID == first.UserID {
 		t.Error("subjects are compared without case")
 	}
-	if got := e.who(other.access(now, nil)); got.UserID == first.UserID {
+	if got := e.who(other.AccessToken(now, nil)); got.UserID == first.UserID {
 		t.Error("the same subject of another issuer is the same user")
 	}
 	for claimed, want := range map[string]string{
 		"Grace.Hopper": "grace.hopper", "eve@example.com": "eve-example.com", "  ../x": "user", "a": "user", "": "user", "日本": "user", "admin": "admin-",
 		"ROOT": "root-", "modelgate": "modelgate-", xs(300): xs(64), "K\u212Aelvin": "k-elvin",
 	} {
-		got := e.who(p.access(now, members{"sub": "name " + b64.EncodeToString([]byte(claimed))[:min(8, len(claimed))], "preferred_username": claimed}))
+		got := e.who(p.AccessToken(now, authtest.Members{"sub": "name " + b64.EncodeToString([]byte(claimed))[:min(8, len(claimed))], "preferred_username": claimed}))
 		if !strings.HasPrefix(got.Username, want) || len(got.Username) > 64 {
 			t.Errorf("%q became %q", claimed, got.Username)
 		}
@@ -245,7 +249,7 @@ func TestIdentityIsIssuerAndSubject(t *testing.T) {
 		}
 	}
 	for range 3 { // three more of a name that is taken
-		e.who(p.access(now, members{"sub": "more-" + fmt.Sprint(len(e.records("user.create"))), "preferred_username": "ada"}))
+		e.who(p.AccessToken(now, authtest.Members{"sub": "more-" + fmt.Sprint(len(e.records("user.create"))), "preferred_username": "ada"}))
 	}
 	if _, err := e.Login(e.ctx, origin, "", first.Username, ""); !errors.Is(err, auth.ErrCredentials) {
 		t.Errorf("a user without a password logs in: %v", err)
@@ -254,12 +258,12 @@ func TestIdentityIsIssuerAndSubject(t *testing.T) {
 
 // The roles are what the mapping makes of the newest token, and no more.
 func TestProviderRoles(t *testing.T) {
-	p := newFakeProvider(t)
-	cfg := p.config()
+	p := authtest.New(t)
+	cfg := p.Config()
 	cfg.DefaultRoles = []string{"user"}
 	e := newEnv(t, withProviders(cfg))
 	at := func(d time.Duration, groups any) string {
-		return p.access(e.clock.now().Add(d), members{"groups": groups, "jti": fmt.Sprint(d, groups)})
+		return p.AccessToken(e.clock.now().Add(d), authtest.Members{"groups": groups, "jti": fmt.Sprint(d, groups)})
 	}
 	is := func(what, token string, roles ...string) {
 		t.Helper()
@@ -273,7 +277,7 @@ func TestProviderRoles(t *testing.T) {
 	is("a single text", at(-50*time.Second, "ml-makers"), "data-scientist", "user")
 	is("an older token", admin, "data-scientist", "user")
 	is("an older token, not seen yet", at(-60*time.Second, []string{"ml-admins"}), "data-scientist", "user")
-	is("no claim", p.access(e.clock.now().Add(-10*time.Second), members{"groups": nil}), "user")
+	is("no claim", p.AccessToken(e.clock.now().Add(-10*time.Second), authtest.Members{"groups": nil}), "user")
 
 	// An administrator can't change them here; what he can do works at once.
 	token := at(0, []string{"ml-makers"})
@@ -303,22 +307,22 @@ func TestProviderRoles(t *testing.T) {
 	}
 }
 
-// Paths go through members of members; a name may hold dots itself.
+// Paths go through authtest.Members of authtest.Members; a name may hold dots itself.
 func TestRolesClaimPaths(t *testing.T) {
-	p := newFakeProvider(t)
-	for path, claim := range map[string]members{
-		"realm_access.roles":        {"realm_access": members{"roles": []string{"ml-makers"}}},
+	p := authtest.New(t)
+	for path, claim := range map[string]authtest.Members{
+		"realm_access.roles":        {"realm_access": authtest.Members{"roles": []string{"ml-makers"}}},
 		"https://example.com/roles": {"https://example.com/roles": []string{"ml-makers"}},
-		"a.b.c":                     {"a": members{"b.c": "ml-makers"}},
+		"a.b.c":                     {"a": authtest.Members{"b.c": "ml-makers"}},
 	} {
-		cfg := p.config()
+		cfg := p.Config()
 		cfg.RolesClaim = path
 		e := newEnv(t, withProviders(cfg))
-		if got := e.who(p.access(e.clock.now(), claim)).Roles; !slices.Equal(got, []string{"data-scientist"}) {
+		if got := e.who(p.AccessToken(e.clock.now(), claim)).Roles; !slices.Equal(got, []string{"data-scientist"}) {
 			t.Errorf("%s: roles %v", path, got)
 		}
-		for _, wrong := range []members{{"realm_access": "roles"}, {"a": []string{"b"}}, {}} {
-			if got := e.who(p.access(e.clock.now(), altered(wrong, members{"sub": fmt.Sprint("s", len(wrong))}))).Roles; len(got) != 0 {
+		for _, wrong := range []authtest.Members{{"realm_access": "roles"}, {"a": []string{"b"}}, {}} {
+			if got := e.who(p.AccessToken(e.clock.now(), authtest.Altered(wrong, authtest.Members{"sub": fmt.Sprint("s", len(wrong))}))).Roles; len(got) != 0 {
 				t.Errorf("%s: roles %v of %v", path, got, wrong)
 			}
 		}
@@ -327,11 +331,11 @@ func TestRolesClaimPaths(t *testing.T) {
 
 // Without create_users an administrator links, and the mapping has no say.
 func TestLinkedIdentity(t *testing.T) {
-	p := newFakeProvider(t)
-	cfg := p.config()
+	p := authtest.New(t)
+	cfg := p.Config()
 	cfg.CreateUsers, cfg.RolesClaim, cfg.Roles = false, "", nil
 	e := newEnv(t, withProviders(cfg))
-	token := func() string { return p.access(e.clock.now(), members{"groups": []string{"ml-admins"}}) }
+	token := func() string { return p.AccessToken(e.clock.now(), authtest.Members{"groups": []string{"ml-admins"}}) }
 	_, err := e.Authenticate(e.ctx, token())
 	want(t, err, auth.ErrToken)
 	contains(t, detail(err), "ask an administrator to link it")
@@ -358,7 +362,7 @@ func TestLinkedIdentity(t *testing.T) {
 		t.Errorf("linked: %+v", who)
 	}
 	ids, err := e.Identities(e.ctx, manager, ada.ID)
-	if err != nil || len(ids) != 1 || ids[0].Subject != "sub-1" || ids[0].Issuer != p.issuer() || ids[0].Managed {
+	if err != nil || len(ids) != 1 || ids[0].Subject != "sub-1" || ids[0].Issuer != p.Issuer() || ids[0].Managed {
 		t.Fatalf("identities %+v, %v", ids, err)
 	}
 	_, err = e.Identities(e.ctx, e.who(own.Access), ada.ID)
@@ -384,8 +388,8 @@ func TestLinkedIdentity(t *testing.T) {
 
 // A mail address lets in or keeps out, and never says who somebody is.
 func TestVerifiedMail(t *testing.T) {
-	p := newFakeProvider(t)
-	cfg := p.config()
+	p := authtest.New(t)
+	cfg := p.Config()
 	cfg.RequireVerifiedEmail, cfg.AllowedDomains, cfg.UsernameClaim = true, []string{"Example.com"}, "email"
 	e := newEnv(t, withProviders(cfg))
 	e.register("ada-example.com")
@@ -399,7 +403,7 @@ func TestVerifiedMail(t *testing.T) {
 		{"ada@evil.com", true, false}, {"ada@example.com.evil.com", true, false}, {"ada@sub.example.com", true, false}, {"example.com", true, false},
 		{"@example.com", true, false}, {"ada@evil.com@example.com", true, true}, {"ada@example.com\n", true, false},
 	} {
-		who, err := e.Authenticate(e.ctx, p.access(now, members{"sub": fmt.Sprint("m", i), "email": c.mail, "email_verified": c.verified}))
+		who, err := e.Authenticate(e.ctx, p.AccessToken(now, authtest.Members{"sub": fmt.Sprint("m", i), "email": c.mail, "email_verified": c.verified}))
 		if (err == nil) != c.good || err != nil && !errors.Is(err, auth.ErrToken) {
 			t.Errorf("%v, %v: %v", c.mail, c.verified, err)
 		}
@@ -411,23 +415,23 @@ func TestVerifiedMail(t *testing.T) {
 
 // A step-up is a proof of the user at his provider in the last ten minutes.
 func TestProviderStepUp(t *testing.T) {
-	p := newFakeProvider(t)
-	e := newEnv(t, withProviders(p.config()))
+	p := authtest.New(t)
+	e := newEnv(t, withProviders(p.Config()))
 	now := e.clock.now()
-	make := func(changes members) error {
-		_, _, err := e.CreateKey(e.ctx, e.who(p.access(now, changes)), auth.KeyRequest{Name: "k"})
+	make := func(changes authtest.Members) error {
+		_, _, err := e.CreateKey(e.ctx, e.who(p.AccessToken(now, changes)), auth.KeyRequest{Name: "k"})
 		return err
 	}
-	want(t, make(members{"auth_time": now.Unix() - 60}), nil)
-	want(t, make(members{"auth_time": now.Unix() - 601}), auth.ErrReauthenticate)
+	want(t, make(authtest.Members{"auth_time": now.Unix() - 60}), nil)
+	want(t, make(authtest.Members{"auth_time": now.Unix() - 601}), auth.ErrReauthenticate)
 	want(t, make(nil), auth.ErrReauthenticate)
-	who := e.who(p.access(now, members{"auth_time": now.Unix()}))
+	who := e.who(p.AccessToken(now, authtest.Members{"auth_time": now.Unix()}))
 	want(t, e.ChangePassword(e.ctx, who, "", "another good phrase 17"), auth.ErrReauthenticate)
 	want(t, e.Logout(e.ctx, who), auth.ErrForbidden)
 	if me, err := e.Me(e.ctx, who); err != nil || me.ID != who.UserID {
 		t.Errorf("me: %+v, %v", me, err)
 	}
-	in, err := e.Introspect(e.ctx, p.access(now, nil))
+	in, err := e.Introspect(e.ctx, p.AccessToken(now, nil))
 	if err != nil || in.Active {
 		t.Errorf("a provider's token is introspected: %+v, %v", in, err)
 	}
@@ -435,12 +439,12 @@ func TestProviderStepUp(t *testing.T) {
 
 // Of many first requests at once one makes the user.
 func TestFirstTokensRace(t *testing.T) {
-	p := newFakeProvider(t)
-	e := newEnv(t, withProviders(p.config()))
+	p := authtest.New(t)
+	e := newEnv(t, withProviders(p.Config()))
 	var wait sync.WaitGroup
 	ids := make([]string, 16)
 	for i := range ids {
-		token := p.access(e.clock.now(), members{"jti": fmt.Sprint(i)})
+		token := p.AccessToken(e.clock.now(), authtest.Members{"jti": fmt.Sprint(i)})
 		wait.Go(func() {
 			who, err := e.Authenticate(e.ctx, token)
 			if ids[i] = who.UserID; err != nil {
@@ -453,16 +457,16 @@ func TestFirstTokensRace(t *testing.T) {
 	if got := slices.Compact(ids); len(got) != 1 {
 		t.Errorf("users %v", got)
 	}
-	if n := p.asked("/keys"); n != 1 {
+	if n := p.Asked("/keys"); n != 1 {
 		t.Errorf("the keys were asked for %d times", n)
 	}
 }
 
 // What can't be recorded does not happen.
 func TestProviderFailsClosed(t *testing.T) {
-	p := newFakeProvider(t)
-	e := newEnv(t, withProviders(p.config()))
-	token := p.access(e.clock.now(), nil)
+	p := authtest.New(t)
+	e := newEnv(t, withProviders(p.Config()))
+	token := p.AccessToken(e.clock.now(), nil)
 	e.audit.Close()
 	_, err := e.Authenticate(e.ctx, token)
 	want(t, err, auth.ErrUnavailable)
@@ -470,4 +474,20 @@ func TestProviderFailsClosed(t *testing.T) {
 	if err != nil || len(list) != 1 {
 		t.Errorf("users %v, %v", list, err)
 	}
+}
+
+func withProviders(list ...auth.Provider) option {
+	return func(c *auth.Config) { c.Providers = list }
+}
+
+// xs is a text of so many bytes.
+func xs(n int) string { return strings.Repeat("x", n) }
+
+func asJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	b, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }

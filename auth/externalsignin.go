@@ -94,46 +94,66 @@ func (s *Service) oauth(p *provider, f *providerFacts) *oauth2.Config {
 	}
 }
 
-// proveExternal ends a sign-in through a provider: it proves that the answer
-// belongs to what this browser began, trades the code for an ID token, proves
-// that, and finds its user. authTime is when he proved himself to the provider,
-// or 1970 if it does not tell.
-func (s *Service) proveExternal(ctx context.Context, o Origin, provider, secret string, answer ExternalAnswer) (attempt signIn, authTime time.Time, err error) {
+// FinishExternal ends a sign-in through a provider with what came back by the
+// browser, and begins the session of a browser like BeginBrowser. What step-up
+// looks at is when the user proved himself to the provider, if it tells.
+// ErrForbidden when the answer proves nothing, belongs to another browser, or
+// names somebody who is not let in; ErrReauthenticate when a proof anew was
+// asked for and not given.
+func (s *Service) FinishExternal(ctx context.Context, o Origin, userAgent, provider, secret string, answer ExternalAnswer, replaced string) (Browser, error) {
 	p := s.providers.named(provider)
 	if p == nil {
-		return attempt, authTime, errNoProvider
+		return Browser{}, errNoProvider
 	}
-	attempt = signIn{origin: o, action: "user.login", detail: map[string]string{"provider": p.Name}}
+	attempt := signIn{origin: o, action: "user.login", detail: map[string]string{"provider": p.Name}}
 	a, err := s.externalAssertion(ctx, p, secret, answer)
 	if told := (*Error)(nil); errors.As(err, &told) {
-		if told.Is(ErrUnavailable) {
-			return attempt, authTime, err
+		if !told.Is(ErrUnavailable) {
+			err = s.failed(ctx, attempt, "sign_in", err)
 		}
-		return attempt, authTime, s.failed(ctx, attempt, "sign_in", err)
+		return Browser{}, err
 	}
 	if err != nil {
-		return attempt, authTime, s.failed(ctx, attempt, "token", errSignIn.Because(fmt.Errorf("sign-in through %s: %w", p.Name, err)))
+		return Browser{}, s.failed(ctx, attempt, "token", errSignIn.Because(fmt.Errorf("sign-in through %s: %w", p.Name, err)))
 	}
 	attempt.detail["subject"] = a.subject
-	user, err := s.admit(ctx, o, p, a)
+	proved, err := s.proveExternal(ctx, p, a, attempt)
+	if err != nil {
+		return Browser{}, err
+	}
+	return s.beginBrowser(ctx, proved, userAgent, replaced)
+}
+
+// proveExternal finds the user of an assertion, and records that he is proved.
+func (s *Service) proveExternal(ctx context.Context, p *provider, a assertion, attempt signIn) (proof, error) {
+	user, err := s.admit(ctx, attempt.origin, p, a)
 	attempt.user, attempt.username = user, user.Username
 	if err == nil && user.Disabled {
 		err = errGone
 	}
 	if refused := (*inadmissible)(nil); errors.As(err, &refused) {
-		return attempt, authTime, s.failed(ctx, attempt, refused.reason, ErrForbidden.With(refused.detail).Because(refused))
+		return proof{}, s.failed(ctx, attempt, refused.reason, ErrForbidden.With(refused.detail).Because(refused))
 	}
 	if err != nil {
-		return attempt, authTime, err
+		return proof{}, err
 	}
-	authTime = time.Unix(0, 0).UTC()
+	if err := s.succeeded(ctx, attempt); err != nil {
+		return proof{}, err
+	}
+	authTime := time.Unix(0, 0).UTC() // long ago, if the provider does not tell
 	if !a.authTime.IsZero() {
 		authTime = a.authTime
 	}
 	if now := s.now(); authTime.After(now) {
 		authTime = now
 	}
-	return attempt, authTime, nil
+	return proof{attempt: attempt, user: user, authTime: authTime, still: func(ctx context.Context, now User) (bool, error) {
+		linked, _, err := s.cfg.Store.UserByIdentity(ctx, a.issuer, a.subject)
+		if errors.Is(err, ErrNotFound) {
+			return false, nil
+		}
+		return linked.ID == now.ID, err
+	}}, nil
 }
 
 // externalAssertion gets what the provider says of whoever comes back from it.

@@ -67,8 +67,12 @@ func (s *Service) admit(ctx context.Context, o Origin, p *provider, a assertion)
 	return s.assertRoles(ctx, o, p, a, user)
 }
 
-// admits decides by the mail address, which names nobody here.
+// admits decides by what an assertion must say, whoever it is about: roles that
+// can be read, and a mail address, which names nobody here.
 func (p *provider) admits(a assertion) error {
+	if _, err := p.roleValues(a); err != nil {
+		return err
+	}
 	if !p.RequireVerifiedEmail && p.AllowedDomains == nil {
 		return nil
 	}
@@ -96,15 +100,13 @@ func (p *Provider) managesRoles() bool { return p.RolesClaim != "" || len(p.Defa
 // rolesOf are the roles that an assertion gives: nothing but what the mapping
 // says, so that no word of a provider is a role by itself.
 func (p *provider) rolesOf(a assertion, table map[string]Role) ([]string, error) {
+	values, err := p.roleValues(a)
+	if err != nil {
+		return nil, err
+	}
 	given := slices.Clone(p.DefaultRoles)
-	if p.RolesClaim != "" {
-		values, err := textsOf(claimAt(a.members, p.RolesClaim))
-		if err != nil {
-			return nil, errClaims
-		}
-		for _, v := range values {
-			given = append(given, p.Roles[v]...)
-		}
+	for _, v := range values {
+		given = append(given, p.Roles[v]...)
 	}
 	roles := make([]string, 0, len(given))
 	for _, r := range slices.Compact(slices.Sorted(slices.Values(given))) {
@@ -113,6 +115,18 @@ func (p *provider) rolesOf(a assertion, table map[string]Role) ([]string, error)
 		}
 	}
 	return roles, nil
+}
+
+// roleValues are what the claim of roles holds, if there is one.
+func (p *provider) roleValues(a assertion) ([]string, error) {
+	if p.RolesClaim == "" {
+		return nil, nil
+	}
+	values, err := textsOf(claimAt(a.members, p.RolesClaim))
+	if err != nil {
+		return nil, errClaims
+	}
+	return values, nil
 }
 
 // claimAt finds a claim by its name, which may hold dots, or else by a path of

@@ -12,53 +12,54 @@ import (
 	"time"
 
 	"modelgate/auth"
+	"modelgate/auth/authtest"
 )
 
 // Keys change under way: those that are new are found, those that are gone are
 // believed no more, and a flood of unknown ones is not passed on.
 func TestProviderKeysRotate(t *testing.T) {
-	p := newFakeProvider(t)
-	p.keys = p.keys[:1]
-	e := newEnv(t, withProviders(p.config()))
+	p := authtest.New(t)
+	p.Keys = p.Keys[:1]
+	e := newEnv(t, withProviders(p.Config()))
 	n := 0
 	token := func(kid string, key any) string {
 		n++
 		now := e.clock.now()
-		return signJWS(t, altered(accessHeader, members{"kid": kid}), p.claims(now, members{"jti": fmt.Sprint(n)}), "RS256", key)
+		return authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": kid}), p.Claims(now, authtest.Members{"jti": fmt.Sprint(n)}), "RS256", key)
 	}
-	e.who(token("r1", rsaKey()))
+	e.who(token("r1", authtest.RSAKey()))
 
 	// Strangers can name any key, and make us ask no more often than this.
 	for range 200 {
-		e.dead("key of nobody", token(fmt.Sprint("x", n), otherRSA()))
+		e.dead("key of nobody", token(fmt.Sprint("x", n), authtest.OtherRSA()))
 	}
-	if got := p.asked("/keys"); got != 1 {
+	if got := p.Asked("/keys"); got != 1 {
 		t.Errorf("200 unknown keys: asked %d times", got)
 	}
 	e.clock.advance(11 * time.Second)
 	for range 200 {
-		e.dead("key of nobody", token(fmt.Sprint("x", n), otherRSA()))
-		e.dead("signature of another", token("r1", otherRSA()))
+		e.dead("key of nobody", token(fmt.Sprint("x", n), authtest.OtherRSA()))
+		e.dead("signature of another", token("r1", authtest.OtherRSA()))
 	}
-	if got := p.asked("/keys"); got != 2 {
+	if got := p.Asked("/keys"); got != 2 {
 		t.Errorf("400 more: asked %d times", got)
 	}
 
-	p.change(func() { p.keys = append(p.keys, publicJWK(otherRSA().Public(), "r2", "RS256")) })
+	p.Change(func() { p.Keys = append(p.Keys, authtest.PublicJWK(authtest.OtherRSA().Public(), "r2", "RS256")) })
 	e.clock.advance(11 * time.Second)
-	e.who(token("r2", otherRSA()))
-	e.who(token("r1", rsaKey()))
+	e.who(token("r2", authtest.OtherRSA()))
+	e.who(token("r1", authtest.RSAKey()))
 
-	p.change(func() { p.keys = p.keys[1:] })
+	p.Change(func() { p.Keys = p.Keys[1:] })
 	e.clock.advance(11 * time.Minute)
-	old := token("r1", rsaKey())
+	old := token("r1", authtest.RSAKey())
 	e.settle(func() bool {
-		_, err := e.Authenticate(e.ctx, token("r1", rsaKey()))
+		_, err := e.Authenticate(e.ctx, token("r1", authtest.RSAKey()))
 		return errors.Is(err, auth.ErrToken)
 	})
 	e.clock.advance(auth.CacheAge)
 	e.dead("signed by a key that was taken back", old)
-	e.who(token("r2", otherRSA()))
+	e.who(token("r2", authtest.OtherRSA()))
 }
 
 // settle waits for what a question in the background brings.
@@ -74,33 +75,33 @@ func (e *env) settle(done func() bool) {
 // While the provider is down, known keys go on for half a day, and what can't
 // be known is 503, not 401.
 func TestProviderDown(t *testing.T) {
-	p := newFakeProvider(t)
-	e := newEnv(t, withProviders(p.config()))
+	p := authtest.New(t)
+	e := newEnv(t, withProviders(p.Config()))
 	down := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }
-	p.change(func() { p.answer["/.well-known/openid-configuration"] = down })
-	_, err := e.Authenticate(e.ctx, p.access(e.clock.now(), nil))
+	p.Change(func() { p.Answer["/.well-known/openid-configuration"] = down })
+	_, err := e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
 	want(t, err, auth.ErrUnavailable)
-	if strings.Contains(detail(err), p.issuer()) {
+	if strings.Contains(detail(err), p.Issuer()) {
 		t.Errorf("a caller reads %q", detail(err))
 	}
-	_, err = e.Authenticate(e.ctx, p.access(e.clock.now(), nil))
+	_, err = e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
 	want(t, err, auth.ErrUnavailable)
-	if got := p.asked("/.well-known/openid-configuration"); got != 1 {
+	if got := p.Asked("/.well-known/openid-configuration"); got != 1 {
 		t.Errorf("asked %d times within ten seconds", got)
 	}
-	p.change(func() { delete(p.answer, "/.well-known/openid-configuration") })
+	p.Change(func() { delete(p.Answer, "/.well-known/openid-configuration") })
 	e.clock.advance(11 * time.Second)
-	e.who(p.access(e.clock.now(), nil))
+	e.who(p.AccessToken(e.clock.now(), nil))
 
-	p.change(func() { p.answer["/keys"] = down })
+	p.Change(func() { p.Answer["/keys"] = down })
 	for _, later := range []time.Duration{11 * time.Minute, 5 * time.Hour, 6 * time.Hour} {
 		e.clock.advance(later)
-		e.who(p.access(e.clock.now(), nil))
+		e.who(p.AccessToken(e.clock.now(), nil))
 	}
-	_, err = e.Authenticate(e.ctx, signJWS(t, altered(accessHeader, members{"kid": "new"}), p.claims(e.clock.now(), nil), "RS256", otherRSA()))
+	_, err = e.Authenticate(e.ctx, authtest.SignJWS(t, authtest.Altered(authtest.AccessHeader, authtest.Members{"kid": "new"}), p.Claims(e.clock.now(), nil), "RS256", authtest.OtherRSA()))
 	want(t, err, auth.ErrUnavailable)
 	e.clock.advance(2 * time.Hour)
-	_, err = e.Authenticate(e.ctx, p.access(e.clock.now(), nil))
+	_, err = e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
 	want(t, err, auth.ErrUnavailable)
 	e.who(e.login("admin").Access) // others don't notice
 }
@@ -123,24 +124,24 @@ func TestHostileMetadata(t *testing.T) {
 		http.Redirect(w, r, internal.URL+r.URL.Path, http.StatusTemporaryRedirect)
 	}
 	const meta, keys = "/.well-known/openid-configuration", "/keys"
-	for name, hostile := range map[string]func(p *fakeProvider){
-		"metadata of another issuer":    func(p *fakeProvider) { p.meta["issuer"] = "https://id.example.com" },
-		"issuer with a slash more":      func(p *fakeProvider) { p.meta["issuer"] = p.issuer() + "/" },
-		"no jwks_uri":                   func(p *fakeProvider) { p.meta["jwks_uri"] = "" },
-		"jwks_uri of a cloud's secrets": func(p *fakeProvider) { p.meta["jwks_uri"] = "http://169.254.169.254/latest/meta-data" },
-		"and by https":                  func(p *fakeProvider) { p.meta["jwks_uri"] = "https://169.254.169.254/latest" },
-		"jwks_uri is a file":            func(p *fakeProvider) { p.meta["jwks_uri"] = "file:///etc/passwd" },
-		"jwks_uri with a password": func(p *fakeProvider) {
-			p.meta["jwks_uri"] = "http://a:b@" + strings.TrimPrefix(p.issuer(), "http://") + "/keys"
+	for name, hostile := range map[string]func(p *authtest.Provider){
+		"metadata of another issuer":    func(p *authtest.Provider) { p.Meta["issuer"] = "https://id.example.com" },
+		"issuer with a slash more":      func(p *authtest.Provider) { p.Meta["issuer"] = p.Issuer() + "/" },
+		"no jwks_uri":                   func(p *authtest.Provider) { p.Meta["jwks_uri"] = "" },
+		"jwks_uri of a cloud's secrets": func(p *authtest.Provider) { p.Meta["jwks_uri"] = "http://169.254.169.254/latest/meta-data" },
+		"and by https":                  func(p *authtest.Provider) { p.Meta["jwks_uri"] = "https://169.254.169.254/latest" },
+		"jwks_uri is a file":            func(p *authtest.Provider) { p.Meta["jwks_uri"] = "file:///etc/passwd" },
+		"jwks_uri with a password": func(p *authtest.Provider) {
+			p.Meta["jwks_uri"] = "http://a:b@" + strings.TrimPrefix(p.Issuer(), "http://") + "/keys"
 		},
-		"jwks_uri in clear":           func(p *fakeProvider) { p.meta["jwks_uri"] = "http://id.example.com/keys" },
-		"metadata sends us elsewhere": func(p *fakeProvider) { p.answer[meta] = elsewhere },
-		"keys send us elsewhere":      func(p *fakeProvider) { p.answer[keys] = elsewhere },
-		"metadata are no JSON":        func(p *fakeProvider) { p.answer[meta] = write("<html>") },
-		"metadata are enormous":       func(p *fakeProvider) { p.answer[meta] = write(`{"issuer":"` + xs(1<<20) + `"}`) },
-		"keys are enormous":           func(p *fakeProvider) { p.answer[keys] = write(`{"keys":[],"x":"` + xs(4<<20) + `"}`) },
-		"keys without end": func(p *fakeProvider) {
-			p.answer[keys] = func(w http.ResponseWriter, r *http.Request) {
+		"jwks_uri in clear":           func(p *authtest.Provider) { p.Meta["jwks_uri"] = "http://id.example.com/keys" },
+		"metadata sends us elsewhere": func(p *authtest.Provider) { p.Answer[meta] = elsewhere },
+		"keys send us elsewhere":      func(p *authtest.Provider) { p.Answer[keys] = elsewhere },
+		"metadata are no JSON":        func(p *authtest.Provider) { p.Answer[meta] = write("<html>") },
+		"metadata are enormous":       func(p *authtest.Provider) { p.Answer[meta] = write(`{"issuer":"` + xs(1<<20) + `"}`) },
+		"keys are enormous":           func(p *authtest.Provider) { p.Answer[keys] = write(`{"keys":[],"x":"` + xs(4<<20) + `"}`) },
+		"keys without end": func(p *authtest.Provider) {
+			p.Answer[keys] = func(w http.ResponseWriter, r *http.Request) {
 				for r.Context().Err() == nil {
 					if _, err := fmt.Fprint(w, xs(64<<10)); err != nil {
 						return
@@ -148,23 +149,25 @@ func TestHostileMetadata(t *testing.T) {
 				}
 			}
 		},
-		"a thousand keys": func(p *fakeProvider) {
+		"a thousand keys": func(p *authtest.Provider) {
 			for i := range 1000 {
-				p.keys = append(p.keys, altered(p.keys[0], members{"kid": fmt.Sprint("k", i)}))
+				p.Keys = append(p.Keys, authtest.Altered(p.Keys[0], authtest.Members{"kid": fmt.Sprint("k", i)}))
 			}
 		},
-		"no keys":            func(p *fakeProvider) { p.keys = []map[string]any{} },
-		"only short keys":    func(p *fakeProvider) { p.keys = []map[string]any{publicJWK(shortRSA().Public(), "r1", "")} },
-		"private keys":       func(p *fakeProvider) { p.keys = []map[string]any{publicJWK(rsaKey(), "r1", "")} },
-		"keys are no set":    func(p *fakeProvider) { p.answer[keys] = write(`[]`) },
-		"keys twice":         func(p *fakeProvider) { p.answer[keys] = write(`{"keys":[],"keys":[]}`) },
-		"keys are not found": func(p *fakeProvider) { p.answer[keys] = http.NotFound },
+		"no keys": func(p *authtest.Provider) { p.Keys = []map[string]any{} },
+		"only short keys": func(p *authtest.Provider) {
+			p.Keys = []map[string]any{authtest.PublicJWK(authtest.ShortRSA().Public(), "r1", "")}
+		},
+		"private keys":       func(p *authtest.Provider) { p.Keys = []map[string]any{authtest.PublicJWK(authtest.RSAKey(), "r1", "")} },
+		"keys are no set":    func(p *authtest.Provider) { p.Answer[keys] = write(`[]`) },
+		"keys twice":         func(p *authtest.Provider) { p.Answer[keys] = write(`{"keys":[],"keys":[]}`) },
+		"keys are not found": func(p *authtest.Provider) { p.Answer[keys] = http.NotFound },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newFakeProvider(t)
+			p := authtest.New(t)
 			hostile(p)
-			e := newEnv(t, withProviders(p.config()))
-			_, err := e.Authenticate(e.ctx, p.access(e.clock.now(), nil))
+			e := newEnv(t, withProviders(p.Config()))
+			_, err := e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
 			want(t, err, auth.ErrUnavailable)
 			if len(detail(err)) > 200 {
 				t.Errorf("a caller reads %q", detail(err))
@@ -180,20 +183,20 @@ func TestHostileMetadata(t *testing.T) {
 // and is given up.
 func TestProviderHangs(t *testing.T) {
 	t.Parallel()
-	p := newFakeProvider(t)
+	p := authtest.New(t)
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	asked := make(chan struct{}, 10)
-	p.answer["/keys"] = func(_ http.ResponseWriter, r *http.Request) {
+	p.Answer["/keys"] = func(_ http.ResponseWriter, r *http.Request) {
 		asked <- struct{}{}
 		select {
 		case <-r.Context().Done():
 		case <-release:
 		}
 	}
-	e := newEnv(t, withProviders(p.config()))
+	e := newEnv(t, withProviders(p.Config()))
 	ctx, leave := context.WithCancel(e.ctx)
-	token := p.access(e.clock.now(), nil)
+	token := p.AccessToken(e.clock.now(), nil)
 	left := make(chan error)
 	go func() {
 		_, err := e.Authenticate(ctx, token)
@@ -205,9 +208,9 @@ func TestProviderHangs(t *testing.T) {
 	e.who(e.login("admin").Access)
 	_, err := e.Authenticate(e.ctx, token) // waits for the same question, which is given up
 	want(t, err, auth.ErrUnavailable)
-	p.change(func() { delete(p.answer, "/keys") })
+	p.Change(func() { delete(p.Answer, "/keys") })
 	e.clock.advance(11 * time.Second)
-	e.who(p.access(e.clock.now(), nil))
+	e.who(p.AccessToken(e.clock.now(), nil))
 }
 
 func TestReachable(t *testing.T) {
@@ -227,7 +230,7 @@ func TestReachable(t *testing.T) {
 // TestProviderSettings has one row for each rule of what an operator may write.
 func TestProviderSettings(t *testing.T) {
 	good := auth.Provider{
-		Name: "corp", Issuer: "https://id.example.com", ClientID: "browser-client", ClientSecret: "s", SignIn: true, APITokens: true, Audience: apiAudience,
+		Name: "corp", Issuer: "https://id.example.com", ClientID: "browser-client", ClientSecret: "s", SignIn: true, APITokens: true, Audience: authtest.Audience,
 		CreateUsers: true, RolesClaim: "groups", Roles: map[string][]string{"a": {"admin"}}, DefaultRoles: []string{"user"},
 	}
 	e := newEnv(t, withProviders(good))

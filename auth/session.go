@@ -30,8 +30,9 @@ func cut(s string, n int) string {
 
 // proof is an identity that was just proved, and recorded.
 type proof struct {
-	attempt signIn
-	user    User
+	attempt  signIn
+	user     User
+	authTime time.Time // of the proof, if it was not just now
 	// still tells whether what was shown would do for the user as he is now.
 	still func(ctx context.Context, now User) (bool, error)
 }
@@ -79,7 +80,7 @@ func (s *Service) prove(ctx context.Context, o Origin, username, password string
 	if err := s.succeeded(ctx, attempt); err != nil {
 		return proof{}, err
 	}
-	return proof{attempt, user, func(ctx context.Context, now User) (bool, error) {
+	return proof{attempt: attempt, user: user, still: func(ctx context.Context, now User) (bool, error) {
 		if now.PasswordHash == user.PasswordHash {
 			return true, nil
 		}
@@ -130,10 +131,14 @@ func (s *Service) upgrade(ctx context.Context, user User, password string) User 
 // by the secret that first is the hash of. It returns the user as he is now.
 func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, userAgent string, first RefreshToken, end time.Time) (Session, User, error) {
 	now := s.now()
+	authTime := p.authTime
+	if authTime.IsZero() {
+		authTime = now
+	}
 	session := Session{
 		ID: newID("s_"), Kind: kind, UserID: p.user.ID, ClientID: firstParty,
 		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
-		CreatedAt: now, AuthTime: now, LastUsed: now, ExpiresAt: end,
+		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end,
 	}
 	if err := s.cfg.Store.CreateSession(ctx, session, first); err != nil {
 		if errors.Is(err, ErrNotFound) { // the user was deleted meanwhile
