@@ -41,8 +41,8 @@ type outcome struct {
 }
 
 const (
-	historyIdle     = 100 // seconds, of a refresh token
-	historyAbsolute = 300 // seconds, of a session
+	historyIdle     = 40 // seconds, of a refresh token
+	historyAbsolute = 60 // seconds, of a session
 )
 
 // family is what a session ought to be: its one live refresh token, and when it
