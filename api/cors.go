@@ -24,7 +24,7 @@ func parseOrigins(list []string) (origins, error) {
 		if s == "" {
 			continue
 		}
-		if err := checkOrigin(s); err != nil {
+		if err := CheckOrigin(s); err != nil {
 			return nil, err
 		}
 		o = append(o, s)
@@ -32,7 +32,9 @@ func parseOrigins(list []string) (origins, error) {
 	return o, nil
 }
 
-func checkOrigin(s string) error {
+// CheckOrigin says what is wrong with an origin for Config.Origins, and how to
+// write it.
+func CheckOrigin(s string) error {
 	bad := func(why string) error {
 		return fmt.Errorf("%q is no origin for CORS: %s; write it as browsers send it, as in https://app.example.com or http://localhost:5173", s, why)
 	}
