@@ -50,7 +50,7 @@ func (s *Server) beginExternal(c *call) error {
 		return err
 	}
 	fresh := query["reauthenticate"] == "1"
-	if delete(query, "reauthenticate"); len(query) > 0 {
+	if len(query) > 0 && !(fresh && len(query) == 1) {
 		return invalid("the only parameter here is reauthenticate=1")
 	}
 	address, secret, err := s.auth.BeginExternal(c.ctx(), c.param("provider"), fresh)
