@@ -52,6 +52,8 @@ type Config struct {
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
 
+	IdentityProviders string `env:"MODELGATE_IDENTITY_PROVIDERS" name:"identity-providers" type:"path" placeholder:"FILE" help:"OpenID Connect providers (YAML) through which people sign in, or whose access tokens are taken. Default: none."`
+
 	// Limits.
 	RatePredict string        `env:"MODELGATE_RATE_PREDICT" name:"rate-predict" default:"6000-M" placeholder:"N-S|M|H|D" help:"Rows that one user may predict in a second, minute, hour or day. Roles may carry their own rate. Default: ${default}."`
 	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account. Default: ${default}."`
@@ -209,6 +211,9 @@ func (c *Config) Check() error {
 		}
 	}
 	if _, err := c.uploadKeys(); err != nil {
+		errs = append(errs, err)
+	}
+	if _, _, err := c.identityProviders(); err != nil {
 		errs = append(errs, err)
 	}
 	c.checkRanges(bad)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -42,7 +43,11 @@ func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 		return err
 	}
 	defer protected.Close()
+	_, secrets, _ := c.identityProviders() // Check has read it
 	for _, name := range unknownEnv(app.Model, os.Environ()) {
+		if slices.Contains(secrets, name) {
+			continue
+		}
 		log.Warn("this variable is no setting of modelgate; it has no effect", "name", name)
 	}
 	pace(&c.Config)
@@ -175,12 +180,16 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 	if err != nil {
 		return err
 	}
+	providers, _, err := cfg.identityProviders()
+	if err != nil {
+		return err
+	}
 	s.auth, err = auth.New(auth.Config{
 		Store: db, Guard: guard, Audit: s.audit, Keys: keys, Vault: vault,
 		Issuer: s.issuer(), Audience: cfg.Audience,
 		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
 		BrowserTTL: cfg.BrowserTTL, BrowserIdle: cfg.BrowserIdle,
-		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant,
+		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant, Providers: providers,
 		Hashing: auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
 	})
 	if err != nil {
