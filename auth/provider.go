@@ -48,6 +48,13 @@ var signatureAlgorithms = []string{"RS256", "RS384", "RS512", "PS256", "PS384", 
 
 const maxProviders = 32
 
+// CheckProviders refuses providers that can't be meant so, with what to write
+// instead. issuer is the URL of this server.
+func CheckProviders(list []Provider, issuer string) error {
+	_, err := checkProviders(list, issuer)
+	return err
+}
+
 // checkProviders refuses providers that can't be meant so, and fills in
 // defaults. own is the issuer of our own tokens.
 func checkProviders(list []Provider, own string) ([]Provider, error) {

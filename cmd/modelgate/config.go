@@ -213,7 +213,7 @@ func (c *Config) Check() error {
 	if _, err := c.uploadKeys(); err != nil {
 		errs = append(errs, err)
 	}
-	if _, _, err := c.identityProviders(); err != nil {
+	if err := c.checkProviders(); err != nil {
 		errs = append(errs, err)
 	}
 	c.checkRanges(bad)

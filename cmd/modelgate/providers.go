@@ -3,8 +3,10 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/goccy/go-yaml"
@@ -85,6 +87,25 @@ func (c *Config) identityProviders() (list []auth.Provider, secretNames []string
 		list = append(list, e.provider(secret))
 	}
 	return list, secretNames, nil
+}
+
+// checkProviders checks the file of --identity-providers.
+func (c *Config) checkProviders() error {
+	list, _, err := c.identityProviders()
+	if err != nil {
+		return err
+	}
+	issuer := c.Issuer
+	if host, _, err := net.SplitHostPort(c.Listen); issuer == "" && err == nil {
+		if i := slices.IndexFunc(list, func(p auth.Provider) bool { return p.SignIn }); i >= 0 && !isLoopback(host) {
+			return fmt.Errorf("--identity-providers: sign_in of %s needs --issuer, the URL by which browsers reach this server", list[i].Name)
+		}
+		issuer = "http://127.0.0.1" // what it will be, but for the port
+	}
+	if err := auth.CheckProviders(list, issuer); err != nil {
+		return fmt.Errorf("--identity-providers %s: %w", c.IdentityProviders, err)
+	}
+	return nil
 }
 
 func (e *providerEntry) provider(secret string) auth.Provider {
