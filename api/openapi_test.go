@@ -28,6 +28,7 @@ var spec = sync.OnceValues(func() (*openapi3.T, error) {
 		return nil, err
 	}
 	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.RegisteredBodyDecoder("text/plain"))
+	openapi3filter.RegisterBodyDecoder("application/x-ndjson", openapi3filter.RegisteredBodyDecoder("text/plain"))
 	doc, err := openapi3.NewLoader().LoadFromData(data)
 	if err != nil {
 		return nil, err

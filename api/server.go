@@ -316,6 +316,7 @@ func (s *Server) table() []*route {
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),
 		allowed(get, "/admin/audit", auth.AuditRead, "audit.read", 200, plain(s.auditLog)),
+		allowed(get, "/admin/audit/export", auth.AuditRead, "audit.export", 200, s.exportAudit),
 		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
 
 		signedIn(get, "/models", 200, plain(s.listModels)),

@@ -35,6 +35,9 @@ func TestFrozenSchemas(t *testing.T) {
 	}
 	want := schema(t, open(t))
 	for v := 1; v <= newest; v++ {
+		if _, err := os.Stat(frozen(v)); v > 1 && os.IsNotExist(err) {
+			continue // that schema was never released
+		}
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -168,7 +171,7 @@ func fillFrozen(t *testing.T, db *DB) {
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
-	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
+	ok(db.SetAuditHead(ctx, "", audit.Head{Seq: 42, Hash: "abc"}))
 }
 
 // checkFrozen reads what fillFrozen wrote, whatever has become of the schema since.
@@ -197,8 +200,8 @@ func checkFrozen(t *testing.T, db *DB) {
 	k, err := db.KeyByHash(ctx, secret("key"))
 	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}, err)
-	h, err := db.AuditHead(ctx)
-	same("head", h, audit.Head{Seq: 42, Hash: "abc"}, err)
+	heads, err := db.AuditHeads(ctx)
+	same("head", heads, map[string]audit.Head{"": {Seq: 42, Hash: "abc"}}, err)
 
 	list, err := db.Models(ctx)
 	if err != nil || len(list) != 1 || len(list[0].Versions) != 1 {
