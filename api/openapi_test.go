@@ -320,6 +320,7 @@ func (w *world) walkAdministration() {
 	w.do(request{method: "DELETE", path: path, token: w.admin}).is(204)
 	w.do(request{method: "DELETE", path: "/admin/roles/analyst", token: w.admin}).is(204)
 	w.get("/admin/audit?limit=3&actor=admin&action=user.create", w.admin).is(200)
+	w.get("/admin/audit/export", w.admin).is(200)
 	w.get("/admin/audit", w.admin).is(200)
 	w.get("/admin/metrics", w.admin).is(200)
 }

@@ -324,7 +324,7 @@ func (s *Server) table() []*route {
 		managed(post, "/models/{name}/versions", "model.publish", 201, plain(s.upload)),
 		managed(patch, "/models/{name}", "model.update", 200, bound(policyBody, s.updateModel)),
 		managed(del, "/models/{name}", "model.delete", 204, plain(s.deleteModel)),
-		managed(del, "/models/{name}/versions/{version}", "version.delete", 204, plain(s.deleteVersion)),
+		managed(del, "/models/{name}/versions/{version}", "model.delete_version", 204, plain(s.deleteVersion)),
 
 		signedIn(post, "/predict", 200, s.predict),
 
