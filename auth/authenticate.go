@@ -135,6 +135,7 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 		r := roles[name]
 		who.Permissions |= r.Permissions
 		who.Rate = moreGenerous(who.Rate, r.Rate)
+		who.DailyRows = max(who.DailyRows, r.DailyRows)
 	}
 	return who, nil
 }
