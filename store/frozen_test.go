@@ -35,6 +35,9 @@ func TestFrozenSchemas(t *testing.T) {
 	}
 	want := schema(t, open(t))
 	for v := 1; v <= newest; v++ {
+		if _, err := os.Stat(frozen(v)); os.IsNotExist(err) && v > 1 {
+			continue // it was not released
+		}
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -169,6 +172,8 @@ func fillFrozen(t *testing.T, db *DB) {
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
 	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
+	_, _, err = db.TakeRows(ctx, auth.RowBudget{UserID: "u", Model: "iris", Day: auth.Day(frozenTime)}, 10, 1, 1)
+	ok(err)
 }
 
 // checkFrozen reads what fillFrozen wrote, whatever has become of the schema since.
