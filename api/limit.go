@@ -27,8 +27,9 @@ type Limits struct {
 }
 
 // rates charges what callers do. Keys of the store: the bare user id for
-// predictions; "login:", "register:", "reset:" and "stranger:" with an address;
-// "account:" with a user name; "pair:" with both; "change:" with a user id.
+// predictions; "login:", "register:", "reset:", "client:" and "stranger:" with an
+// address; "account:" with a user name and "secret:" with a client id; "pair:"
+// with one of them and an address; "change:" with a user id.
 type rates struct {
 	store limiter.Store
 	// local takes over for predictions and strangers while store fails, so that
@@ -148,7 +149,7 @@ func (r *rates) tooManyRows(rows, limit int64) *fault {
 }
 
 // chargeAddress takes one unit of the sign-in rate of an address. class is
-// "login", "register" or "reset". It fails with unavailable when the store
+// "login", "register", "reset" or "client". It fails with unavailable when the store
 // does: passwords are not to be guessed unlimited.
 func (r *rates) chargeAddress(ctx context.Context, class, address string) (limiter.Context, error) {
 	lc, err := r.store.Increment(ctx, class+":"+addressKey(address), 1, r.login)
@@ -202,6 +203,20 @@ func (r *rates) attempt(ctx context.Context, account, address string) (attempt, 
 	return r.try(ctx, "account:"+account, pair)
 }
 
+// attemptClient is attempt for an OAuth client, with the rate of its address
+// where it has not proved itself before: a client that has is held up by its
+// own failures alone, since it may come often.
+func (r *rates) attemptClient(ctx context.Context, id, address string) (attempt, error) {
+	pair := "client:" + id + "|" + addressKey(address)
+	if r.known.has(pair) {
+		return r.try(ctx, "pair:"+pair, pair)
+	}
+	if _, err := r.chargeAddress(ctx, "client", address); err != nil || len(id) > 64 {
+		return attempt{rates: r}, err
+	}
+	return r.try(ctx, "secret:"+id, pair)
+}
+
 // try reserves one failure under key.
 func (r *rates) try(ctx context.Context, key, pair string) (attempt, error) {
 	a := attempt{rates: r, key: key, pair: pair}
@@ -212,7 +227,7 @@ func (r *rates) try(ctx context.Context, key, pair string) (attempt, error) {
 	}
 	if lc.Reached {
 		r.metrics.refused("account")
-		return a, r.tooMany(lc, "too many wrong passwords for this account; wait for the seconds in Retry-After")
+		return a, r.tooMany(lc, "too many wrong passwords or secrets for this account; wait for the seconds in Retry-After")
 	}
 	return a, nil
 }

@@ -31,6 +31,8 @@ type Config struct {
 	AccessTTL    time.Duration // of access tokens; 15 minutes
 	RefreshTTL   time.Duration // of a refresh token that is not used; 7 days
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
+	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
+	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
@@ -54,6 +56,8 @@ type Service struct {
 	uses     *keyUses
 	metrics  *metrics
 	budgets  *budgets
+
+	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -85,6 +89,7 @@ func New(cfg Config) (*Service, error) {
 		def time.Duration
 	}{
 		{&cfg.AccessTTL, 15 * time.Minute}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.BrowserTTL, 12 * time.Hour}, {&cfg.BrowserIdle, 30 * time.Minute},
 		{&cfg.InviteTTL, 72 * time.Hour}, {&cfg.ResetTTL, time.Hour},
 	} {
 		if *d.ttl == 0 {
@@ -96,7 +101,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	return &Service{
-		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
+		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 	}, nil
 }
@@ -122,10 +127,10 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the last use of API keys is
-// stored every minute, and what was taken from budgets and not used returned;
-// what has expired is removed every hour. End ctx when no prediction runs any
-// more.
+// Run does the background work until ctx ends: the last use of API keys and
+// client secrets is stored every minute, and what was taken from budgets and
+// not used returned; what has expired is removed every hour. End ctx when no
+// prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {
 	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
@@ -271,6 +276,9 @@ func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, p
 	}
 	if err != nil {
 		return err
+	}
+	if user.Kind == ServiceAccount {
+		return ErrInvalid.With(fmt.Sprintf("%s is a service account, which has no password", name))
 	}
 	if err := checkPassword(name, password); err != nil {
 		return err
