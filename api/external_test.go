@@ -108,7 +108,7 @@ func (b *surfer) cookies() map[string]string {
 // TestExternalSignInInABrowser goes the whole way with cookies as browsers keep
 // them.
 func TestExternalSignInInABrowser(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	w := newWorld(t, noLimits, withProvider(p))
 	server := httptest.NewTLSServer(w.api.Handler())
 	defer server.Close()
@@ -167,7 +167,7 @@ func TestExternalSignInInABrowser(t *testing.T) {
 // What is sent to the two addresses is not believed, not shown and not
 // followed.
 func TestExternalSignInRefusals(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	w := newWorld(t, noLimits, withProvider(p))
 	server := httptest.NewTLSServer(w.api.Handler())
 	defer server.Close()
@@ -216,7 +216,7 @@ func TestExternalSignInRefusals(t *testing.T) {
 
 // The way through a provider has the rate of sign-ins.
 func TestExternalSignInRate(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	w := newWorld(t, withProvider(p))
 	w.http.Client().CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 	refused := false
@@ -232,7 +232,7 @@ func TestExternalSignInRate(t *testing.T) {
 
 // A provider's access tokens are credentials like any other.
 func TestProviderTokensAtTheAPI(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	w := newWorld(t, noLimits, withProvider(p))
 	now := w.clock.now()
 	token := p.AccessToken(now, nil)

@@ -135,6 +135,9 @@ func (p *provider) verify(ctx context.Context, token string, h foreignHeader, au
 	verified, err := oidc.NewVerifier(p.Issuer, set, &oidc.Config{
 		ClientID: audience, SupportedSigningAlgs: []string{h.Algorithm}, Now: func() time.Time { return now },
 	}).Verify(ctx, token)
+	if expired := (*oidc.TokenExpiredError)(nil); errors.As(err, &expired) {
+		return assertion{}, errEnded
+	}
 	if err != nil {
 		return assertion{}, err
 	}
@@ -180,7 +183,7 @@ func (p *provider) read(payload []byte, audience string, now time.Time) (a asser
 	case a.expires.IsZero() || a.issued.IsZero():
 		return a, errors.New("exp or iat is missing")
 	case !now.Before(a.expires):
-		return a, errors.New("expired")
+		return a, errEnded
 	case a.issued.After(now.Add(leeway)) || times["nbf"].After(now.Add(leeway)) || a.authTime.After(now.Add(leeway)):
 		return a, errors.New("from the future")
 	}

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
@@ -139,7 +140,7 @@ func forgedTokens(t *testing.T, p, other *authtest.Provider, now time.Time) (lis
 // TestForgedProviderTokens shows each forged token, and in between that the
 // good one is taken.
 func TestForgedProviderTokens(t *testing.T) {
-	p, other := authtest.New(t), authtest.New(t)
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
 	p.Keys = append(p.Keys,
 		authtest.PublicJWK(authtest.ShortRSA().Public(), "short", ""), authtest.Altered(authtest.PublicJWK(authtest.OtherRSA().Public(), "enc", ""), authtest.Members{"use": "enc"}), authtest.PublicJWK(authtest.OtherRSA().Public(), "ps", "PS256"),
 		authtest.Members{"kty": "oct", "kid": "oct", "k": b64.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))}, authtest.Members{"kty": "new-kind", "kid": "n"})
@@ -191,7 +192,7 @@ func TestForgedProviderTokens(t *testing.T) {
 // Tokens without a type are taken only where the operator says so, and ID
 // tokens even then not.
 func TestUntypedTokens(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	untyped := authtest.Altered(authtest.AccessHeader, authtest.Members{"typ": "JWT"})
 	cfg := p.Config()
 	cfg.AcceptUntypedTokens, cfg.SignIn, cfg.ClientID = true, true, "browser-client"
@@ -216,7 +217,7 @@ func TestUntypedTokens(t *testing.T) {
 
 // A user is his issuer and subject, and nothing else.
 func TestIdentityIsIssuerAndSubject(t *testing.T) {
-	p, other := authtest.New(t), authtest.New(t)
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
 	second := other.Config()
 	second.Name = "other"
 	e := newEnv(t, withProviders(p.Config(), second))
@@ -258,7 +259,7 @@ func TestIdentityIsIssuerAndSubject(t *testing.T) {
 
 // The roles are what the mapping makes of the newest token, and no more.
 func TestProviderRoles(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	cfg := p.Config()
 	cfg.DefaultRoles = []string{"user"}
 	e := newEnv(t, withProviders(cfg))
@@ -309,7 +310,7 @@ func TestProviderRoles(t *testing.T) {
 
 // Paths go through authtest.Members of authtest.Members; a name may hold dots itself.
 func TestRolesClaimPaths(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	for path, claim := range map[string]authtest.Members{
 		"realm_access.roles":        {"realm_access": authtest.Members{"roles": []string{"ml-makers"}}},
 		"https://example.com/roles": {"https://example.com/roles": []string{"ml-makers"}},
@@ -331,7 +332,7 @@ func TestRolesClaimPaths(t *testing.T) {
 
 // Without create_users an administrator links, and the mapping has no say.
 func TestLinkedIdentity(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	cfg := p.Config()
 	cfg.CreateUsers, cfg.RolesClaim, cfg.Roles = false, "", nil
 	e := newEnv(t, withProviders(cfg))
@@ -388,7 +389,7 @@ func TestLinkedIdentity(t *testing.T) {
 
 // A mail address lets in or keeps out, and never says who somebody is.
 func TestVerifiedMail(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	cfg := p.Config()
 	cfg.RequireVerifiedEmail, cfg.AllowedDomains, cfg.UsernameClaim = true, []string{"Example.com"}, "email"
 	e := newEnv(t, withProviders(cfg))
@@ -415,7 +416,7 @@ func TestVerifiedMail(t *testing.T) {
 
 // A step-up is a proof of the user at his provider in the last ten minutes.
 func TestProviderStepUp(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(p.Config()))
 	now := e.clock.now()
 	make := func(changes authtest.Members) error {
@@ -439,7 +440,7 @@ func TestProviderStepUp(t *testing.T) {
 
 // Of many first requests at once one makes the user.
 func TestFirstTokensRace(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(p.Config()))
 	var wait sync.WaitGroup
 	ids := make([]string, 16)
@@ -464,7 +465,7 @@ func TestFirstTokensRace(t *testing.T) {
 
 // What can't be recorded does not happen.
 func TestProviderFailsClosed(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(p.Config()))
 	token := p.AccessToken(e.clock.now(), nil)
 	e.audit.Close()
@@ -475,6 +476,8 @@ func TestProviderFailsClosed(t *testing.T) {
 		t.Errorf("users %v, %v", list, err)
 	}
 }
+
+var b64 = base64.RawURLEncoding
 
 func withProviders(list ...auth.Provider) option {
 	return func(c *auth.Config) { c.Providers = list }

@@ -68,7 +68,7 @@ func idClaims(p *authtest.Provider, now time.Time, changes members) members {
 }
 
 func TestExternalSignIn(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(signInProvider(p, "corp")))
 	ada := e.register("ada")
 	now := e.clock.now()
@@ -131,7 +131,7 @@ func TestExternalSignIn(t *testing.T) {
 
 // A proof anew must be one: the provider has to say that it just was.
 func TestExternalReauthentication(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(signInProvider(p, "corp")))
 	now := e.clock.now()
 	for name, c := range map[string]struct {
@@ -157,7 +157,7 @@ func TestExternalReauthentication(t *testing.T) {
 // TestHostileSignIn has one row for each way in which what comes back from a
 // provider, or from whoever sits between, proves nothing.
 func TestHostileSignIn(t *testing.T) {
-	p, other := authtest.New(t), authtest.New(t)
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
 	other.Keys = []map[string]any{authtest.PublicJWK(authtest.OtherRSA().Public(), "r1", "")} // the same kid
 	mail := signInProvider(p, "corp")
 	mail.RequireVerifiedEmail = true
@@ -286,7 +286,7 @@ func victimNonce(b *traveller) string {
 
 // Where the provider says that its answers name it, they must (RFC 9207).
 func TestIssuerOfTheAnswer(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	p.Meta["authorization_response_iss_parameter_supported"] = true
 	e := newEnv(t, withProviders(signInProvider(p, "corp")))
 	for iss, good := range map[string]bool{p.Issuer(): true, "": false, p.Issuer() + "/": false, "https://id.example.com": false} {
@@ -300,7 +300,7 @@ func TestIssuerOfTheAnswer(t *testing.T) {
 
 // An answer is good once, however many show it at once.
 func TestSignInIsGoodOnce(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(signInProvider(p, "corp")))
 	b := e.begin("corp", false).at(p, idClaims(p, e.clock.now(), nil))
 	var wait sync.WaitGroup
@@ -338,7 +338,7 @@ func TestSignInIsGoodOnce(t *testing.T) {
 
 // The token endpoint may fail in many ways, none of which signs in or leaks.
 func TestTokenEndpointFails(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(signInProvider(p, "corp")))
 	const canary = "canary-of-the-provider"
 	for name, c := range map[string]struct {
@@ -369,7 +369,7 @@ func TestTokenEndpointFails(t *testing.T) {
 
 // What is unlinked or deleted while a sign-in is under way does not sign in.
 func TestUnlinkedDuringSignIn(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	cfg := signInProvider(p, "corp")
 	cfg.CreateUsers, cfg.RolesClaim, cfg.Roles = false, "", nil
 	e := newEnv(t, withProviders(cfg))

@@ -18,7 +18,7 @@ import (
 // Keys change under way: those that are new are found, those that are gone are
 // believed no more, and a flood of unknown ones is not passed on.
 func TestProviderKeysRotate(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	p.Keys = p.Keys[:1]
 	e := newEnv(t, withProviders(p.Config()))
 	n := 0
@@ -75,7 +75,7 @@ func (e *env) settle(done func() bool) {
 // While the provider is down, known keys go on for half a day, and what can't
 // be known is 503, not 401.
 func TestProviderDown(t *testing.T) {
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(p.Config()))
 	down := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }
 	p.Change(func() { p.Answer["/.well-known/openid-configuration"] = down })
@@ -164,7 +164,7 @@ func TestHostileMetadata(t *testing.T) {
 		"keys are not found": func(p *authtest.Provider) { p.Answer[keys] = http.NotFound },
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := authtest.New(t)
+			p := authtest.NewProvider(t)
 			hostile(p)
 			e := newEnv(t, withProviders(p.Config()))
 			_, err := e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
@@ -183,7 +183,7 @@ func TestHostileMetadata(t *testing.T) {
 // and is given up.
 func TestProviderHangs(t *testing.T) {
 	t.Parallel()
-	p := authtest.New(t)
+	p := authtest.NewProvider(t)
 	release := make(chan struct{})
 	t.Cleanup(func() { close(release) })
 	asked := make(chan struct{}, 10)
@@ -233,10 +233,9 @@ func TestProviderSettings(t *testing.T) {
 		Name: "corp", Issuer: "https://id.example.com", ClientID: "browser-client", ClientSecret: "s", SignIn: true, APITokens: true, Audience: authtest.Audience,
 		CreateUsers: true, RolesClaim: "groups", Roles: map[string][]string{"a": {"admin"}}, DefaultRoles: []string{"user"},
 	}
-	e := newEnv(t, withProviders(good))
-	again := func(list ...auth.Provider) error {
-		_, err := auth.New(auth.Config{Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: e.keys, Issuer: issuer, Providers: list})
-		return err
+	again := func(list ...auth.Provider) error { return auth.CheckProviders(list, issuer) }
+	if err := again(good); err != nil {
+		t.Fatal(err)
 	}
 	for says, change := range map[string]func(p *auth.Provider){
 		"is not https":        func(p *auth.Provider) { p.Issuer = "http://id.example.com" },
@@ -278,6 +277,7 @@ func TestProviderSettings(t *testing.T) {
 	if err := again(good, second); err == nil || !strings.Contains(err.Error(), "has this issuer") {
 		t.Errorf("an issuer twice: %v", err)
 	}
+	newEnv(t, withProviders(good)) // reads them by the same rules
 	second.Issuer = "http://127.0.0.1:8085/realms/x"
 	if err := again(good, second); err != nil {
 		t.Error(err)

@@ -165,6 +165,8 @@ func frozenModel() (*models.Model, *models.Version) {
 var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.2", UserAgent: "Firefox",
 	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
 
+var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, Asserted: frozenTime, CreatedAt: frozenTime}
+
 // fillFrozen puts a row into every table.
 func fillFrozen(t *testing.T, db *DB) {
 	t.Helper()
@@ -188,12 +190,14 @@ func fillFrozen(t *testing.T, db *DB) {
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
 		auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
-	ok(db.LinkIdentity(ctx, auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, Asserted: frozenTime, CreatedAt: frozenTime}))
+	ok(db.LinkIdentity(ctx, frozenIdentity))
 	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", ExpiresAt: far}))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
-	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
+	ok(db.SetAuditHead(ctx, "", audit.Head{Seq: 42, Hash: "abc"}))
+	_, _, err = db.TakeRows(ctx, auth.RowBudget{UserID: "u", Model: "iris", Day: auth.Day(frozenTime)}, 10, 1, 1)
+	ok(err)
 }
 
 // checkFrozen reads what fillFrozen wrote with the schema of from, whatever has become of it since.
@@ -223,11 +227,15 @@ func checkFrozen(t *testing.T, db *DB, from int) {
 		s, _, err := db.BrowserSession(ctx, secret("cookie"), frozenTime)
 		same("browser's session", s, frozenBrowser, err)
 	}
+	if from >= 6 {
+		_, i, err := db.UserByIdentity(ctx, "https://id.example.com", "sub")
+		same("identity", i, frozenIdentity, err)
+	}
 	k, err := db.KeyByHash(ctx, secret("key"))
 	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}, err)
-	h, err := db.AuditHead(ctx)
-	same("head", h, audit.Head{Seq: 42, Hash: "abc"}, err)
+	heads, err := db.AuditHeads(ctx)
+	same("head", heads, map[string]audit.Head{"": {Seq: 42, Hash: "abc"}}, err)
 
 	list, err := db.Models(ctx)
 	if err != nil || len(list) != 1 || len(list[0].Versions) != 1 {

@@ -1,5 +1,3 @@
-// Package authtest has an OpenID Connect provider for tests, which does whatever
-// a test wants of it.
 package authtest
 
 import (
@@ -75,9 +73,9 @@ type grant struct {
 	claims Members    // of the ID token
 }
 
-// New starts a provider with a key of RSA (r1), one of P-256 (e1) and one of
+// NewProvider starts a provider with a key of RSA (r1), one of P-256 (e1) and one of
 // Ed25519 (o1). It ends with the test.
-func New(t testing.TB) *Provider {
+func NewProvider(t testing.TB) *Provider {
 	p := &Provider{t: t, calls: map[string]int{}, grants: map[string]grant{}, Meta: map[string]any{}, Answer: map[string]http.HandlerFunc{}}
 	p.server = httptest.NewServer(http.HandlerFunc(p.serve))
 	t.Cleanup(p.server.Close)
