@@ -121,7 +121,8 @@ type Store interface {
 	// Users lists by username, from the first one greater than after, at most
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
-	// UpdateUser replaces what f returns (id and username can't change).
+	// UpdateUser replaces what f returns (id, kind and username can't change). A
+	// user whom it leaves disabled loses all his sessions in the same step.
 	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
