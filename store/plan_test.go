@@ -19,6 +19,7 @@ var whole = []string{
 	"SELECT model_id, role FROM model_roles ORDER BY",
 	"SELECT model_id, role, rule FROM model_rules",
 	"SELECT model_id, alias, number FROM model_aliases",
+	"SELECT log, seq, hash FROM audit_heads", // a row for each server
 	"SELECT model_id, number, id, digest, size, state, reason, signature, facts, created_by, created_at FROM versions ORDER BY",
 }
 

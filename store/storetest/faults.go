@@ -103,12 +103,13 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.AddVersion(ctx, m, v, asItIs)
 			return err
 		},
-		"UpdateModel":   func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
-		"SetState":      func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
-		"DeleteModel":   func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
-		"DeleteVersion": func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
-		"AuditHead":     func(ctx context.Context) error { _, err := s.AuditHead(ctx); return err },
-		"SetAuditHead":  func(ctx context.Context) error { return s.SetAuditHead(ctx, audit.Head{Seq: 9}) },
+		"UpdateModel":    func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
+		"SetState":       func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
+		"DeleteModel":    func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
+		"DeleteVersion":  func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
+		"AuditHeads":     func(ctx context.Context) error { _, err := s.AuditHeads(ctx); return err },
+		"SetAuditHead":   func(ctx context.Context) error { return s.SetAuditHead(ctx, "log", audit.Head{Seq: 9}) },
+		"ClaimAuditHead": func(ctx context.Context) error { return s.ClaimAuditHead(ctx, "log") },
 	}
 }
 
@@ -166,16 +167,16 @@ func checkUntouched(t *testing.T, s Store) {
 	ok(t, err)
 	equal(t, "models", len(all), 1)
 	sameModel(t, all[0], expect(m, 1, 2, v))
-	head, err := s.AuditHead(ctx)
+	heads, err := s.AuditHeads(ctx)
 	ok(t, err)
-	equal(t, "head", head, audit.Head{})
+	equal(t, "heads", len(heads), 0)
 }
 
 // checkUnavailable wants a room's word for a database that can't answer, with the cause.
 func checkUnavailable(t *testing.T, method string, err, cause error) {
 	t.Helper()
 	switch method {
-	case "AuditHead", "SetAuditHead":
+	case "AuditHeads", "SetAuditHead", "ClaimAuditHead":
 		if err == nil {
 			t.Errorf("%s: no error", method)
 		}
