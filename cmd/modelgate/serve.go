@@ -305,7 +305,7 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
 		// A connection keeps a buffer of the largest frame that it was sent.
 		HTTP2:    &http.HTTP2Config{MaxReadFrameSize: 64 << 10},
-		ErrorLog: errorLog,
+		ErrorLog: errorLog, DisableGeneralOptionsHandler: true,
 	}
 	s.grpc = a.RPCServer()
 	s.grpc.ErrorLog = errorLog
