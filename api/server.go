@@ -36,6 +36,7 @@ type Config struct {
 	Limits         Limits
 	Store          limiter.Store // of rates; nil: NewSliding
 	TrustedProxies []string      // networks whose X-Forwarded-For is believed; none: nobody's
+	Origins        []string      // whose pages may read answers to bearer credentials (CORS); none: nobody's
 	MaxBody        int64         // bytes of a body of /predict; 0: 32 MiB
 	MaxModel       int64         // bytes of an uploaded file; 0: 512 MiB
 	BodyBudget     int64         // bytes of all bodies at once; 0: 256 MiB, never below MaxBody
@@ -66,6 +67,7 @@ type Server struct {
 
 	rates         *rates
 	proxies       proxies
+	origins       origins
 	bodies        *inference.Memory // of predictions, and of large answers
 	reserve       *inference.Memory // of small bodies: whoever fills the other keeps nobody from signing in
 	small         *inference.Memory // of small gRPC messages: large ones keep nobody from a small prediction
@@ -115,6 +117,9 @@ func New(cfg Config) (*Server, error) {
 	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
+	if s.origins, err = parseOrigins(cfg.Origins); err != nil {
+		return nil, err
+	}
 	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
 		return nil, err
 	}
@@ -156,17 +161,18 @@ func (s *Server) build() error {
 		return err
 	}
 	s.routes = s.table()
+	s.routes = append(s.routes, s.consoleTable(s.routes)...)
 	for _, r := range s.routes {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
 		e.Handle(r.Method, ginPath(r.Path), s.serve(r))
 	}
-	unmatched := func(path string, err error) gin.HandlerFunc {
-		r := &route{Route: Route{Path: path}, handle: func(*call) error { return err }}
+	unmatched := func(path string, h handler) gin.HandlerFunc {
+		r := &route{Route: Route{Path: path}, handle: h}
 		r.metrics = s.metrics.forRoute(path, "", 0)
 		return s.serve(r)
 	}
-	e.NoRoute(unmatched("unmatched", errNoRoute))
-	e.NoMethod(unmatched("wrong method", &fault{code: "method_not_allowed", detail: "this route does not take that method; see the Allow header"}))
+	e.NoRoute(unmatched("unmatched", func(*call) error { return errNoRoute }))
+	e.NoMethod(unmatched("wrong method", wrongMethod))
 	s.engine = e
 	return nil
 }
@@ -200,8 +206,10 @@ func (s *Server) Close() { s.accessLog.flush() }
 type Access string
 
 const (
-	Public Access = "public" // no credentials are asked for or looked at
-	Bearer Access = "bearer" // an access token or API key
+	Public         Access = "public"           // no credentials are asked for; OAuth routes look at those of clients
+	Bearer         Access = "bearer"           // an access token or API key
+	BearerOrClient Access = "bearer or client" // or the credentials of an OAuth client
+	Cookie         Access = "cookie"           // the cookie of a browser that signed in
 )
 
 // Route is one line of the route table.
@@ -252,6 +260,10 @@ func signedIn(method, path string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, 0, 0}, status: status, handle: h}
 }
 
+func bearerOrClient(method, path string, status int, h handler) *route {
+	return &route{Route: Route{method, path, BearerOrClient, 0, 0}, status: status, handle: h}
+}
+
 func allowed(method, path string, need auth.Permission, action string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, need, 0}, status: status, action: action, handle: h}
 }
@@ -295,7 +307,7 @@ func (s *Server) table() []*route {
 		open(post, "/password-reset", 204, resetRate, bound(smallBody, s.resetPassword)),
 		open(post, "/token", 200, noRate, s.token),
 		open(post, "/revoke", 200, strangerRate, s.revoke),
-		signedIn(post, "/introspect", 200, s.introspect),
+		bearerOrClient(post, "/introspect", 200, s.introspect),
 		signedIn(post, "/logout", 204, plain(s.logout)),
 
 		signedIn(get, "/users/me", 200, plain(s.me)),
@@ -304,6 +316,7 @@ func (s *Server) table() []*route {
 		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
 		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
 		signedIn(get, "/users/me/sessions", 200, plain(s.sessions)),
+		signedIn(del, "/users/me/sessions", 204, plain(s.endSessions)),
 		signedIn(del, "/users/me/sessions/{id}", 204, plain(s.endSession)),
 
 		allowed(get, "/admin/users", auth.UsersManage, "user.list", 200, plain(s.users)),
@@ -312,6 +325,9 @@ func (s *Server) table() []*route {
 		allowed(patch, "/admin/users/{id}", auth.UsersManage, "user.update", 200, bound(smallBody, s.updateUser)),
 		allowed(del, "/admin/users/{id}", auth.UsersManage, "user.delete", 204, plain(s.deleteUser)),
 		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, plain(s.resetUser)),
+		allowed(get, "/admin/users/{id}/secrets", auth.UsersManage, "secret.list", 200, plain(s.secrets)),
+		allowed(post, "/admin/users/{id}/secrets", auth.UsersManage, "secret.create", 201, bound(smallBody, s.createSecret)),
+		allowed(del, "/admin/users/{id}/secrets/{secret}", auth.UsersManage, "secret.delete", 204, plain(s.deleteSecret)),
 		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),

@@ -20,8 +20,8 @@ import (
 // database. Everything that proves nothing is ErrToken; ErrUnavailable means
 // that the database could not be asked.
 func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
-	if len(credential) == 0 || len(credential) > maxToken {
-		return Principal{}, ErrToken
+	if len(credential) == 0 || len(credential) > maxToken || strings.HasPrefix(credential, cookiePrefix) {
+		return Principal{}, ErrToken // a cookie is none, though the cache may know it
 	}
 	// A conversion would copy the token onto the heap; Sum256 only reads.
 	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(credential), len(credential)))
@@ -141,11 +141,16 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 	if user.Disabled {
 		return Principal{}, ErrToken.Because(errDisabled)
 	}
+	return s.rights(ctx, user)
+}
+
+// rights are those of an enabled user.
+func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 	roles, err := s.roleTable(ctx)
 	if err != nil {
 		return Principal{}, err
 	}
-	who := Principal{UserID: user.ID, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
+	who := Principal{UserID: user.ID, Kind: user.Kind, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
 	for _, name := range who.Roles {
 		r := roles[name]
 		who.Permissions |= r.Permissions

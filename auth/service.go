@@ -25,11 +25,14 @@ type Config struct {
 	Guard        *Guard
 	Audit        *audit.Log
 	Keys         *Keyring
+	Vault        *Vault        // seals what the database keeps and readers of it must not see
 	Issuer       string        // iss of access tokens: this server's URL
 	Audience     string        // aud of access tokens; empty: "modelgate"
 	AccessTTL    time.Duration // of access tokens; 15 minutes
 	RefreshTTL   time.Duration // of a refresh token that is not used; 7 days
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
+	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
+	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
@@ -52,6 +55,8 @@ type Service struct {
 	cache    *cache
 	uses     *keyUses
 	metrics  *metrics
+
+	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -59,8 +64,8 @@ type Service struct {
 
 // New makes a Service. Call EnsureAdmin before serving.
 func New(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Issuer == "" {
-		return nil, errors.New("auth: Store, Guard, Audit, Keys and Issuer are needed")
+	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Vault == nil || cfg.Issuer == "" {
+		return nil, errors.New("auth: Store, Guard, Audit, Keys, Vault and Issuer are needed")
 	}
 	if cfg.Audience == "" {
 		cfg.Audience = firstParty
@@ -83,6 +88,7 @@ func New(cfg Config) (*Service, error) {
 		def time.Duration
 	}{
 		{&cfg.AccessTTL, 15 * time.Minute}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.BrowserTTL, 12 * time.Hour}, {&cfg.BrowserIdle, 30 * time.Minute},
 		{&cfg.InviteTTL, 72 * time.Hour}, {&cfg.ResetTTL, time.Hour},
 	} {
 		if *d.ttl == 0 {
@@ -94,7 +100,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	return &Service{
-		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
+		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 	}, nil
 }
@@ -120,8 +126,8 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the last use of API keys is
-// stored every minute, what has expired is removed every hour.
+// Run does the background work until ctx ends: the last use of API keys
+// and client secrets is stored every minute, what has expired is removed every hour.
 func (s *Service) Run(ctx context.Context) error {
 	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
@@ -259,6 +265,9 @@ func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, p
 	}
 	if err != nil {
 		return err
+	}
+	if user.Kind == ServiceAccount {
+		return ErrInvalid.With(fmt.Sprintf("%s is a service account, which has no password", name))
 	}
 	if err := checkPassword(name, password); err != nil {
 		return err

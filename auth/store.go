@@ -5,11 +5,20 @@ import (
 	"time"
 )
 
+// UserKind tells people from programs.
+type UserKind string
+
+const (
+	Person         UserKind = ""        // signs in with a password
+	ServiceAccount UserKind = "service" // an OAuth client that proves itself by a secret
+)
+
 // User is a person or service account.
 type User struct {
 	ID           string
-	Username     string // lower case, unique
-	PasswordHash string // PHC string; empty until an invitation is taken
+	Kind         UserKind // never changes
+	Username     string   // lower case, unique
+	PasswordHash string   // PHC string; empty until an invitation is taken
 	Roles        []string
 	Disabled     bool
 	CreatedAt    time.Time
@@ -25,20 +34,33 @@ type Role struct {
 	CreatedAt   time.Time
 }
 
-// Session is one login: the family of refresh tokens that descend from it.
+// SessionKind tells by what a session is continued.
+type SessionKind string
+
+const (
+	TokenSession   SessionKind = ""        // refresh tokens, each used once
+	BrowserSession SessionKind = "browser" // a cookie, used until the session ends
+)
+
+// Session is one login: the family of refresh tokens that descend from it, or
+// the cookie of a browser. That of a service account is one access token, and
+// has no refresh tokens.
 type Session struct {
 	ID        string
+	Kind      SessionKind
 	UserID    string
-	ClientID  string // "modelgate" for first-party logins
+	ClientID  string // "modelgate" for first-party logins; the user's id for a service account
+	SecretID  string // with which a service account proved itself; else empty
 	Address   string
 	UserAgent string
 	CreatedAt time.Time
-	AuthTime  time.Time // when the password was last proved
+	AuthTime  time.Time // when the password was last proved; zero for service accounts
 	LastUsed  time.Time
 	ExpiresAt time.Time // absolute end, whatever is refreshed
 }
 
-// RefreshToken is one link of a family; only its SHA-256 is stored.
+// RefreshToken is one link of a family, or the value of a browser's cookie;
+// only its SHA-256 is stored.
 type RefreshToken struct {
 	Hash      [32]byte
 	ExpiresAt time.Time // idle end
@@ -51,6 +73,16 @@ type Key struct {
 	Name      string
 	Hash      [32]byte
 	Models    []string // nil: every model of the user
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: never
+	LastUsed  time.Time // zero: not yet; at most a minute behind
+}
+
+// ClientSecret proves a service account; only its SHA-256 is stored.
+type ClientSecret struct {
+	ID        string
+	UserID    string
+	Hash      [32]byte
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
 	LastUsed  time.Time // zero: not yet; at most a minute behind
@@ -89,12 +121,13 @@ type Store interface {
 	// Users lists by username, from the first one greater than after, at most
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
-	// UpdateUser replaces what f returns (id and username can't change).
-	// otherAdmins counts the other enabled users with role admin and a
+	// UpdateUser replaces what f returns (id, kind and username can't change). A
+	// user whom it leaves disabled loses all his sessions in the same step.
+	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
 	UpdateUser(ctx context.Context, id string, f func(old User, otherAdmins int) (User, error)) (User, error)
-	// DeleteUser removes the user with sessions, keys and tickets when f agrees.
+	// DeleteUser removes the user with sessions, keys, secrets and tickets when f agrees.
 	// Models he owns stay, without owner.
 	DeleteUser(ctx context.Context, id string, f func(old User, otherAdmins int) error) error
 
@@ -107,8 +140,8 @@ type Store interface {
 
 	CreateSession(ctx context.Context, s Session, first RefreshToken) error
 	Session(ctx context.Context, id string) (Session, error)
-	// SessionsOf lists the live sessions of a user, newest first: those that
-	// can still be refreshed at now.
+	// SessionsOf lists the live sessions of a user, of every kind, newest first:
+	// those that are past neither end at now.
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]Session, error)
 	// Rotate uses up the refresh token with hash old and puts next in its place.
 	// Of any number of concurrent calls with one token a single one succeeds.
@@ -117,10 +150,22 @@ type Store interface {
 	// end what the winner got: the first of them sees ErrReused, and those
 	// after it ErrNotFound, since the tokens went with the session. An unknown
 	// token is ErrNotFound; one past its idle or its session's absolute end is
-	// ErrToken. next.ExpiresAt is cut to the session's end.
+	// ErrToken. next.ExpiresAt is cut to the session's end. The value of a
+	// cookie is no refresh token: ErrNotFound.
 	Rotate(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
 	// SessionOfRefresh finds the session of a live, unused refresh token.
 	SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (Session, error)
+	// BrowserSession finds the live session of a cookie and its idle end. The
+	// hash of a refresh token finds nothing.
+	BrowserSession(ctx context.Context, hash [32]byte, now time.Time) (s Session, idleEnd time.Time, err error)
+	// TouchBrowser notes that a cookie was used, and moves the idle end of its
+	// session, which is cut to the absolute one. Neither ever goes back.
+	TouchBrowser(ctx context.Context, hash [32]byte, used, idleEnd time.Time) error
+	// RenewBrowser puts next in the place of the cookie with hash old, and sets
+	// AuthTime and LastUsed of its session to now. Of concurrent calls with one
+	// cookie a single one succeeds; to the others, as for one that is unknown
+	// or past its end, it is ErrNotFound.
+	RenewBrowser(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
 	// EndSession removes the session and its tokens; no error when it is gone.
 	EndSession(ctx context.Context, id string) error
 	// EndSessions removes all sessions of the user but the one named (empty:
@@ -134,6 +179,24 @@ type Store interface {
 	DeleteKey(ctx context.Context, userID, id string) error
 	TouchKey(ctx context.Context, id string, used time.Time) error
 
+	// CreateService is CreateUser for a service account with its first secret,
+	// in one step.
+	CreateService(ctx context.Context, u User, first ClientSecret) error
+	// CreateSecret fails with ErrNotFound when there is no such user, and with
+	// ErrTaken for a used id or hash.
+	CreateSecret(ctx context.Context, c ClientSecret) error
+	// SecretsOf lists a user's secrets, newest first, the expired ones too until
+	// Sweep removes them.
+	SecretsOf(ctx context.Context, userID string) ([]ClientSecret, error)
+	// DeleteSecret removes one of the user's secrets and the sessions that were
+	// begun with it.
+	DeleteSecret(ctx context.Context, userID, id string) error
+	TouchSecret(ctx context.Context, id string, used time.Time) error
+	// CreateClientSession stores the session of a service account, which has no
+	// refresh token. It fails with ErrNotFound when the user or the secret has
+	// gone.
+	CreateClientSession(ctx context.Context, s Session) error
+
 	// PutTicket stores t and removes the user's older tickets of that kind.
 	PutTicket(ctx context.Context, t Ticket) error
 	// Redeem uses up a ticket and replaces its user by what f returns, in one
@@ -141,7 +204,7 @@ type Store interface {
 	// calls one succeeds. When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
-	// Sweep removes expired sessions, tokens, keys and tickets. It may do so in
+	// Sweep removes expired sessions, tokens, keys, secrets and tickets. It may do so in
 	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping answers when the database does.

@@ -40,6 +40,7 @@ const auditName = "audit.log"
 func auditPath(data string) string     { return filepath.Join(data, auditName) }
 func auditKeyPath(data string) string  { return filepath.Join(data, "keys", "audit.key") }
 func keysPath(data string) string      { return filepath.Join(data, "keys") }
+func masterKeyPath(data string) string { return filepath.Join(keysPath(data), "master.key") }
 func modelsPath(data string) string    { return filepath.Join(data, "models") }
 func protectedPath(data string) string { return filepath.Join(data, "protected.log") }
 func lockPath(data string) string      { return filepath.Join(data, "lock") }
