@@ -52,9 +52,9 @@ func newMetrics() *metrics {
 	return &metrics{
 		failures:   failures,
 		rejections: rejections,
-		lookups:  lookups,
-		hits:     lookups.WithLabelValues("hit"),
-		misses:   lookups.WithLabelValues("miss"),
+		lookups:    lookups,
+		hits:       lookups.WithLabelValues("hit"),
+		misses:     lookups.WithLabelValues("miss"),
 		hashWait: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "modelgate_password_hash_wait_seconds", Help: "How long callers waited for their turn to have a password hashed.",
 			Buckets: []float64{0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
