@@ -180,7 +180,7 @@ func (c *Client) Roles(ctx context.Context) ([]Role, error) {
 
 // PutRole makes or replaces a role.
 func (c *Client) PutRole(ctx context.Context, name string, permissions []string, rate string) (Role, error) {
-	in := map[string]any{"permissions": permissions}
+	in := map[string]any{"permissions": append([]string{}, permissions...)} // null would be refused
 	if rate != "" {
 		in["rate_limit"] = rate
 	}
