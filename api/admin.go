@@ -123,7 +123,7 @@ func (s *Server) roles(c *call) (page[role], error) {
 }
 
 func (s *Server) putRole(c *call, in *roleRequest) (role, error) {
-	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit)
+	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit, in.dailyRows())
 	if err != nil {
 		return role{}, err
 	}

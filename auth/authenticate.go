@@ -155,6 +155,7 @@ func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 		r := roles[name]
 		who.Permissions |= r.Permissions
 		who.Rate = moreGenerous(who.Rate, r.Rate)
+		who.DailyRows = max(who.DailyRows, r.DailyRows)
 	}
 	return who, nil
 }

@@ -17,6 +17,9 @@ type metrics struct {
 	misses      prometheus.Counter // of lookups
 	hashWait    prometheus.Histogram
 	hashRefused prometheus.Counter
+
+	budgetLeases  prometheus.Counter
+	budgetRefused prometheus.Counter
 }
 
 // failureReasons are why an action fails, by action.
@@ -62,6 +65,12 @@ func newMetrics() *metrics {
 		hashRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_password_hash_refused_total", Help: "Callers turned away because too many waited to have a password hashed.",
 		}),
+		budgetLeases: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "modelgate_budget_leases_total", Help: "Times that rows of a daily budget were asked for from the database.",
+		}),
+		budgetRefused: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "modelgate_budget_refusals_total", Help: "Predictions refused by a daily budget of rows.",
+		}),
 	}
 }
 
@@ -84,5 +93,5 @@ func (m *metrics) rejected(err error) {
 // Collectors are the room's metrics, for the server to register.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.failures, m.rejections, m.lookups, m.hashWait, m.hashRefused}
+	return []prometheus.Collector{m.failures, m.rejections, m.lookups, m.hashWait, m.hashRefused, m.budgetLeases, m.budgetRefused}
 }

@@ -192,6 +192,8 @@ func fillFrozen(t *testing.T, db *DB) {
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
 	ok(db.SetAuditHead(ctx, "", audit.Head{Seq: 42, Hash: "abc"}))
+	_, _, err = db.TakeRows(ctx, auth.RowBudget{UserID: "u", Model: "iris", Day: auth.Day(frozenTime)}, 10, 1, 1)
+	ok(err)
 }
 
 // checkFrozen reads what fillFrozen wrote with the schema of from, whatever has become of it since.

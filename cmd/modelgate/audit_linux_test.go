@@ -29,7 +29,7 @@ func TestAuditEvidence(t *testing.T) {
 	p := start(t, data, "MODELGATE_AUDIT_FILE_SIZE=64KiB")
 	admin := p.admin()
 	for i := range 250 {
-		if _, err := admin.PutRole(ctx, fmt.Sprint("role", i%5), nil, ""); err != nil {
+		if _, err := admin.PutRole(ctx, fmt.Sprint("role", i%5), nil, "", 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -76,7 +76,7 @@ func TestAuditEvidence(t *testing.T) {
 	if err := os.Rename(path, path+".away"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = admin.PutRole(ctx, "unseen", nil, "")
+	_, err = admin.PutRole(ctx, "unseen", nil, "", 0)
 	refused(t, err, 503, "a change that can't be recorded")
 	if p.metric("modelgate_audit_intact") != 0 {
 		t.Error("the metric says that the log is intact")
@@ -84,7 +84,7 @@ func TestAuditEvidence(t *testing.T) {
 	if err := os.Rename(path+".away", path); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := admin.PutRole(ctx, "seen", nil, ""); err != nil {
+	if _, err := admin.PutRole(ctx, "seen", nil, "", 0); err != nil {
 		t.Fatal(err)
 	}
 	if p.metric("modelgate_audit_intact") != 1 {
