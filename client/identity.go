@@ -191,7 +191,7 @@ func (c *Client) Roles(ctx context.Context) ([]Role, error) {
 // PutRole makes or replaces a role. An empty rate is the server's; without
 // dailyRows (0) there is no budget.
 func (c *Client) PutRole(ctx context.Context, name string, permissions []string, rate string, dailyRows int64) (Role, error) {
-	in := map[string]any{"permissions": permissions}
+	in := map[string]any{"permissions": append([]string{}, permissions...)} // null would be refused
 	if dailyRows != 0 {
 		in["daily_rows"] = dailyRows
 	}
