@@ -11,6 +11,8 @@ type metrics struct {
 	misses      prometheus.Counter // of lookups
 	hashWait    prometheus.Histogram
 	hashRefused prometheus.Counter
+	// pollFailures are questions to the Store what others changed, without answer.
+	pollFailures prometheus.Counter
 }
 
 // failureReasons are why an action fails, by action.
@@ -46,11 +48,14 @@ func newMetrics() *metrics {
 		hashRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_password_hash_refused_total", Help: "Callers turned away because too many waited to have a password hashed.",
 		}),
+		pollFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "modelgate_changes_failures_total", Help: "Times the database did not tell what other processes changed; nobody is let in meanwhile.",
+		}),
 	}
 }
 
 // Collectors are the room's metrics, for the server to register.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.failures, m.lookups, m.hashWait, m.hashRefused}
+	return []prometheus.Collector{m.failures, m.lookups, m.hashWait, m.hashRefused, m.pollFailures}
 }

@@ -13,8 +13,6 @@ import (
 	"fmt"
 	"hash"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,21 +53,8 @@ type forger struct {
 
 func newForger(t testing.TB, e *env) *forger {
 	t.Helper()
-	names, err := filepath.Glob(filepath.Join(e.dir, "keys", "*.pem"))
-	if err != nil || len(names) != 1 {
-		t.Fatal(names, err)
-	}
-	b, err := os.ReadFile(names[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, _ := pem.Decode(b)
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
 	_, tok := e.user("victim")
-	return &forger{kid: e.keys.SignerID(), key: key.(ed25519.PrivateKey), claims: claimsOf(t, tok.Access)}
+	return &forger{kid: e.keys.SignerID(), key: e.keys.Private(), claims: claimsOf(t, tok.Access)}
 }
 
 func (f *forger) header() string {
@@ -274,7 +259,7 @@ func TestTokenShape(t *testing.T) {
 func TestSharedSecret(t *testing.T) {
 	secret := "uV3kq0QmZ8x1rT7bYw5nLd9sGh2jKf4pAc6e"
 	open := func() *auth.Keyring {
-		k, err := auth.OpenKeyring(filepath.Join(t.TempDir(), "unused"), secret)
+		k, err := auth.OpenKeyring(t.Context(), auth.KeyringConfig{Secret: secret})
 		want(t, err, nil)
 		return k
 	}

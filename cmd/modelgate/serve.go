@@ -165,7 +165,10 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 	if err != nil {
 		return err
 	}
-	keys, err := auth.OpenKeyring(keysPath(cfg.Data), cfg.JWTSecret)
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{
+		Secret: cfg.JWTSecret, Store: db, Vault: vault, Dir: keysPath(cfg.Data),
+		Every: cfg.KeyRotation, Lead: cfg.KeyLead, AccessTTL: cfg.AccessTTL, Logger: s.log,
+	})
 	if err != nil {
 		return err
 	}
