@@ -52,6 +52,7 @@ type env struct {
 	ctx   context.Context
 	dir   string
 	clock *clock
+	now   func() time.Time // clock's, unless an option sets another
 	db    *store.DB
 	store *hooked
 	audit *audit.Log
@@ -196,16 +197,20 @@ func newEnv(t testing.TB, options ...option) *env {
 	if e.vault, err = auth.OpenVault(filepath.Join(e.dir, "keys", "master.key"), ""); err != nil {
 		t.Fatal(err)
 	}
-	if e.keys, err = auth.OpenKeyring(ctx, e.keyring()); err != nil {
-		t.Fatal(err)
-	}
 	cfg := auth.Config{
-		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: e.keys, Vault: e.vault, Issuer: issuer, Audience: audience,
+		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Vault: e.vault, Issuer: issuer, Audience: audience,
 		Hashing: cheap, Now: e.clock.now, Logger: logger,
 	}
 	for _, o := range options {
 		o(&cfg)
 	}
+	e.now = cfg.Now
+	if cfg.Keys == nil {
+		if cfg.Keys, err = auth.OpenKeyring(ctx, e.keyring()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.keys = cfg.Keys
 	if e.Service, err = auth.New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +223,7 @@ func newEnv(t testing.TB, options ...option) *env {
 
 // keyring is how the keyring of e is opened.
 func (e *env) keyring() auth.KeyringConfig {
-	return auth.KeyringConfig{Store: e.db, Vault: e.vault, Dir: filepath.Join(e.dir, "keys"), Now: e.clock.now, Logger: slog.New(slog.DiscardHandler)}
+	return auth.KeyringConfig{Store: e.db, Vault: e.vault, Dir: filepath.Join(e.dir, "keys"), Now: e.now, Logger: slog.New(slog.DiscardHandler)}
 }
 
 // replica is another Service on the database of e, as another server has it, with
@@ -236,7 +241,7 @@ func (e *env) replica(options ...option) *env {
 	}
 	cfg := auth.Config{
 		Store: r.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: r.keys, Vault: r.vault, Issuer: issuer, Audience: audience,
-		Hashing: cheap, Now: e.clock.now, Logger: slog.New(slog.DiscardHandler),
+		Hashing: cheap, Now: e.now, Logger: slog.New(slog.DiscardHandler),
 	}
 	for _, o := range options {
 		o(&cfg)
