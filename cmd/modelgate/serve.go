@@ -150,6 +150,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	}
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(srv.auth.Collectors()...)
+	srv.auth.OnChanges(catalog.Follow)
 	srv.openInference(engine, memory, catalog, registry)
 	if cfg.Demo {
 		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
