@@ -17,11 +17,13 @@ type metrics struct {
 
 // failureReasons are why an action fails, by action.
 var failureReasons = map[string][]string{
-	"user.login":    {"unknown_user", "wrong_password", "disabled"},
+	"user.login":    {"unknown_user", "service_account", "wrong_password", "disabled"},
 	"user.refresh":  {"malformed", "unknown", "expired", "reused", "disabled"},
 	"user.register": {"taken", "malformed", "unknown", "disabled"},
 	"user.reset":    {"malformed", "unknown", "disabled"},
 	"user.password": {"wrong_password"},
+
+	"client.authenticate": {"malformed", "unknown_client", "wrong_secret", "expired", "disabled", "revoked"},
 }
 
 func newMetrics() *metrics {

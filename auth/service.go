@@ -54,6 +54,8 @@ type Service struct {
 	follower follower
 	uses     *keyUses
 	metrics  *metrics
+
+	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -96,7 +98,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	s := &Service{
-		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
+		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 	}
 	s.follower.mark = -1
@@ -127,8 +129,9 @@ const (
 )
 
 // Run does the background work until ctx ends: the Store is asked every second
-// what other processes changed, the last use of API keys is stored and the signing
-// keys are looked after every minute, what has expired is removed every hour.
+// what other processes changed, the last use of API keys and client secrets
+// is stored and the signing keys are looked after every minute, what has expired is
+// removed every hour.
 func (s *Service) Run(ctx context.Context) error {
 	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer poll.Stop()
@@ -272,6 +275,9 @@ func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, p
 	}
 	if err != nil {
 		return err
+	}
+	if user.Kind == ServiceAccount {
+		return ErrInvalid.With(fmt.Sprintf("%s is a service account, which has no password", name))
 	}
 	if err := checkPassword(name, password); err != nil {
 		return err
