@@ -16,19 +16,26 @@ func (s *Server) me(c *call) (me, error) {
 }
 
 func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {
-	// The current password can be guessed here too, by who found a token. What
-	// strangers do at /login does not count here.
+	return none{}, s.guarded(c, func() error {
+		return s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
+	})
+}
+
+// guarded runs a try at the caller's own password, which can be guessed here
+// too, by who found a token or sits at his desk. What strangers do at /login
+// does not count here.
+func (s *Server) guarded(c *call, prove func() error) error {
 	try, err := s.rates.try(c.ctx(), "change:"+c.who.UserID, "")
 	if err != nil {
-		return none{}, err
+		return err
 	}
-	err = s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
+	err = prove()
 	if errors.Is(err, auth.ErrCredentials) {
-		// Not 401: the token that was sent is good.
-		return none{}, &fault{code: "wrong_password", detail: "the current password is wrong"}
+		// Not 401: the credential that was sent is good.
+		return &fault{code: "wrong_password", detail: "the current password is wrong"}
 	}
 	try.abandoned(c.ctx())
-	return none{}, err
+	return err
 }
 
 func (s *Server) keys(c *call) (page[key], error) {
@@ -65,4 +72,16 @@ func (s *Server) sessions(c *call) (page[session], error) {
 
 func (s *Server) endSession(c *call) (none, error) {
 	return none{}, s.auth.EndSession(c.ctx(), c.who, c.param("id"))
+}
+
+// endSessions ends all of the caller's sessions. A browser's cookie is worth
+// nothing then, and goes.
+func (s *Server) endSessions(c *call) (none, error) {
+	if err := s.auth.EndSessions(c.ctx(), c.who); err != nil {
+		return none{}, err
+	}
+	if c.rt.Access == Cookie {
+		c.forgetBrowser()
+	}
+	return none{}, nil
 }

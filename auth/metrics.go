@@ -23,12 +23,13 @@ var failureReasons = map[string][]string{
 	"user.reset":    {"malformed", "unknown", "disabled"},
 	"user.password": {"wrong_password"},
 
+	"user.reauthenticate": {"wrong_password", "disabled"},
 	"client.authenticate": {"malformed", "unknown_client", "wrong_secret", "expired", "disabled", "revoked"},
 }
 
 func newMetrics() *metrics {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "modelgate_token_lookups_total", Help: "Access tokens and API keys shown, by whether they were found in the memory of verified ones.",
+		Name: "modelgate_token_lookups_total", Help: "Access tokens, API keys and cookies shown, by whether they were found in the memory of verified ones.",
 	}, []string{"result"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "modelgate_signin_failures_total", Help: "Failed sign-ins, refreshes and redemptions, by action and reason.",
