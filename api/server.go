@@ -331,6 +331,9 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),
+		allowed(get, "/admin/signing-keys", auth.UsersManage, "signing_key.list", 200, plain(s.signingKeys)),
+		allowed(post, "/admin/signing-keys", auth.UsersManage, "signing_key.rotate", 201, plain(s.rotateSigningKey)),
+		allowed(del, "/admin/signing-keys/{id}", auth.UsersManage, "signing_key.retire", 204, plain(s.retireSigningKey)),
 		allowed(get, "/admin/audit", auth.AuditRead, "audit.read", 200, plain(s.auditLog)),
 		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
 
