@@ -143,6 +143,11 @@ func TestMetrics(t *testing.T) {
 		`modelgate_limit_refusals_total{limit="predict"} 1`,
 		`modelgate_limit_refusals_total{limit="register"} 0`, // there before the first
 		`modelgate_http_bad_credentials_total 1`,
+		`modelgate_http_refusals_total{code="rate_limited"} 1`,
+		`modelgate_http_refusals_total{code="forbidden"} 2`,
+		`modelgate_http_refusals_total{code="invalid_token"} 1`,
+		`modelgate_http_refusals_total{code="unauthenticated"} 0`,
+		`modelgate_http_refusals_total{code="unavailable"} 0`,
 		`modelgate_build_info{version="test"} 1`,
 	} {
 		if !strings.Contains(text, want) {

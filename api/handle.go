@@ -248,6 +248,7 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 // fail answers with a refusal.
 func (c *call) fail(err error) {
 	r := refuse(err)
+	c.s.metrics.code(r)
 	if c.rt.rpc && oipgrpc.IsContentType(c.gin.Request.Header.Get("Content-Type")) {
 		c.failRPC(r)
 		return

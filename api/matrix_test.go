@@ -78,6 +78,7 @@ var matrix = []struct {
 	{"POST /admin/signing-keys", "", "", "", 0, [9]int{403, 403, 201, 403, 403, 403, 409, 403, 403}}, // one waits to sign by then
 	{"DELETE /admin/signing-keys/{id}", "/admin/signing-keys/none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 403, 403}},
 	{"GET /admin/audit", "", "", "", 0, [9]int{403, 403, 403, 200, 403, 403, 200, 200, 403}},
+	{"GET /admin/audit/export", "", "", "", 0, [9]int{403, 403, 403, 200, 403, 403, 200, 200, 403}},
 	{"GET /admin/metrics", "", "", "", 0, [9]int{403, 403, 403, 403, 200, 403, 200, 200, 403}},
 	{"GET /models", "", "", "", 0, same(200)},
 	// Who manages all models learns that there is none of that name. A key for

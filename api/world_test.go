@@ -44,6 +44,7 @@ type world struct {
 	http    *httptest.Server
 	auth    *auth.Service
 	db      *store.DB
+	vault   *auth.Vault
 	audit   *audit.Log
 	models  *models.Catalog
 	log     *lockedBuffer
@@ -115,11 +116,11 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	must("audit")
 	t.Cleanup(func() { w.audit.Close() })
 	guard := auth.NewGuard(w.audit)
-	vault, err := auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
+	w.vault, err = auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
 	must("vault")
-	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{Store: w.db, Vault: vault, Now: w.clock.now, Logger: log})
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{Store: w.db, Vault: w.vault, Now: w.clock.now, Logger: log})
 	must("keyring")
-	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: vault, Issuer: "http://modelgate.test",
+	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: w.vault, Issuer: "http://modelgate.test",
 		Hashing: auth.Hashing{Memory: 64, Time: 1, Parallel: 1, Queue: 1000}, PasswordGrant: true, Now: w.clock.now, Logger: log}
 	files, err := models.OpenFiles(filepath.Join(w.dir, "models"), 4<<20)
 	must("files")
@@ -167,6 +168,9 @@ func (w *world) inference(real bool) *inference.Service {
 	w.memory = inference.NewMemory(64 << 20)
 	w.fake = inferencetest.NewFake(w.memory)
 	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.metrics}
+	cfg.Charge = func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error {
+		return w.auth.Spend(ctx, who, access.Model.Name, access.Rule.DailyRows, int64(rows))
+	}
 	if real {
 		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
 		if err != nil {

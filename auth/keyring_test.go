@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"modelgate/auth"
+	"modelgate/auth/authtest"
 )
 
 func TestKeyring(t *testing.T) {
@@ -112,8 +113,8 @@ func TestKeyFilesAreTakenOver(t *testing.T) {
 	}
 	r := e.replica()
 	sign := func(key ed25519.PrivateKey) string {
-		f.kid, f.key = kidOf(t, key), key
-		return f.sign(f.header(), f.with())
+		f.KeyID, f.Key = kidOf(t, key), key
+		return f.Good()
 	}
 	byNewer, byOlder := sign(newer), sign(older)
 	r.who(byNewer)
@@ -208,7 +209,7 @@ func TestKeyRotation(t *testing.T) {
 	if _, err := e.RotateSigningKey(e.ctx, e.admin); !errors.Is(err, auth.ErrInUse) {
 		t.Errorf("a second key waits: %v", err)
 	}
-	signedBy := func(token string) any { return part(t, strings.Split(token, ".")[0])["kid"] }
+	signedBy := func(token string) any { return kid(t, token) }
 	old := tok.Access
 	for _, step := range []struct {
 		after  time.Duration
@@ -369,8 +370,8 @@ func TestUnknownKeysAskSeldom(t *testing.T) {
 	e := newEnv(t)
 	f := newForger(t, e)
 	forged := func(i int) string {
-		f.kid = fmt.Sprintf("unknown-%d", i)
-		return f.sign(f.header(), f.with())
+		f.KeyID = fmt.Sprintf("unknown-%d", i)
+		return f.Good()
 	}
 	want(t, e.Poll(e.ctx), nil)
 	calls, polls := e.store.count(), e.store.polls.Load()
@@ -462,7 +463,7 @@ func TestPrivateKeysAreNotStored(t *testing.T) {
 		for what, secret := range secrets {
 			for how, form := range map[string]string{
 				"as it is": string(secret), "in base64": base64.RawStdEncoding.EncodeToString(secret)[:42],
-				"in base64url": b64.EncodeToString(secret)[:42], "in hexadecimal": fmt.Sprintf("%x", secret),
+				"in base64url": base64.RawURLEncoding.EncodeToString(secret)[:42], "in hexadecimal": fmt.Sprintf("%x", secret),
 			} {
 				if bytes.Contains(data, []byte(form)) {
 					t.Errorf("%s is in %s, %s", what, where, how)
@@ -487,4 +488,12 @@ func TestPrivateKeysAreNotStored(t *testing.T) {
 	if data, err := os.ReadFile(filepath.Join(e.dir, "modelgate.db-wal")); err != nil || !bytes.Contains(data, []byte(e.keys.SignerID())) {
 		t.Errorf("not even the name of the key is where its private part was looked for: %v", err)
 	}
+}
+
+// kid is the name of the key that signed a token.
+func kid(t *testing.T, token string) any {
+	t.Helper()
+	header, err := authtest.Part(token, 0)
+	want(t, err, nil)
+	return header["kid"]
 }

@@ -317,7 +317,7 @@ func (l *lives) changeRoles(*rapid.T) {
 }
 
 func (l *lives) redefine(*rapid.T) {
-	_, err := l.PutRole(l.ctx, l.root(), "other", nil, "")
+	_, err := l.PutRole(l.ctx, l.root(), "other", nil, "", 0)
 	l.must(err)
 }
 

@@ -17,7 +17,7 @@ import (
 func TestRevocationReachesReplicas(t *testing.T) {
 	e := newEnv(t)
 	r := e.replica()
-	_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S")
+	_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S", 0)
 	want(t, err, nil)
 	admin2 := e.register("root2")
 	e.give(admin2.ID, "admin")
@@ -98,12 +98,12 @@ func TestRevocationReachesReplicas(t *testing.T) {
 	for what, do := range map[string]func(a alice){
 		"roles": func(a alice) { e.give(a.id, "user") },
 		"the role itself": func(alice) {
-			_, err := e.PutRole(e.ctx, e.admin, "ops", nil, "")
+			_, err := e.PutRole(e.ctx, e.admin, "ops", nil, "", 0)
 			want(t, err, nil)
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S")
+			_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S", 0)
 			want(t, err, nil)
 			later()
 			a := newAlice()
@@ -117,7 +117,7 @@ func TestRevocationReachesReplicas(t *testing.T) {
 		})
 	}
 	t.Run("a signing key", func(t *testing.T) {
-		_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S")
+		_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S", 0)
 		want(t, err, nil)
 		later()
 		a := newAlice()
@@ -240,7 +240,7 @@ func TestListenerOfChanges(t *testing.T) {
 	})
 	want(t, e.Poll(e.ctx), nil)
 	got = nil
-	_, err := e.PutRole(e.ctx, e.admin, "ops", nil, "1-S")
+	_, err := e.PutRole(e.ctx, e.admin, "ops", nil, "1-S", 0)
 	want(t, err, nil)
 	e.clock.advance(auth.Believed)
 	failing = errors.New("the catalogue can't be read")
@@ -320,7 +320,7 @@ func TestRotationUnderLoad(t *testing.T) {
 					return
 				default:
 				}
-				signers.Store(part(t, splitHeader(tok.Access))["kid"], true)
+				signers.Store(kid(t, tok.Access), true)
 				for _, s := range servers {
 					// A token is good until it expires; the clock moves under us.
 					if _, err := s.Authenticate(e.ctx, tok.Access); err != nil && e.clock.now().Before(tok.Session.LastUsed.Add(ttl)) {
@@ -373,13 +373,4 @@ func TestRotationUnderLoad(t *testing.T) {
 	if rows, err := e.db.SigningKeys(e.ctx); err != nil || len(rows) > 2 {
 		t.Errorf("%d keys are left, %v", len(rows), err)
 	}
-}
-
-func splitHeader(token string) string {
-	for i := range len(token) {
-		if token[i] == '.' {
-			return token[:i]
-		}
-	}
-	return token
 }

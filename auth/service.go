@@ -56,6 +56,7 @@ type Service struct {
 	follower follower
 	uses     *keyUses
 	metrics  *metrics
+	budgets  *budgets
 
 	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
@@ -101,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	s := &Service{
-		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
+		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 	}
 	s.follower.mark = -1
@@ -132,9 +133,10 @@ const (
 )
 
 // Run does the background work until ctx ends: the Store is asked every second
-// what other processes changed, the last use of API keys and client secrets
-// is stored and the signing keys are looked after every minute, what has expired is
-// removed every hour.
+// what other processes changed; every minute the last use of API keys and client
+// secrets is stored, the signing keys are looked after, and what was taken from
+// budgets and not used returned; what has expired is removed every hour. End ctx when no
+// prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {
 	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer poll.Stop()
@@ -146,6 +148,7 @@ func (s *Service) Run(ctx context.Context) error {
 			_ = s.poll(ctx) // it tells by itself; who depends on it asks again
 		case <-flush.C:
 			s.flushUses(ctx)
+			s.flushBudgets(ctx, false)
 			if err := s.keepKeys(ctx); err != nil && ctx.Err() == nil {
 				s.cfg.Logger.Error("the signing keys could not be rotated; it is tried again in a minute", "cause", err)
 			}
@@ -155,8 +158,15 @@ func (s *Service) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 			defer cancel()
 			s.flushUses(last)
+			s.flushBudgets(last, true)
 			return nil
 		}
+	}
+}
+
+func (s *Service) flushBudgets(ctx context.Context, all bool) {
+	if err := s.budgets.flush(ctx, all); err != nil {
+		s.cfg.Logger.Error("rows of daily budgets could not be returned to the database; they are lost for today", "cause", err)
 	}
 }
 

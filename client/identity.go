@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -26,6 +27,15 @@ type User struct {
 	CreatedAt time.Time `json:"created_at"`
 	// InviteToken is there once, in the answer to CreateUser.
 	InviteToken string `json:"invite_token,omitempty"`
+	// Budgets are there in the answer to Me, where the caller has some.
+	Budgets []Budget `json:"budgets,omitempty"`
+}
+
+// Budget is what is left today of a budget of rows.
+type Budget struct {
+	Model     string `json:"model,omitempty"` // empty: all models together
+	DailyRows int64  `json:"daily_rows"`
+	Left      int64  `json:"left"` // rows
 }
 
 // Key is an API key; Key.Key is there once, in the answer to CreateKey.
@@ -44,6 +54,7 @@ type Role struct {
 	Name        string   `json:"name"`
 	Permissions []string `json:"permissions"`
 	RateLimit   string   `json:"rate_limit,omitempty"`
+	DailyRows   int64    `json:"daily_rows,omitempty"` // 0: no budget
 	Builtin     bool     `json:"builtin,omitempty"`
 }
 
@@ -177,9 +188,13 @@ func (c *Client) Roles(ctx context.Context) ([]Role, error) {
 	return page[Role](ctx, c, "/admin/roles", nil, 0)
 }
 
-// PutRole makes or replaces a role.
-func (c *Client) PutRole(ctx context.Context, name string, permissions []string, rate string) (Role, error) {
+// PutRole makes or replaces a role. An empty rate is the server's; without
+// dailyRows (0) there is no budget.
+func (c *Client) PutRole(ctx context.Context, name string, permissions []string, rate string, dailyRows int64) (Role, error) {
 	in := map[string]any{"permissions": permissions}
+	if dailyRows != 0 {
+		in["daily_rows"] = dailyRows
+	}
 	if rate != "" {
 		in["rate_limit"] = rate
 	}
@@ -211,4 +226,21 @@ func (c *Client) Audit(ctx context.Context, q AuditQuery) ([]AuditEntry, error) 
 		v.Set("action", q.Action)
 	}
 	return page[AuditEntry](ctx, c, "/admin/audit", v, q.Limit)
+}
+
+// ExportAudit writes the records of a time to w as JSON lines, the oldest
+// first. A zero end of the time is open. When it fails, w may have a part.
+func (c *Client) ExportAudit(ctx context.Context, since, until time.Time, w io.Writer) error {
+	v := url.Values{}
+	if !since.IsZero() {
+		v.Set("since", since.UTC().Format(time.RFC3339Nano))
+	}
+	if !until.IsZero() {
+		v.Set("until", until.UTC().Format(time.RFC3339Nano))
+	}
+	path := "/admin/audit/export"
+	if len(v) > 0 {
+		path += "?" + v.Encode()
+	}
+	return c.call(ctx, http.MethodGet, path, nil, w)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"modelgate/client"
@@ -213,9 +214,13 @@ func (c *RoleListCmd) Run(ctx context.Context, s std) error {
 }
 
 func showRoles(w io.Writer, list []client.Role) {
-	fmt.Fprintln(w, "NAME\tPERMISSIONS\tRATE")
+	fmt.Fprintln(w, "NAME\tPERMISSIONS\tRATE\tROWS A DAY")
 	for _, r := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, dash(strings.Join(r.Permissions, ",")), dash(r.RateLimit))
+		rows := ""
+		if r.DailyRows != 0 {
+			rows = strconv.FormatInt(r.DailyRows, 10)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Name, dash(strings.Join(r.Permissions, ",")), dash(r.RateLimit), dash(rows))
 	}
 }
 
@@ -232,6 +237,7 @@ type RoleSetCmd struct {
 	Name       string   `arg:"" help:"The role: a-z, 0-9, '.', '_', '-'."`
 	Permission []string `short:"p" placeholder:"PERMISSION" help:"users:manage, models:write, models:manage, audit:read or metrics:read. None: the role only opens models."`
 	Rate       string   `placeholder:"N-S|M|H|D" help:"Rows its holders may predict, as in 600-M."`
+	DailyRows  int64    `placeholder:"N" help:"Budget of rows that each holder may predict in a day (UTC), over all models. Default: none."`
 }
 
 func (c *RoleSetCmd) Run(ctx context.Context, s std) error {
@@ -239,7 +245,7 @@ func (c *RoleSetCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	r, err := api.PutRole(ctx, c.Name, orEmpty(c.Permission), c.Rate)
+	r, err := api.PutRole(ctx, c.Name, orEmpty(c.Permission), c.Rate, c.DailyRows)
 	if err != nil {
 		return err
 	}

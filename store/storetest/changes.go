@@ -42,6 +42,8 @@ func testChanges(t *testing.T, s Store) {
 	told(t, s, "the same role", put)
 	role.Rate = "10-M"
 	told(t, s, "another rate", put, ops)
+	role.DailyRows = 1000
+	told(t, s, "another budget", put, ops)
 	role.Permissions = auth.ModelsWrite
 	told(t, s, "other permissions", put, ops)
 

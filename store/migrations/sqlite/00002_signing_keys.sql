@@ -56,7 +56,6 @@ BEGIN INSERT INTO changes (kind, subject) VALUES ('role', new.name); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
 CREATE TRIGGER roles_changed AFTER UPDATE ON roles
-WHEN old.permissions <> new.permissions OR old.rate <> new.rate -- each start writes the built-in ones
 BEGIN INSERT INTO changes (kind, subject) VALUES ('role', new.name); END;
 -- +goose StatementEnd
 -- +goose StatementBegin
