@@ -118,7 +118,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 var (
-	errUnknownKey  = errors.New("signed by a key that is not the provider's")
+	errForeignKey  = errors.New("signed by a key that is not the provider's")
 	errProviderOut = ErrUnavailable.With("the identity provider can't be asked at the moment; try again in a few seconds")
 )
 
@@ -128,7 +128,7 @@ func (s *keySource) facts(ctx context.Context) (*providerFacts, error) {
 }
 
 // keys returns the public keys that a token may be signed by that names a key
-// and an algorithm. errUnknownKey: there are none. ErrUnavailable: the provider
+// and an algorithm. errForeignKey: there are none. ErrUnavailable: the provider
 // can't tell.
 func (s *keySource) keys(ctx context.Context, id, algorithm string) ([]any, error) {
 	var found []any
@@ -172,7 +172,7 @@ func (s *keySource) find(ctx context.Context, enough func(*providerFacts) bool) 
 	case failure != nil:
 		return nil, errProviderOut.Because(failure)
 	}
-	return nil, errUnknownKey
+	return nil, errForeignKey
 }
 
 // ask asks the provider once. It ends by the client's timeout.

@@ -16,6 +16,7 @@ var identityTests = []test{
 	{"LinkIdentity", testLinkIdentity},
 	{"AssertIdentity", testAssertIdentity},
 	{"AssertIdentityRace", testAssertIdentityRace},
+	{"IdentityChanges", testIdentityChanges},
 	{"SignIns", testSignIns},
 	{"SignInRace", testSignInRace},
 	{"SweepSignIns", testSweepSignIns},
@@ -159,6 +160,25 @@ func testAssertIdentityRace(t *testing.T, s Store) {
 	got, err := s.User(ctx, "id-ada")
 	ok(t, err)
 	equal(t, "roles", got.Roles[0], "admin") // of the 29th
+}
+
+// Other servers learn of what changes what somebody may do, and of nothing else.
+func testIdentityChanges(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada", "user")
+	ada := auth.Change{Kind: auth.UserChanged, Subject: "id-ada"}
+	assert := func(after time.Duration, role string) func() error {
+		return func() error {
+			_, err := s.AssertIdentity(ctx, provider, "sub", noon.Add(after), become(role))
+			return err
+		}
+	}
+	told(t, s, "an identity", func() error { return s.LinkIdentity(ctx, newIdentity("i", "sub", "ada")) })
+	told(t, s, "a newer token", assert(0, "user"))
+	told(t, s, "other roles", assert(time.Second, "admin"), ada)
+	told(t, s, "an older token", assert(0, "user"))
+	told(t, s, "a sign-in", func() error { return s.CreateSignIn(ctx, newSignIn("a")) })
+	told(t, s, "the end of an identity", func() error { return s.UnlinkIdentity(ctx, "id-ada", "i") }, ada)
 }
 
 func newSignIn(secret string) auth.SignIn {

@@ -13,6 +13,16 @@ CREATE TABLE external_identities (
 ) STRICT;
 CREATE INDEX external_identities_user ON external_identities (user_id, created_at);
 
+-- As of users' other credentials (00002). That a newer token was heard changes nothing.
+-- +goose StatementBegin
+CREATE TRIGGER external_identities_changed AFTER UPDATE OF issuer, subject, user_id, managed ON external_identities
+BEGIN INSERT INTO changes (kind, subject) VALUES ('user', old.user_id); END;
+-- +goose StatementEnd
+-- +goose StatementBegin
+CREATE TRIGGER external_identities_deleted AFTER DELETE ON external_identities
+BEGIN INSERT INTO changes (kind, subject) VALUES ('user', old.user_id); END;
+-- +goose StatementEnd
+
 -- Sign-ins that have gone to a provider and not come back yet.
 CREATE TABLE external_sign_ins (
 	hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
