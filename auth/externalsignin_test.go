@@ -294,6 +294,9 @@ func TestHostileSignIn(t *testing.T) {
 		refused++
 	}
 	t.Logf("%d hostile sign-ins, %d refused", len(tricks)+1, refused)
+	if other.Asked("/token") != 0 {
+		t.Error("a code of one provider was sent to the other")
+	}
 	if refused < 60 {
 		t.Errorf("only %d hostile sign-ins were refused", refused)
 	}
