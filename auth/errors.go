@@ -1,11 +1,15 @@
 package auth
 
+import "time"
+
 // Error is what the room tells a caller: a stable code and a sentence that is
 // safe to show. Cause goes to the protected log only.
 type Error struct {
 	Code   string
 	Detail string
 	Cause  error
+	// Retry is after how long it is worth to try again; zero: the code's own.
+	Retry time.Duration
 }
 
 func (e *Error) Error() string {
@@ -41,6 +45,7 @@ var (
 	ErrBuiltin        = &Error{Code: "builtin_role", Detail: "built-in roles don't change; make a role of your own"}
 	ErrInUse          = &Error{Code: "in_use", Detail: "users or models still have this role; take it from them first"}
 	ErrUnavailable    = &Error{Code: "unavailable", Detail: "the service can't do this at the moment; try again in a few seconds"}
+	ErrBudget         = &Error{Code: "budget_exhausted", Detail: "your budget of rows for today is used up; it begins anew at midnight UTC"}
 	// ErrReused tells apart a replayed refresh token for the audit log; it
 	// reaches callers as ErrToken.
 	ErrReused = &Error{Code: "refresh_reused", Detail: "the refresh token was used before; the session has ended, log in again"}
@@ -48,10 +53,10 @@ var (
 
 // With returns a copy of e with another detail.
 func (e *Error) With(detail string) *Error {
-	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause}
+	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause, Retry: e.Retry}
 }
 
 // Because returns a copy of e that carries a cause for the log.
 func (e *Error) Because(cause error) *Error {
-	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause}
+	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause, Retry: e.Retry}
 }

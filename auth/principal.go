@@ -40,6 +40,7 @@ type Principal struct {
 	Models      []string  // an API key's scope; nil: no restriction
 	AuthTime    time.Time // last proof of the password; zero for API keys and service accounts
 	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
+	DailyRows   int64     // largest budget of rows a day that a role names; 0: none does
 	Origin      Origin
 }
 

@@ -58,6 +58,9 @@ func (r *Redis) Port() string {
 	return port
 }
 
+// PID is the process of the server.
+func (r *Redis) PID() int { return r.running.Process.Pid }
+
 // Dir is where the server keeps its files.
 func (r *Redis) Dir() string { return r.dir }
 
