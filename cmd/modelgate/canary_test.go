@@ -63,6 +63,11 @@ func TestCanaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	secrets["API key"] = key.Key
+	master, err := os.ReadFile(masterKeyPath(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets["master key"] = strings.TrimSpace(string(master))
 
 	var seen recorder
 	as := func(token string) *client.Client {
