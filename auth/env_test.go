@@ -55,6 +55,7 @@ type env struct {
 	store *hooked
 	audit *audit.Log
 	keys  *auth.Keyring
+	vault *auth.Vault
 	logs  *bytes.Buffer // what was logged; read it after the work is done
 	admin auth.Principal
 }
@@ -181,8 +182,11 @@ func newEnv(t testing.TB, options ...option) *env {
 	if e.keys, err = auth.OpenKeyring(filepath.Join(e.dir, "keys"), ""); err != nil {
 		t.Fatal(err)
 	}
+	if e.vault, err = auth.OpenVault(filepath.Join(e.dir, "keys", "master.key"), ""); err != nil {
+		t.Fatal(err)
+	}
 	cfg := auth.Config{
-		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: e.keys, Issuer: issuer, Audience: audience,
+		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: e.keys, Vault: e.vault, Issuer: issuer, Audience: audience,
 		Hashing: cheap, Now: e.clock.now, Logger: logger,
 	}
 	for _, o := range options {

@@ -356,7 +356,7 @@ func (l *lives) pass(*rapid.T) {
 // restart: another process on the same database knows what this one knew.
 func (l *lives) restart(*rapid.T) {
 	s, err := auth.New(auth.Config{
-		Store: l.store, Guard: auth.NewGuard(l.audit), Audit: l.audit, Keys: l.keys, Issuer: issuer, Audience: audience, Hashing: cheap, Now: l.clock.now,
+		Store: l.store, Guard: auth.NewGuard(l.audit), Audit: l.audit, Keys: l.keys, Vault: l.vault, Issuer: issuer, Audience: audience, Hashing: cheap, Now: l.clock.now,
 	})
 	l.must(err)
 	l.Service = s

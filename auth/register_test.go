@@ -85,7 +85,7 @@ func TestRegistrationModes(t *testing.T) {
 	want(t, err, auth.ErrForbidden)
 	_, _, err = closed.CreateUser(closed.ctx, closed.admin, "alice", nil)
 	want(t, err, auth.ErrForbidden)
-	_, err = auth.New(auth.Config{Store: closed.db, Guard: auth.NewGuard(closed.audit), Audit: closed.audit, Keys: closed.keys, Issuer: issuer, Registration: "sometimes"})
+	_, err = auth.New(auth.Config{Store: closed.db, Guard: auth.NewGuard(closed.audit), Audit: closed.audit, Keys: closed.keys, Vault: closed.vault, Issuer: issuer, Registration: "sometimes"})
 	if err == nil {
 		t.Error("an unknown mode is taken")
 	}
@@ -348,7 +348,7 @@ func TestKeyRotation(t *testing.T) {
 	if both.SignerID() == e.keys.SignerID() {
 		t.Fatal("the newer key does not sign")
 	}
-	s, err := auth.New(auth.Config{Store: e.db, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: both, Issuer: issuer, Audience: audience, Hashing: cheap, Now: e.clock.now})
+	s, err := auth.New(auth.Config{Store: e.db, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: both, Vault: e.vault, Issuer: issuer, Audience: audience, Hashing: cheap, Now: e.clock.now})
 	want(t, err, nil)
 	_, err = s.Authenticate(context.Background(), tok.Access)
 	want(t, err, nil)

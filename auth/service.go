@@ -25,6 +25,7 @@ type Config struct {
 	Guard        *Guard
 	Audit        *audit.Log
 	Keys         *Keyring
+	Vault        *Vault        // seals what the database keeps and readers of it must not see
 	Issuer       string        // iss of access tokens: this server's URL
 	Audience     string        // aud of access tokens; empty: "modelgate"
 	AccessTTL    time.Duration // of access tokens; 15 minutes
@@ -59,8 +60,8 @@ type Service struct {
 
 // New makes a Service. Call EnsureAdmin before serving.
 func New(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Issuer == "" {
-		return nil, errors.New("auth: Store, Guard, Audit, Keys and Issuer are needed")
+	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Vault == nil || cfg.Issuer == "" {
+		return nil, errors.New("auth: Store, Guard, Audit, Keys, Vault and Issuer are needed")
 	}
 	if cfg.Audience == "" {
 		cfg.Audience = firstParty

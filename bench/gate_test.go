@@ -52,8 +52,10 @@ func newGate(tb testing.TB) *gate {
 	tb.Cleanup(func() { g.audit.Close() })
 	keys, err := auth.OpenKeyring(filepath.Join(folder, "keys"), "")
 	must(err)
+	vault, err := auth.OpenVault(filepath.Join(folder, "keys", "master.key"), "")
+	must(err)
 	guard := auth.NewGuard(g.audit)
-	g.auth, err = auth.New(auth.Config{Store: db, Guard: guard, Audit: g.audit, Keys: keys, Issuer: "http://modelgate.test",
+	g.auth, err = auth.New(auth.Config{Store: db, Guard: guard, Audit: g.audit, Keys: keys, Vault: vault, Issuer: "http://modelgate.test",
 		Hashing: auth.Hashing{Memory: 64, Time: 1, Parallel: 1}, Registration: "open"})
 	must(err)
 	_, _, err = g.auth.EnsureAdmin(ctx, password)

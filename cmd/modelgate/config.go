@@ -18,6 +18,7 @@ import (
 
 	"github.com/ulule/limiter/v3"
 
+	"modelgate/auth"
 	"modelgate/models"
 )
 
@@ -37,6 +38,8 @@ type Config struct {
 	// Identity.
 	AdminPassword string        `env:"MODELGATE_ADMIN_PASSWORD" name:"admin-password" secret:"" placeholder:"PASSWORD" help:"Password of the user 'admin', who is made while nobody is an administrator; without effect after that. Default: a random one, printed once. Prefer the variable: flags can be seen by other users of the machine."`
 	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of an Ed25519 key in the data folder. Prefer the variable."`
+	MasterKey     string        `env:"MODELGATE_MASTER_KEY" name:"master-key" secret:"" placeholder:"KEY" help:"Key that seals the secrets in the database: 32 random bytes in base64. Prefer the variable, or the file."`
+	MasterKeyFile string        `env:"MODELGATE_MASTER_KEY_FILE" name:"master-key-file" type:"path" placeholder:"FILE" help:"File of the master key, readable by its owner only. Default: keys/master.key in the data folder, made on the first start."`
 	Issuer        string        `env:"MODELGATE_ISSUER" placeholder:"URL" help:"Issuer of access tokens, as clients reach this server. Default: the listening address."`
 	Audience      string        `env:"MODELGATE_AUDIENCE" default:"modelgate" help:"Audience of access tokens."`
 	AccessTTL     time.Duration `env:"MODELGATE_ACCESS_TTL" name:"access-ttl" default:"15m" help:"Life of an access token (1m to 24h)."`
@@ -134,6 +137,11 @@ func (c *Config) DatabasePath() string {
 	return strings.TrimPrefix(strings.TrimPrefix(c.DatabaseURL, "sqlite:"), "//")
 }
 
+// vault opens the vault of the master key.
+func (c *Config) vault() (*auth.Vault, error) {
+	return auth.OpenVault(cmp.Or(c.MasterKeyFile, masterKeyPath(c.Data)), c.MasterKey)
+}
+
 // Check checks the values against each other. Every message says what to
 // write instead.
 func (c *Config) Check() error {
@@ -150,6 +158,16 @@ func (c *Config) Check() error {
 	if c.TLSKey != "" {
 		if err := checkPrivate(c.TLSKey); err != nil {
 			errs = append(errs, err)
+		}
+	}
+	if c.MasterKey != "" && c.MasterKeyFile != "" {
+		bad("--master-key and --master-key-file exclude each other; give one of them")
+	}
+	if c.MasterKeyFile != "" {
+		// Only the default file is made: where one was named and is not there, a
+		// new key would stand in for the one that the secrets were sealed with.
+		if err := checkPrivate(c.MasterKeyFile); err != nil {
+			errs = append(errs, fmt.Errorf("--master-key-file: %w", err))
 		}
 	}
 	if scheme, _, ok := strings.Cut(c.DatabaseURL, ":"); c.DatabaseURL != "" && (!ok || scheme != "sqlite") {

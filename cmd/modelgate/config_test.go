@@ -122,6 +122,9 @@ func TestCheck(t *testing.T) {
 		{[]string{"--listen", "8080"}, "HOST:PORT"},
 		{[]string{"--tls-cert", cert}, "go together"},
 		{[]string{"--tls-cert", cert, "--tls-key", key}, "chmod 600"},
+		{[]string{"--master-key-file", filepath.Join(dir, "missing.key")}, "no such file"},
+		{[]string{"--master-key-file", loose}, "chmod 600"},
+		{[]string{"--master-key-file", keys, "--master-key", "x"}, "exclude each other"},
 		{[]string{"--database-url", "postgres://x"}, "sqlite:PATH"},
 		{[]string{"--rate-predict", "many"}, "600-M"},
 		{[]string{"--rate-login", "0-M"}, "600-M"},
@@ -225,15 +228,15 @@ func TestVerifiedSaysWhatIsProved(t *testing.T) {
 // TestSettingsMaskSecrets fails when a field that sounds secret is not marked.
 func TestSettingsMaskSecrets(t *testing.T) {
 	var out, errs bytes.Buffer
-	code := run(context.Background(), []string{"config", "--admin-password", "CANARY-password", "--jwt-secret", "CANARY-secret", "--json"}, std{nil, &out, &errs})
+	code := run(context.Background(), []string{"config", "--admin-password", "CANARY-password", "--jwt-secret", "CANARY-secret", "--master-key", "CANARY-master", "--json"}, std{nil, &out, &errs})
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
 	if strings.Contains(out.String(), "CANARY") {
 		t.Errorf("a secret is shown:\n%s", out.String())
 	}
-	if strings.Count(out.String(), "********") != 2 {
-		t.Errorf("want two masked values:\n%s", out.String())
+	if strings.Count(out.String(), "********") != 3 {
+		t.Errorf("want three masked values:\n%s", out.String())
 	}
 }
 

@@ -34,6 +34,7 @@ func (p *Place) AfterApply() error {
 // The parts of a data folder.
 func auditPath(data string) string     { return filepath.Join(data, "audit.log") }
 func keysPath(data string) string      { return filepath.Join(data, "keys") }
+func masterKeyPath(data string) string { return filepath.Join(keysPath(data), "master.key") }
 func modelsPath(data string) string    { return filepath.Join(data, "models") }
 func protectedPath(data string) string { return filepath.Join(data, "protected.log") }
 func lockPath(data string) string      { return filepath.Join(data, "lock") }

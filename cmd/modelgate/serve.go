@@ -161,12 +161,16 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 
 func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, std std) error {
 	cfg := s.cfg
+	vault, err := cfg.vault()
+	if err != nil {
+		return err
+	}
 	keys, err := auth.OpenKeyring(keysPath(cfg.Data), cfg.JWTSecret)
 	if err != nil {
 		return err
 	}
 	s.auth, err = auth.New(auth.Config{
-		Store: db, Guard: guard, Audit: s.audit, Keys: keys,
+		Store: db, Guard: guard, Audit: s.audit, Keys: keys, Vault: vault,
 		Issuer: s.issuer(), Audience: cfg.Audience,
 		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
 		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant,
