@@ -136,6 +136,10 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 		who.Permissions |= r.Permissions
 		who.Rate = moreGenerous(who.Rate, r.Rate)
 	}
+	// Who has no password signs in elsewhere, where a second factor is asked for or not.
+	if user.PasswordHash != "" && !user.TOTP && who.HasAny(s.cfg.RequireTOTP) {
+		who.MustEnrol, who.Permissions = true, 0
+	}
 	return who, nil
 }
 

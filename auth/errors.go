@@ -1,11 +1,14 @@
 package auth
 
+import "time"
+
 // Error is what the room tells a caller: a stable code and a sentence that is
 // safe to show. Cause goes to the protected log only.
 type Error struct {
 	Code   string
 	Detail string
 	Cause  error
+	Retry  time.Duration // when it is worth trying again; 0: not told
 }
 
 func (e *Error) Error() string {
@@ -26,8 +29,15 @@ func (e *Error) Is(target error) bool {
 
 // The codes of the room. api maps them to a status.
 var (
-	ErrInvalid        = &Error{Code: "invalid_input", Detail: "the request is not valid"}
-	ErrCredentials    = &Error{Code: "invalid_credentials", Detail: "wrong user name or password"}
+	ErrInvalid     = &Error{Code: "invalid_input", Detail: "the request is not valid"}
+	ErrCredentials = &Error{Code: "invalid_credentials", Detail: "wrong user name or password"}
+	// ErrOTPRequired is told to who has proved the password alone.
+	ErrOTPRequired  = &Error{Code: "otp_required", Detail: "this account has a second factor: send the code of your authenticator application, or a recovery code, as otp"}
+	ErrCode         = &Error{Code: "wrong_code", Detail: "the code is wrong or used up; wait for the next one, or take a recovery code"}
+	ErrTooManyCodes = &Error{Code: "rate_limited", Detail: "too many wrong codes for this account; wait for the seconds in Retry-After, or take a recovery code"}
+	// ErrMustEnrol is what a user meets everywhere whose role needs a second
+	// factor, while he has none.
+	ErrMustEnrol      = &Error{Code: "totp_required", Detail: "your role needs a second factor, and you have none yet; begin with POST /users/me/totp, or modelgate totp enable"}
 	ErrToken          = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
 	errKey            = ErrToken.With("the API key is wrong, expired or revoked; make another, or ask for one")
 	ErrForbidden      = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
@@ -46,10 +56,10 @@ var (
 
 // With returns a copy of e with another detail.
 func (e *Error) With(detail string) *Error {
-	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause}
+	return &Error{Code: e.Code, Detail: detail, Cause: e.Cause, Retry: e.Retry}
 }
 
 // Because returns a copy of e that carries a cause for the log.
 func (e *Error) Because(cause error) *Error {
-	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause}
+	return &Error{Code: e.Code, Detail: e.Detail, Cause: cause, Retry: e.Retry}
 }

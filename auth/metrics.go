@@ -15,11 +15,16 @@ type metrics struct {
 
 // failureReasons are why an action fails, by action.
 var failureReasons = map[string][]string{
-	"user.login":    {"unknown_user", "wrong_password", "disabled"},
+	"user.login":    {"unknown_user", "wrong_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes"},
 	"user.refresh":  {"malformed", "unknown", "expired", "reused", "disabled"},
 	"user.register": {"taken", "malformed", "unknown", "disabled"},
 	"user.reset":    {"malformed", "unknown", "disabled"},
 	"user.password": {"wrong_password"},
+
+	"totp.begin":            {"wrong_password"},
+	"totp.enable":           {"wrong_code", "too_many_codes"},
+	"totp.disable":          {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
+	"recovery_codes.create": {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
 }
 
 func newMetrics() *metrics {

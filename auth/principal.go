@@ -38,6 +38,7 @@ type Principal struct {
 	KeyID       string    // empty for access tokens
 	Models      []string  // an API key's scope; nil: no restriction
 	AuthTime    time.Time // last proof of the password; zero for API keys
+	MustEnrol   bool      // his role needs a second factor that he has not: he may turn one on, and nothing else
 	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
 	Origin      Origin
 }

@@ -28,10 +28,15 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s, "")
 }
 
-// Login proves a password and begins a session. An unknown name, a wrong
-// password and a disabled user are ErrCredentials alike, after the same work:
-// one look at the database, one hash, one record.
-func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password string) (Tokens, error) {
+// Login proves a password, and where the user has one his second factor, and
+// begins a session. otp is a code of either kind; it is not looked at before the
+// password is proved, nor for users without a second factor.
+//
+// An unknown name, a wrong password, a disabled user and a wrong code are
+// ErrCredentials alike, after the same work: one look at the database, one hash,
+// one record. Only who has the password can tell more: that a code is missing
+// (ErrOTPRequired), and that too many were wrong (ErrTooManyCodes).
+func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password, otp string) (Tokens, error) {
 	if err := boundPassword(password); err != nil {
 		return Tokens{}, err
 	}
@@ -45,10 +50,22 @@ func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, pass
 	if err != nil {
 		return Tokens{}, err
 	}
+	refusal := ErrCredentials
+	if otp != "" { // by what was sent, not by what the account has
+		refusal = refusal.With("wrong user name, password or code")
+	}
 	if reason := whyNot(user, v.match); reason != "" {
-		err := s.failed(ctx, attempt, reason, ErrCredentials)
+		err := s.failed(ctx, attempt, reason, refusal)
 		s.pacer.hold(ctx, v)
 		return Tokens{}, err
+	}
+	if user.TOTP {
+		by, err := s.secondFactor(ctx, attempt, otp, refusal)
+		if err != nil {
+			s.pacer.hold(ctx, v)
+			return Tokens{}, err
+		}
+		attempt.by = string(by)
 	}
 	if s.hasher.outdated(user.PasswordHash) {
 		user = s.upgrade(ctx, user, password)
@@ -122,6 +139,8 @@ func (s *Service) beginSession(ctx context.Context, attempt signIn, user User, p
 }
 
 // stillGood reads the user again and returns why he may not sign in any more.
+// Also a second factor that was turned on meanwhile: its sessions of old ended
+// before this one began.
 func (s *Service) stillGood(ctx context.Context, before User, password string) (User, string, error) {
 	user, err := s.cfg.Store.User(ctx, before.ID)
 	if errors.Is(err, ErrNotFound) {
@@ -138,7 +157,13 @@ func (s *Service) stillGood(ctx context.Context, before User, password string) (
 		}
 		match = v.match
 	}
-	return user, whyNot(user, match), nil
+	if reason := whyNot(user, match); reason != "" {
+		return user, reason, nil
+	}
+	if user.TOTP && !before.TOTP {
+		return user, "no_code", nil
+	}
+	return user, "", nil
 }
 
 // drop ends a session that may not be used, also when the caller has left.
