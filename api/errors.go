@@ -60,6 +60,9 @@ var outcomes = map[string]outcome{
 	"forbidden":                 {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"wrong_password":            {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"reauthentication_required": {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"otp_required":              {http.StatusUnauthorized, "invalid_grant", 0, oipgrpc.Unauthenticated},
+	"wrong_code":                {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"totp_required":             {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"not_found":                 {http.StatusNotFound, "invalid_request", 0, oipgrpc.NotFound},
 	"method_not_allowed":        {http.StatusMethodNotAllowed, "invalid_request", 0, oipgrpc.Unimplemented},
 	"timeout":                   {http.StatusRequestTimeout, "invalid_request", 0, oipgrpc.DeadlineExceeded},
@@ -125,13 +128,13 @@ walk:
 			code, detail, retry = e.code, e.detail, e.retry
 			break walk
 		case *auth.Error:
-			code, detail = e.Code, e.Detail
+			code, detail, retry = e.Code, e.Detail, seconds(e.Retry)
 			break walk
 		case *models.Error:
 			code, detail = e.Code, e.Detail
 			break walk
 		case *inference.Error:
-			code, detail, retry = e.Code, e.Detail, int((e.Retry+time.Second-1)/time.Second)
+			code, detail, retry = e.Code, e.Detail, seconds(e.Retry)
 			break walk
 		}
 	}
@@ -162,6 +165,9 @@ walk:
 	}
 	return refusal{status: o.status, code: code, oauth: o.oauth, rpc: o.rpc, detail: detail, retry: retry, bare: bare}
 }
+
+// seconds rounds up, for Retry-After.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // problem is RFC 9457's application/problem+json. Type is always about:blank:
 // code tells errors apart.

@@ -37,6 +37,9 @@ func (c *call) identify() error {
 	}
 	who.Origin = c.origin()
 	c.who = who
+	if who.MustEnrol && !c.rt.enrol {
+		return auth.ErrMustEnrol
+	}
 	return nil
 }
 

@@ -22,17 +22,17 @@ func (s *Server) register(c *call, in *registerRequest) (newUser, error) {
 }
 
 func (s *Server) login(c *call, in *loginRequest) (tokens, error) {
-	return s.signIn(c, in.Username, in.Password)
+	return s.signIn(c, in.Username, in.Password, in.OTP)
 }
 
-// signIn proves a password, for /login and the password grant alike. The rate
-// of the address was charged before.
-func (s *Server) signIn(c *call, username, password string) (tokens, error) {
+// signIn proves a password, and a second factor where there is one, for /login
+// and the password grant alike. The rate of the address was charged before.
+func (s *Server) signIn(c *call, username, password, otp string) (tokens, error) {
 	try, err := s.rates.attempt(c.ctx(), username, c.address)
 	if err != nil {
 		return tokens{}, err
 	}
-	t, err := s.auth.Login(c.ctx(), c.origin(), shorten(c.gin.Request.UserAgent(), 200), username, password)
+	t, err := s.auth.Login(c.ctx(), c.origin(), shorten(c.gin.Request.UserAgent(), 200), username, password, otp)
 	switch {
 	case err == nil:
 		try.succeeded(c.ctx())

@@ -30,7 +30,7 @@ func TestMainIdentity(t *testing.T) {
 	if pair.TokenType != "Bearer" || pair.ExpiresIn != 900 || pair.RefreshExpiresIn != 7*24*3600 {
 		t.Errorf("%+v", pair)
 	}
-	exactly(t, w.get("/users/me", pair.AccessToken).is(200), "id", "username", "roles", "permissions", "created_at")
+	exactly(t, w.get("/users/me", pair.AccessToken).is(200), "id", "username", "roles", "permissions", "totp", "created_at")
 
 	// Refresh, replay, and the whole family is dead.
 	var next tokens

@@ -59,7 +59,7 @@ func (s *Server) passwordGrantTokens(c *call, form map[string]string) (tokens, e
 	if err != nil {
 		return tokens{}, err
 	}
-	return s.signIn(c, form["username"], form["password"])
+	return s.signIn(c, form["username"], form["password"], form["otp"])
 }
 
 // revoke is RFC 7009. The one client is public, so who holds a token may end

@@ -240,6 +240,7 @@ type route struct {
 	rate    rateClass // per address
 	action  string    // what a denial is called in the audit log
 	handle  handler
+	enrol   bool // also for who must turn on a second factor first
 	rpc     bool // a gRPC method: answered with a status in trailers
 	metrics *routeMetrics
 }
@@ -250,6 +251,13 @@ func open(method, path string, status int, rate rateClass, h handler) *route {
 
 func signedIn(method, path string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, 0, 0}, status: status, handle: h}
+}
+
+// enrolling opens a route to those as well whose role needs a second factor
+// that they have not.
+func enrolling(r *route) *route {
+	r.enrol = true
+	return r
 }
 
 func allowed(method, path string, need auth.Permission, action string, status int, h handler) *route {
@@ -296,10 +304,14 @@ func (s *Server) table() []*route {
 		open(post, "/token", 200, noRate, s.token),
 		open(post, "/revoke", 200, strangerRate, s.revoke),
 		signedIn(post, "/introspect", 200, s.introspect),
-		signedIn(post, "/logout", 204, plain(s.logout)),
+		enrolling(signedIn(post, "/logout", 204, plain(s.logout))),
 
-		signedIn(get, "/users/me", 200, plain(s.me)),
-		signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword)),
+		enrolling(signedIn(get, "/users/me", 200, plain(s.me))),
+		enrolling(signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword))),
+		enrolling(signedIn(post, "/users/me/totp", 200, optional(smallBody, s.beginTOTP))),
+		enrolling(signedIn(post, "/users/me/totp/confirm", 200, bound(smallBody, s.confirmTOTP))),
+		signedIn(del, "/users/me/totp", 204, bound(smallBody, s.removeTOTP)),
+		signedIn(post, "/users/me/recovery-codes", 200, bound(smallBody, s.renewRecoveryCodes)),
 		signedIn(get, "/users/me/keys", 200, plain(s.keys)),
 		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
 		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
@@ -311,7 +323,7 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/users/{id}", auth.UsersManage, "user.read", 200, plain(s.user)),
 		allowed(patch, "/admin/users/{id}", auth.UsersManage, "user.update", 200, bound(smallBody, s.updateUser)),
 		allowed(del, "/admin/users/{id}", auth.UsersManage, "user.delete", 204, plain(s.deleteUser)),
-		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, plain(s.resetUser)),
+		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, optional(smallBody, s.resetUser)),
 		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),

@@ -12,23 +12,55 @@ func (s *Server) me(c *call) (me, error) {
 		return me{}, err
 	}
 	return me{ID: u.ID, Username: u.Username, Roles: u.Roles,
-		Permissions: c.who.Permissions.Names(), CreatedAt: u.CreatedAt.UTC()}, nil
+		Permissions: c.who.Permissions.Names(), TOTP: u.TOTP, CreatedAt: u.CreatedAt.UTC()}, nil
 }
 
 func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {
-	// The current password can be guessed here too, by who found a token. What
-	// strangers do at /login does not count here.
+	return none{}, s.proving(c, func() error {
+		return s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
+	})
+}
+
+// proving does what takes the caller's password besides his token. It can be
+// guessed here too, by who found a token; what strangers do at /login does not
+// count here. Wrong codes auth counts by itself.
+func (s *Server) proving(c *call, do func() error) error {
 	try, err := s.rates.try(c.ctx(), "change:"+c.who.UserID, "")
 	if err != nil {
-		return none{}, err
+		return err
 	}
-	err = s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
+	err = do()
 	if errors.Is(err, auth.ErrCredentials) {
 		// Not 401: the token that was sent is good.
-		return none{}, &fault{code: "wrong_password", detail: "the current password is wrong"}
+		return &fault{code: "wrong_password", detail: refuse(err).detail}
 	}
 	try.abandoned(c.ctx())
-	return none{}, err
+	return err
+}
+
+func (s *Server) beginTOTP(c *call, in *proofRequest) (out newTOTP, err error) {
+	err = s.proving(c, func() (err error) {
+		out.Secret, out.URI, err = s.auth.BeginTOTP(c.ctx(), c.who, in.Password)
+		return err
+	})
+	return out, err
+}
+
+func (s *Server) confirmTOTP(c *call, in *codeRequest) (recoveryCodes, error) {
+	codes, err := s.auth.ConfirmTOTP(c.ctx(), c.who, in.OTP)
+	return recoveryCodes{codes}, err
+}
+
+func (s *Server) removeTOTP(c *call, in *proofCodeRequest) (none, error) {
+	return none{}, s.proving(c, func() error { return s.auth.RemoveTOTP(c.ctx(), c.who, in.Password, in.OTP) })
+}
+
+func (s *Server) renewRecoveryCodes(c *call, in *proofCodeRequest) (out recoveryCodes, err error) {
+	err = s.proving(c, func() (err error) {
+		out.Codes, err = s.auth.RenewRecoveryCodes(c.ctx(), c.who, in.Password, in.OTP)
+		return err
+	})
+	return out, err
 }
 
 func (s *Server) keys(c *call) (page[key], error) {

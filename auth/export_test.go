@@ -2,6 +2,7 @@ package auth
 
 import (
 	"context"
+	"time"
 )
 
 // What tests of the room's outside need of its inside.
@@ -33,4 +34,22 @@ func (s *Service) Cached() int {
 
 func (k *Keyring) SignerID() string { return k.signer.id }
 
-const CacheAge = cacheAge
+const (
+	CacheAge   = cacheAge
+	GuessBurst = guessBurst
+	GuessEvery = guessEvery
+)
+
+// CodeAt is the code of a secret in base32 at a time.
+func CodeAt(secret string, at time.Time) string {
+	return hotp(Base32(secret), stepOf(at))
+}
+
+// Base32 decodes a secret as BeginTOTP returns it.
+func Base32(secret string) []byte {
+	plain, err := base32Text.DecodeString(secret)
+	if err != nil {
+		panic(err)
+	}
+	return plain
+}

@@ -146,8 +146,8 @@ func (t TOTP) judge(secret []byte, otp string, now time.Time) (after TOTP, v ver
 	if !isTOTP(code) {
 		return t.judgeRecovery(code)
 	}
-	if wait := t.Guesses.Sub(now) - (guessBurst-1)*guessEvery; wait > 0 {
-		return t, codeTooMany, wait
+	if next := t.Guesses.Add(-(guessBurst - 1) * guessEvery); next.After(now) {
+		return t, codeTooMany, next.Sub(now)
 	}
 	step, ok := stepOfCode(secret, code, now)
 	if ok && step > t.LastStep {

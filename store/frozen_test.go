@@ -35,6 +35,9 @@ func TestFrozenSchemas(t *testing.T) {
 	}
 	want := schema(t, open(t))
 	for v := 1; v <= newest; v++ {
+		if _, err := os.Stat(frozen(v)); v > 1 && v < newest && os.IsNotExist(err) {
+			continue // several migrations came with one release
+		}
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -165,6 +168,9 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(err)
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
+		return auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", CreatedAt: frozenTime}, nil
+	}))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)

@@ -66,6 +66,9 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
 			return err
 		},
+		"UpdateTOTP": func(ctx context.Context) error {
+			return s.UpdateTOTP(ctx, "id-ada", func(auth.TOTP) (auth.TOTP, error) { return newTOTP("ada"), nil })
+		},
 		"Sweep":  func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
 		"Ping":   func(ctx context.Context) error { return s.Ping(ctx) },
 		"Models": func(ctx context.Context) error { _, err := s.Models(ctx); return err },
@@ -108,6 +111,7 @@ func checkUntouched(t *testing.T, s Store) {
 	sessions, err := s.SessionsOf(ctx, "id-ada", noon)
 	ok(t, err)
 	equal(t, "sessions", len(sessions), 1)
+	checkTOTP(t, totpOf(t, s, "id-ada"), auth.TOTP{})
 	keys, err := s.KeysOf(ctx, "id-ada")
 	ok(t, err)
 	equal(t, "keys", len(keys), 1)
@@ -199,6 +203,7 @@ func testPanic(t *testing.T, s Store) {
 		func() {
 			s.Redeem(t.Context(), hash("t"), auth.PasswordReset, noon, func(auth.User) (auth.User, error) { panic("boom") })
 		},
+		func() { s.UpdateTOTP(t.Context(), "id-ada", func(auth.TOTP) (auth.TOTP, error) { panic("boom") }) },
 		func() {
 			s.UpdateModel(t.Context(), "iris", func(*models.Model) (*models.Model, error) { panic("boom") })
 		},
