@@ -264,6 +264,7 @@ func TestOpenAPIWalk(t *testing.T) {
 	w.do(request{method: "HEAD", path: "/healthz"}).is(200)
 	w.do(request{method: "HEAD", path: "/readyz"}).is(200)
 	w.walkIdentity()
+	w.walkTOTP()
 	w.walkAdministration()
 	w.walkModels()
 	w.walkOIP()
