@@ -174,7 +174,8 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 		Issuer: s.issuer(), Audience: cfg.Audience,
 		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
 		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant,
-		Hashing: auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
+		RequireTOTP: cfg.RequireTOTP,
+		Hashing:     auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
 	})
 	if err != nil {
 		return err
