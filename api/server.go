@@ -118,6 +118,9 @@ func New(cfg Config) (*Server, error) {
 	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
 		return nil, err
 	}
+	if s.auth != nil {
+		s.rates.signedIn = s.auth.Addresses
+	}
 	if s.openapi, err = openapiJSON(); err != nil {
 		return nil, fmt.Errorf("api: openapi.yaml: %w", err)
 	}

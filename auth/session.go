@@ -271,6 +271,35 @@ func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error
 	return s.cfg.Store.SessionsOf(ctx, who.UserID, s.now())
 }
 
+// addressesTime is how long Addresses takes at least: longer than its questions
+// to the database, so that its time does not tell whether there is a user.
+const addressesTime = 20 * time.Millisecond
+
+// Addresses lists where the live sessions of a user began, for the throttle of
+// sign-ins. An unknown name has none, and takes the same time.
+func (s *Service) Addresses(ctx context.Context, username string) ([]string, error) {
+	rest := time.NewTimer(addressesTime)
+	defer rest.Stop()
+	user, err := s.cfg.Store.UserByName(ctx, lower(cut(username, maxUserAgent)))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	sessions, err := s.cfg.Store.SessionsOf(ctx, user.ID, s.now())
+	if err != nil {
+		return nil, err
+	}
+	list := make([]string, len(sessions))
+	for i, x := range sessions {
+		list[i] = x.Address
+	}
+	select {
+	case <-rest.C:
+		return list, nil
+	case <-ctx.Done():
+		return nil, ErrUnavailable.Because(ctx.Err())
+	}
+}
+
 // EndSession ends one of one's own sessions; ErrNotFound for any other.
 func (s *Service) EndSession(ctx context.Context, who Principal, id string) error {
 	if who.Models != nil {
