@@ -52,12 +52,40 @@ func (s *Server) users(c *call) (page[user], error) {
 	return pageOf(items, next, userOf), nil
 }
 
-func (s *Server) createUser(c *call, in *userRequest) (invitedUser, error) {
+// createUser invites a person, or makes a service account.
+func (s *Server) createUser(c *call, in *userRequest) (any, error) {
+	if auth.UserKind(in.Kind) == auth.ServiceAccount {
+		u, first, secret, err := s.auth.CreateService(c.ctx(), c.who, in.Username, in.Roles, lifetime(in.ExpiresIn))
+		if err != nil {
+			return nil, err
+		}
+		return newService{user: userOf(u), ClientID: u.ID, ClientSecret: secret, SecretID: first.ID, ExpiresAt: instant(first.ExpiresAt)}, nil
+	}
 	u, invite, err := s.auth.CreateUser(c.ctx(), c.who, in.Username, in.Roles)
 	if err != nil {
-		return invitedUser{}, err
+		return nil, err
 	}
 	return invitedUser{user: userOf(u), InviteToken: invite}, nil
+}
+
+func (s *Server) secrets(c *call) (page[secret], error) {
+	all, err := s.auth.Secrets(c.ctx(), c.who, c.param("id"))
+	if err != nil {
+		return page[secret]{}, err
+	}
+	return pageOf(all, "", secretOf), nil
+}
+
+func (s *Server) createSecret(c *call, in *secretRequest) (newSecret, error) {
+	made, secret, err := s.auth.CreateSecret(c.ctx(), c.who, c.param("id"), lifetime(in.ExpiresIn))
+	if err != nil {
+		return newSecret{}, err
+	}
+	return newSecret{ID: made.ID, ClientID: made.UserID, ClientSecret: secret, CreatedAt: made.CreatedAt.UTC(), ExpiresAt: instant(made.ExpiresAt)}, nil
+}
+
+func (s *Server) deleteSecret(c *call) (none, error) {
+	return none{}, s.auth.DeleteSecret(c.ctx(), c.who, c.param("id"), c.param("secret"))
 }
 
 func (s *Server) user(c *call) (user, error) {

@@ -91,6 +91,7 @@ var outcomes = map[string]outcome{
 	// OAuth routes alone.
 	"invalid_request":        {http.StatusBadRequest, "invalid_request", 0, oipgrpc.InvalidArgument},
 	"invalid_client":         {http.StatusUnauthorized, "invalid_client", 0, oipgrpc.Unauthenticated},
+	"unauthorized_client":    {http.StatusBadRequest, "unauthorized_client", 0, oipgrpc.PermissionDenied},
 	"invalid_scope":          {http.StatusBadRequest, "invalid_scope", 0, oipgrpc.InvalidArgument},
 	"unsupported_grant_type": {http.StatusBadRequest, "unsupported_grant_type", 0, oipgrpc.InvalidArgument},
 }
@@ -237,7 +238,7 @@ func (r refusal) challenge(bearer bool) string {
 	const realm = `Bearer realm="modelgate"`
 	switch {
 	case r.code == "invalid_client":
-		return `Basic realm="modelgate"`
+		return clientChallenge
 	case bearer && r.code == "invalid_token" && !r.bare:
 		return realm + `, error="invalid_token", error_description="` + printable(r.detail) + `"`
 	case r.status == http.StatusUnauthorized:
@@ -250,6 +251,9 @@ func (r refusal) challenge(bearer bool) string {
 	}
 	return ""
 }
+
+// clientChallenge asks for the credentials of a client (RFC 6749 section 5.2).
+const clientChallenge = `Basic realm="modelgate"`
 
 // reauthenticateWithin is the seconds after a proof of the password within
 // which credentials may be changed.

@@ -123,8 +123,13 @@ func (c *call) admit() error {
 	if len(r.Header["Authorization"]) > 1 {
 		return invalid("the Authorization header is given more than once")
 	}
-	if c.rt.Access == Bearer {
+	switch c.rt.Access {
+	case Bearer:
 		if err := c.identify(); err != nil {
+			return err
+		}
+	case BearerOrClient:
+		if err := c.bearerOrClient(); err != nil {
 			return err
 		}
 	}
@@ -248,7 +253,7 @@ func (c *call) fail(err error) {
 		c.failRPC(r)
 		return
 	}
-	bearer := c.rt.Access == Bearer
+	bearer := c.rt.Access != Public
 	if oauthRoute(c.path) {
 		switch {
 		case bearer && r.code == "invalid_token" && !r.bare:
@@ -261,6 +266,9 @@ func (c *call) fail(err error) {
 		r.status = http.StatusBadRequest // the protocol has no 422
 	}
 	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
+		if c.rt.Access == BearerOrClient && r.bare {
+			challenge += ", " + clientChallenge
+		}
 		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {

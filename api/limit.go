@@ -28,13 +28,17 @@ type Limits struct {
 }
 
 // rates charges what callers do. Keys of the store: the bare user id for
-// predictions; "login:", "register:", "reset:" and "stranger:" with an address;
-// "account:" with a user name; "pair:" with both; "change:" with a user id.
+// predictions; "login:", "register:", "reset:", "client:" and "stranger:" with an
+// address; "account:" with a user name and "secret:" with a client id; "pair:"
+// with one of them and an address; "change:" with a user id.
 type rates struct {
 	store limiter.Store
 	// local takes over for predictions and strangers while store fails, so that
-	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead.
-	local *Sliding
+	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead. What
+	// store grants is counted here too, so that who has used up his rate at this
+	// process does not get another one from the failure.
+	local  *Sliding
+	shared bool // store is not of this process alone
 
 	predict, login, stranger limiter.Rate
 
@@ -54,7 +58,7 @@ type rates struct {
 const maxParsed = 1000
 
 func newRates(l Limits, store limiter.Store, now func() time.Time, m *metrics, log *slog.Logger) (*rates, error) {
-	r := &rates{store: store, local: NewSliding(0, now), metrics: m, log: log, now: now}
+	r := &rates{store: store, local: NewSliding(0, now), shared: store != nil, metrics: m, log: log, now: now}
 	if store == nil {
 		r.store = NewSliding(0, now)
 	}
@@ -117,19 +121,29 @@ func (r *rates) rateOf(who *auth.Principal) limiter.Rate {
 
 // chargePrediction takes n rows of who's rate, all or none.
 func (r *rates) chargePrediction(ctx context.Context, who *auth.Principal, n int64) (limiter.Context, error) {
-	rate := r.rateOf(who)
-	lc, err := r.store.Increment(ctx, who.UserID, n, rate)
+	lc, err := r.chargeAnyway(ctx, who.UserID, n, r.rateOf(who))
 	if err != nil {
-		r.storeFailed(err)
-		if lc, err = r.local.Increment(ctx, who.UserID, n, rate); err != nil {
-			return lc, err
-		}
+		return lc, err
 	}
 	if lc.Reached {
 		r.metrics.refused("predict")
 		return lc, r.tooMany(lc, "you have used up your rate; wait for the seconds in Retry-After")
 	}
 	return lc, nil
+}
+
+// chargeAnyway takes n units under key, from this process's own count while the
+// store fails.
+func (r *rates) chargeAnyway(ctx context.Context, key string, n int64, rate limiter.Rate) (limiter.Context, error) {
+	lc, err := r.store.Increment(ctx, key, n, rate)
+	switch {
+	case err != nil:
+		r.storeFailed(err)
+		return r.local.Increment(ctx, key, n, rate)
+	case r.shared && !lc.Reached:
+		_, err = r.local.Increment(ctx, key, n, rate)
+	}
+	return lc, err
 }
 
 // tooManyRows refuses what no waiting would let through.
@@ -140,7 +154,7 @@ func (r *rates) tooManyRows(rows, limit int64) *fault {
 }
 
 // chargeAddress takes one unit of the sign-in rate of an address. class is
-// "login", "register" or "reset". It fails with unavailable when the store
+// "login", "register", "reset" or "client". It fails with unavailable when the store
 // does: passwords are not to be guessed unlimited.
 func (r *rates) chargeAddress(ctx context.Context, class, address string) (limiter.Context, error) {
 	lc, err := r.store.Increment(ctx, class+":"+addressKey(address), 1, r.login)
@@ -158,12 +172,9 @@ func (r *rates) chargeAddress(ctx context.Context, class, address string) (limit
 // chargeStranger counts something that an unknown caller did at most so often.
 func (r *rates) chargeStranger(ctx context.Context, address string) error {
 	key := "stranger:" + addressKey(address)
-	lc, err := r.store.Increment(ctx, key, 1, r.stranger)
+	lc, err := r.chargeAnyway(ctx, key, 1, r.stranger)
 	if err != nil {
-		r.storeFailed(err)
-		if lc, err = r.local.Increment(ctx, key, 1, r.stranger); err != nil {
-			return err
-		}
+		return err
 	}
 	if lc.Reached {
 		r.metrics.refused("stranger")
@@ -212,6 +223,20 @@ func (r *rates) attempt(ctx context.Context, account, address string) (attempt, 
 	return a, err
 }
 
+// attemptClient is attempt for an OAuth client, with the rate of its address
+// where it has not proved itself before: a client that has is held up by its
+// own failures alone, since it may come often.
+func (r *rates) attemptClient(ctx context.Context, id, address string) (attempt, error) {
+	pair := "client:" + id + "|" + addressKey(address)
+	if r.known.has(pair) {
+		return r.try(ctx, "pair:"+pair, pair)
+	}
+	if _, err := r.chargeAddress(ctx, "client", address); err != nil || len(id) > 64 {
+		return attempt{rates: r}, err
+	}
+	return r.try(ctx, "secret:"+id, pair)
+}
+
 // try reserves one failure under key.
 func (r *rates) try(ctx context.Context, key, pair string) (attempt, error) {
 	a := attempt{rates: r, key: key, pair: pair}
@@ -222,7 +247,7 @@ func (r *rates) try(ctx context.Context, key, pair string) (attempt, error) {
 	}
 	if lc.Reached {
 		r.metrics.refused("account")
-		return a, r.tooMany(lc, "too many wrong passwords for this account; wait for the seconds in Retry-After")
+		return a, r.tooMany(lc, "too many wrong passwords or secrets for this account; wait for the seconds in Retry-After")
 	}
 	return a, nil
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/ulule/limiter/v3"
 
 	"modelgate/auth"
+	"modelgate/store"
+	"modelgate/store/ratetest"
 )
 
 func limits(l Limits) option { return func(_ *auth.Config, c *Config) { c.Limits = l } }
@@ -336,5 +338,55 @@ func TestRates(t *testing.T) {
 		if _, err := New(Config{Limits: Limits{Login: bad}}); err == nil || !strings.Contains(err.Error(), "10-S") {
 			t.Errorf("rate %q: %v; want a refusal that shows how to write one", bad, err)
 		}
+	}
+}
+
+// TestTwoServersShareAWindow is row L2 over several servers: with one Redis a user has one allowance at all of them, and
+// when it is gone each server knows what it let through itself.
+func TestTwoServersShareAWindow(t *testing.T) {
+	redis := ratetest.StartRedis(t)
+	open := func() *store.Redis {
+		s, err := store.OpenRedis(redis.URL(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	w := newWorld(t, limits(Limits{Predict: "9-H", Login: "1000-S"}), func(_ *auth.Config, c *Config) { c.Store = open() })
+	second, err := New(Config{Auth: w.auth, Guard: w.api.guard, Catalog: w.models, Inference: w.api.inference, Audit: w.audit,
+		Limits: Limits{Predict: "9-H", Login: "1000-S"}, Store: open()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ada := w.user("ada")
+	_, eve := w.user("eve")
+	two := w.in(t)
+	two.api = second
+	two.serve()
+	for i := range 9 {
+		at := []*world{w, two, w}[i%3] // six at the first, three at the second
+		if left := at.post("/predict", ada, irisRow).is(403).Header.Get("X-RateLimit-Remaining"); left != strconv.Itoa(8-i) {
+			t.Errorf("remaining %s after %d", left, i+1)
+		}
+	}
+	for _, at := range []*world{w, two} {
+		if got := at.post("/predict", ada, irisRow); got.Status != 429 || got.Header.Get("Retry-After") == "" {
+			t.Errorf("the tenth: %d %s", got.Status, got.Body)
+		}
+	}
+	two.post("/predict", eve, irisRow).is(403)
+
+	redis.Kill()
+	granted := map[*world]int{}
+	for _, at := range []*world{w, two} {
+		for range 12 {
+			if at.post("/predict", ada, irisRow).Status == 403 {
+				granted[at]++
+			}
+		}
+	}
+	if granted[w] != 3 || granted[two] != 6 {
+		t.Errorf("without Redis %d and %d more went through; 3 and 6 are left of what each server has seen", granted[w], granted[two])
 	}
 }

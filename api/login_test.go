@@ -226,7 +226,7 @@ func TestOAuth(t *testing.T) {
 		"no grant":             {post("username=ada"), 400, "invalid_request"},
 		"empty":                {post(""), 400, "invalid_request"},
 		"unknown grant":        {w.form("/token", "", with("grant_type", "implicit")), 400, "unsupported_grant_type"},
-		"client_credentials":   {w.form("/token", "", with("grant_type", "client_credentials")), 400, "unsupported_grant_type"},
+		"client_credentials":   {w.form("/token", "", with("grant_type", "client_credentials")), 401, "invalid_client"},
 		"no password":          {w.form("/token", "", with("password", "")), 400, "invalid_request"},
 		"wrong password":       {w.form("/token", "", with("password", "wrong password 1")), 400, "invalid_grant"},
 		"used refresh token":   {w.form("/token", "", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {pair.RefreshToken}}), 400, "invalid_grant"},

@@ -48,7 +48,7 @@ var matrix = []struct {
 	{"POST /login", "", `{}`, "", 400, same(400)},
 	{"POST /refresh", "", `{}`, "", 400, same(400)},
 	{"POST /password-reset", "", `{}`, "", 400, same(400)},
-	{"POST /token", "", "", "grant_type=nothing", 400, same(401)}, // no client may authenticate
+	{"POST /token", "", "", "grant_type=nothing", 400, same(401)}, // bearers are no clients
 	{"POST /revoke", "", "", "token=nothing", 200, same(401)},
 	{"POST /introspect", "", "", "token=nothing", 0, same(200)},
 	{"POST /logout", "", "", "", 0, [9]int{204, 204, 204, 204, 204, 204, 204, 403, 403}},
@@ -71,6 +71,10 @@ var matrix = []struct {
 	{"PATCH /admin/users/{id}", "/admin/users/u_none", `{}`, "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
 	{"DELETE /admin/users/{id}", "/admin/users/u_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
 	{"POST /admin/users/{id}/reset", "/admin/users/u_none/reset", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"GET /admin/users/{id}/secrets", "/admin/users/u_none/secrets", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	// A key makes no secrets, whoever's it is.
+	{"POST /admin/users/{id}/secrets", "/admin/users/u_none/secrets", `{}`, "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 403, 403}},
+	{"DELETE /admin/users/{id}/secrets/{secret}", "/admin/users/u_none/secrets/cs_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
 	{"GET /admin/roles", "", "", "", 0, [9]int{403, 403, 200, 403, 403, 403, 200, 200, 403}},
 	{"PUT /admin/roles/{name}", "/admin/roles/UPPER", `{}`, "", 0, [9]int{403, 403, 400, 403, 403, 403, 400, 400, 403}},
 	{"DELETE /admin/roles/{name}", "/admin/roles/none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},

@@ -30,7 +30,7 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}},
 			[]string{"route", "method"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "modelgate_limit_refusals_total", Help: "Requests refused by a rate: predict, rows, login, register, reset, account, stranger."},
+			Name: "modelgate_limit_refusals_total", Help: "Requests refused by a rate: predict, rows, login, register, reset, client, account, stranger."},
 			[]string{"limit"}),
 		badCredentials: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_http_bad_credentials_total", Help: "Requests with an access token or API key that is no good."}),
@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_http_panics_total", Help: "Requests that ended in a panic and were answered 500."}),
 	}
-	for _, limit := range []string{"predict", "rows", "login", "register", "reset", "account", "stranger"} {
+	for _, limit := range []string{"predict", "rows", "login", "register", "reset", "client", "account", "stranger"} {
 		m.refusals.WithLabelValues(limit) // a rise from nothing to 1 would not be seen
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{

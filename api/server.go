@@ -203,8 +203,9 @@ func (s *Server) Close() { s.accessLog.flush() }
 type Access string
 
 const (
-	Public Access = "public" // no credentials are asked for or looked at
-	Bearer Access = "bearer" // an access token or API key
+	Public         Access = "public"           // no credentials are asked for; OAuth routes look at those of clients
+	Bearer         Access = "bearer"           // an access token or API key
+	BearerOrClient Access = "bearer or client" // or the credentials of an OAuth client
 )
 
 // Route is one line of the route table.
@@ -263,6 +264,10 @@ func enrolling(r *route) *route {
 	return r
 }
 
+func bearerOrClient(method, path string, status int, h handler) *route {
+	return &route{Route: Route{method, path, BearerOrClient, 0, 0}, status: status, handle: h}
+}
+
 func allowed(method, path string, need auth.Permission, action string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, need, 0}, status: status, action: action, handle: h}
 }
@@ -306,7 +311,7 @@ func (s *Server) table() []*route {
 		open(post, "/password-reset", 204, resetRate, bound(smallBody, s.resetPassword)),
 		open(post, "/token", 200, noRate, s.token),
 		open(post, "/revoke", 200, strangerRate, s.revoke),
-		signedIn(post, "/introspect", 200, s.introspect),
+		bearerOrClient(post, "/introspect", 200, s.introspect),
 		enrolling(signedIn(post, "/logout", 204, plain(s.logout))),
 
 		enrolling(signedIn(get, "/users/me", 200, plain(s.me))),
@@ -327,6 +332,9 @@ func (s *Server) table() []*route {
 		allowed(patch, "/admin/users/{id}", auth.UsersManage, "user.update", 200, bound(smallBody, s.updateUser)),
 		allowed(del, "/admin/users/{id}", auth.UsersManage, "user.delete", 204, plain(s.deleteUser)),
 		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, optional(smallBody, s.resetUser)),
+		allowed(get, "/admin/users/{id}/secrets", auth.UsersManage, "secret.list", 200, plain(s.secrets)),
+		allowed(post, "/admin/users/{id}/secrets", auth.UsersManage, "secret.create", 201, bound(smallBody, s.createSecret)),
+		allowed(del, "/admin/users/{id}/secrets/{secret}", auth.UsersManage, "secret.delete", 204, plain(s.deleteSecret)),
 		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),

@@ -76,7 +76,7 @@ func (s *Server) createKey(c *call, in *keyRequest) (newKey, error) {
 	if in.Models != nil {
 		models = *in.Models
 	}
-	k, secret, err := s.auth.CreateKey(c.ctx(), c.who, auth.KeyRequest{Name: in.Name, ExpiresIn: in.lifetime(), Models: models})
+	k, secret, err := s.auth.CreateKey(c.ctx(), c.who, auth.KeyRequest{Name: in.Name, ExpiresIn: lifetime(in.ExpiresIn), Models: models})
 	if err != nil {
 		return newKey{}, err
 	}

@@ -104,33 +104,57 @@ type keyRequest struct {
 const longestKey = 10 * 365 * 24 * 3600
 
 func (r *keyRequest) check() error {
-	if r.ExpiresIn != nil && (*r.ExpiresIn < 1 || *r.ExpiresIn > longestKey) {
-		return invalid("expires_in must be from 1 to " + strconv.Itoa(longestKey) + " seconds; leave it out for a key that does not expire")
+	if err := checkSeconds(r.ExpiresIn); err != nil {
+		return err
 	}
 	return requireText("name", r.Name)
 }
 
-// lifetime is 0 for a key that does not expire.
-func (r *keyRequest) lifetime() time.Duration {
-	if r.ExpiresIn == nil {
+func checkSeconds(n *int64) error {
+	if n != nil && (*n < 1 || *n > longestKey) {
+		return invalid("expires_in must be from 1 to " + strconv.Itoa(longestKey) + " seconds; leave it out for what does not expire")
+	}
+	return nil
+}
+
+// lifetime is 0 for what does not expire.
+func lifetime(seconds *int64) time.Duration {
+	if seconds == nil {
 		return 0
 	}
-	return time.Duration(*r.ExpiresIn) * time.Second
+	return time.Duration(*seconds) * time.Second
 }
 
 type userRequest struct {
-	Username string   `json:"username"`
-	Roles    []string `json:"roles"`
+	Username  string   `json:"username"`
+	Roles     []string `json:"roles"`
+	Kind      string   `json:"kind"`       // "service": a service account
+	ExpiresIn *int64   `json:"expires_in"` // seconds, of a service account's first secret
 }
 
-func (r *userRequest) check() error { return requireText("username", r.Username) }
+func (r *userRequest) check() error {
+	switch {
+	case r.Kind != "" && r.Kind != string(auth.ServiceAccount):
+		return invalid("kind can be \"" + string(auth.ServiceAccount) + "\"; leave it out for a person")
+	case r.Kind == "" && r.ExpiresIn != nil:
+		return invalid("expires_in is for the secret of a service account")
+	}
+	if err := checkSeconds(r.ExpiresIn); err != nil {
+		return err
+	}
+	return requireText("username", r.Username)
+}
+
+type secretRequest struct {
+	ExpiresIn *int64 `json:"expires_in"` // seconds
+}
+
+func (r *secretRequest) check() error { return checkSeconds(r.ExpiresIn) }
 
 type userPatch struct {
 	Roles    *[]string `json:"roles"`
 	Disabled *bool     `json:"disabled"`
 }
-
-func (*userPatch) patch() {}
 
 type roleRequest struct {
 	Permissions []string `json:"permissions"`
@@ -198,6 +222,13 @@ type tokens struct {
 
 func tokensOf(t auth.Tokens) tokens {
 	return tokens{t.Access, "Bearer", int64(t.AccessTTL / time.Second), t.Refresh, int64(t.RefreshTTL / time.Second)}
+}
+
+// accessToken is the answer to a client, which gets no refresh token.
+type accessToken struct {
+	AccessToken string `json:"access_token"`
+	TokenType   string `json:"token_type"`
+	ExpiresIn   int64  `json:"expires_in"` // seconds
 }
 
 type introspection struct {
@@ -304,6 +335,7 @@ func sessionOf(x auth.Session, current string) session {
 type user struct {
 	ID        string    `json:"id"`
 	Username  string    `json:"username"`
+	Kind      string    `json:"kind,omitzero"` // "service", or absent
 	Roles     []string  `json:"roles"`
 	Disabled  bool      `json:"disabled"`
 	TOTP      bool      `json:"totp"`
@@ -312,13 +344,42 @@ type user struct {
 }
 
 func userOf(u auth.User) user {
-	return user{ID: u.ID, Username: u.Username, Roles: u.Roles, Disabled: u.Disabled, TOTP: u.TOTP,
+	return user{ID: u.ID, Username: u.Username, Kind: string(u.Kind), Roles: u.Roles, Disabled: u.Disabled, TOTP: u.TOTP,
 		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC()}
 }
 
 type invitedUser struct {
 	user
 	InviteToken string `json:"invite_token"`
+}
+
+// newService is a service account with its first secret.
+type newService struct {
+	user
+	ClientID     string     `json:"client_id"`
+	ClientSecret string     `json:"client_secret"`
+	SecretID     string     `json:"secret_id"`
+	ExpiresAt    *time.Time `json:"expires_at"` // of the secret; null: never
+}
+
+type newSecret struct {
+	ID           string     `json:"id"`
+	ClientID     string     `json:"client_id"`
+	ClientSecret string     `json:"client_secret"`
+	CreatedAt    time.Time  `json:"created_at"`
+	ExpiresAt    *time.Time `json:"expires_at"`
+}
+
+// secret is a service account's, without what proves it.
+type secret struct {
+	ID        string     `json:"id"`
+	CreatedAt time.Time  `json:"created_at"`
+	ExpiresAt *time.Time `json:"expires_at"` // null: never
+	LastUsed  *time.Time `json:"last_used"`  // null: not yet
+}
+
+func secretOf(c auth.ClientSecret) secret {
+	return secret{ID: c.ID, CreatedAt: c.CreatedAt.UTC(), ExpiresAt: instant(c.ExpiresAt), LastUsed: instant(c.LastUsed)}
 }
 
 type ticket struct {

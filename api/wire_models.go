@@ -84,8 +84,6 @@ type modelPatch struct {
 	Aliases        *map[string]int `json:"aliases"`
 }
 
-func (*modelPatch) patch() {}
-
 func (p *modelPatch) model() models.Patch {
 	return models.Patch{Description: p.Description, Roles: p.Roles, Disclosure: p.Disclosure.model(), Serving: p.Serving.model(),
 		DefaultVersion: p.DefaultVersion, Aliases: p.Aliases}

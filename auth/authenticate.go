@@ -126,11 +126,16 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 	if user.Disabled {
 		return Principal{}, ErrToken.Because(errors.New("the user is disabled"))
 	}
+	return s.rights(ctx, user)
+}
+
+// rights are those of an enabled user.
+func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 	roles, err := s.roleTable(ctx)
 	if err != nil {
 		return Principal{}, err
 	}
-	who := Principal{UserID: user.ID, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
+	who := Principal{UserID: user.ID, Kind: user.Kind, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
 	for _, name := range who.Roles {
 		r := roles[name]
 		who.Permissions |= r.Permissions

@@ -40,6 +40,8 @@ var (
 	ErrMustEnrol      = &Error{Code: "totp_required", Detail: "your role needs a second factor, and you have none yet; begin with POST /users/me/totp, or modelgate totp enable"}
 	ErrToken          = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
 	errKey            = ErrToken.With("the API key is wrong, expired or revoked; make another, or ask for one")
+	ErrClient         = &Error{Code: "invalid_client", Detail: "the client is unknown, or its secret is wrong, expired or revoked"}
+	ErrNotIssued      = &Error{Code: "unauthorized_client", Detail: "the token was issued to another client, which alone can revoke it"}
 	ErrForbidden      = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
 	ErrNotFound       = &Error{Code: "not_found", Detail: "no such resource"}
 	ErrTaken          = &Error{Code: "taken", Detail: "the name is taken; choose another"}

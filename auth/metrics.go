@@ -15,7 +15,7 @@ type metrics struct {
 
 // failureReasons are why an action fails, by action.
 var failureReasons = map[string][]string{
-	"user.login":    {"unknown_user", "wrong_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes"},
+	"user.login":    {"unknown_user", "service_account", "wrong_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes"},
 	"user.refresh":  {"malformed", "unknown", "expired", "reused", "disabled"},
 	"user.register": {"taken", "malformed", "unknown", "disabled"},
 	"user.reset":    {"malformed", "unknown", "disabled"},
@@ -25,6 +25,7 @@ var failureReasons = map[string][]string{
 	"totp.enable":           {"wrong_code", "too_many_codes"},
 	"totp.disable":          {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
 	"recovery_codes.create": {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
+	"client.authenticate": {"malformed", "unknown_client", "wrong_secret", "expired", "disabled", "revoked"},
 }
 
 func newMetrics() *metrics {

@@ -31,13 +31,14 @@ type Origin struct {
 // value; the slices in it are shared and must not be written to.
 type Principal struct {
 	UserID      string
+	Kind        UserKind
 	Username    string
 	Roles       []string // sorted
 	Permissions Permission
 	SessionID   string    // empty for API keys
 	KeyID       string    // empty for access tokens
 	Models      []string  // an API key's scope; nil: no restriction
-	AuthTime    time.Time // last proof of the password; zero for API keys
+	AuthTime    time.Time // last proof of the password; zero for API keys and service accounts
 	MustEnrol   bool      // his role needs a second factor that he has not: he may turn one on, and nothing else
 	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
 	Origin      Origin

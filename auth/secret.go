@@ -17,6 +17,7 @@ const (
 	refreshPrefix = "mgr_"
 	invitePrefix  = "mgi_"
 	resetPrefix   = "mgp_"
+	clientPrefix  = "mgs_"
 
 	randomDigits = 43 // 62^43 > 2^256
 	checkDigits  = 6  // 62^6 > 2^32

@@ -54,6 +54,8 @@ type Service struct {
 	cache    *cache
 	uses     *keyUses
 	metrics  *metrics
+
+	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -96,7 +98,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	return &Service{
-		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
+		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 	}, nil
 }
@@ -122,8 +124,8 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the last use of API keys is
-// stored every minute, what has expired is removed every hour.
+// Run does the background work until ctx ends: the last use of API keys
+// and client secrets is stored every minute, what has expired is removed every hour.
 func (s *Service) Run(ctx context.Context) error {
 	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
@@ -262,6 +264,9 @@ func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, p
 	}
 	if err != nil {
 		return err
+	}
+	if user.Kind == ServiceAccount {
+		return ErrInvalid.With(fmt.Sprintf("%s is a service account, which has no password", name))
 	}
 	if err := checkPassword(name, password); err != nil {
 		return err

@@ -81,6 +81,8 @@ func whyNot(user User, match bool) string {
 	switch {
 	case user.ID == "":
 		return "unknown_user"
+	case user.Kind == ServiceAccount:
+		return "service_account"
 	case !match:
 		return "wrong_password"
 	case user.Disabled:
@@ -320,17 +322,27 @@ func (s *Service) EndSession(ctx context.Context, who Principal, id string) erro
 
 // Revoke ends what a token stands for, whoever shows it (RFC 7009): the session
 // of an access or refresh token, or an API key. A token that is unknown, used or
-// expired is no error.
+// expired is no error. What was issued to a client with a secret only that client
+// can revoke: ErrNotIssued.
 func (s *Service) Revoke(ctx context.Context, o Origin, token string) error {
 	if strings.HasPrefix(token, keyPrefix) {
 		return s.revokeKey(ctx, o, token)
 	}
+	return s.revokeToken(ctx, o, firstParty, token)
+}
+
+// revokeToken ends the session of an access or refresh token that was issued to
+// the client.
+func (s *Service) revokeToken(ctx context.Context, o Origin, clientID, token string) error {
 	session, err := s.sessionOf(ctx, token)
 	if errors.Is(err, ErrToken) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	if session.ClientID != clientID {
+		return ErrNotIssued
 	}
 	user, name := s.named(ctx, session.UserID)
 	return s.end(ctx, signIn{origin: o, action: "user.logout", username: name, user: user}, session.ID, "revoked")

@@ -5,11 +5,20 @@ import (
 	"time"
 )
 
+// UserKind tells people from programs.
+type UserKind string
+
+const (
+	Person         UserKind = ""        // signs in with a password
+	ServiceAccount UserKind = "service" // an OAuth client that proves itself by a secret
+)
+
 // User is a person or service account.
 type User struct {
 	ID           string
-	Username     string // lower case, unique
-	PasswordHash string // PHC string; empty until an invitation is taken
+	Kind         UserKind // never changes
+	Username     string   // lower case, unique
+	PasswordHash string   // PHC string; empty until an invitation is taken
 	Roles        []string
 	Disabled     bool
 	TOTP         bool // a second factor is asked for at sign-in; UpdateTOTP and Redeem alone change it
@@ -26,15 +35,17 @@ type Role struct {
 	CreatedAt   time.Time
 }
 
-// Session is one login: the family of refresh tokens that descend from it.
+// Session is one login: the family of refresh tokens that descend from it. That
+// of a service account is one access token, and has no refresh tokens.
 type Session struct {
 	ID        string
 	UserID    string
-	ClientID  string // "modelgate" for first-party logins
+	ClientID  string // "modelgate" for first-party logins; the user's id for a service account
+	SecretID  string // with which a service account proved itself; else empty
 	Address   string
 	UserAgent string
 	CreatedAt time.Time
-	AuthTime  time.Time // when the password was last proved
+	AuthTime  time.Time // when the password was last proved; zero for service accounts
 	LastUsed  time.Time
 	ExpiresAt time.Time // absolute end, whatever is refreshed
 }
@@ -52,6 +63,16 @@ type Key struct {
 	Name      string
 	Hash      [32]byte
 	Models    []string // nil: every model of the user
+	CreatedAt time.Time
+	ExpiresAt time.Time // zero: never
+	LastUsed  time.Time // zero: not yet; at most a minute behind
+}
+
+// ClientSecret proves a service account; only its SHA-256 is stored.
+type ClientSecret struct {
+	ID        string
+	UserID    string
+	Hash      [32]byte
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
 	LastUsed  time.Time // zero: not yet; at most a minute behind
@@ -92,11 +113,11 @@ type Store interface {
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
 	// UpdateUser replaces what f returns (id, username and TOTP can't change).
-	// otherAdmins counts the other enabled users with role admin and a
+	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
 	UpdateUser(ctx context.Context, id string, f func(old User, otherAdmins int) (User, error)) (User, error)
-	// DeleteUser removes the user with sessions, keys and tickets when f agrees.
+	// DeleteUser removes the user with sessions, keys, secrets and tickets when f agrees.
 	// Models he owns stay, without owner.
 	DeleteUser(ctx context.Context, id string, f func(old User, otherAdmins int) error) error
 
@@ -142,6 +163,24 @@ type Store interface {
 	DeleteKey(ctx context.Context, userID, id string) error
 	TouchKey(ctx context.Context, id string, used time.Time) error
 
+	// CreateService is CreateUser for a service account with its first secret,
+	// in one step.
+	CreateService(ctx context.Context, u User, first ClientSecret) error
+	// CreateSecret fails with ErrNotFound when there is no such user, and with
+	// ErrTaken for a used id or hash.
+	CreateSecret(ctx context.Context, c ClientSecret) error
+	// SecretsOf lists a user's secrets, newest first, the expired ones too until
+	// Sweep removes them.
+	SecretsOf(ctx context.Context, userID string) ([]ClientSecret, error)
+	// DeleteSecret removes one of the user's secrets and the sessions that were
+	// begun with it.
+	DeleteSecret(ctx context.Context, userID, id string) error
+	TouchSecret(ctx context.Context, id string, used time.Time) error
+	// CreateClientSession stores the session of a service account, which has no
+	// refresh token. It fails with ErrNotFound when the user or the secret has
+	// gone.
+	CreateClientSession(ctx context.Context, s Session) error
+
 	// PutTicket stores t and removes the user's older tickets of that kind.
 	PutTicket(ctx context.Context, t Ticket) error
 	// Redeem uses up a ticket and replaces its user by what f returns, in one
@@ -150,7 +189,7 @@ type Store interface {
 	// When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
-	// Sweep removes expired sessions, tokens, keys and tickets. It may do so in
+	// Sweep removes expired sessions, tokens, keys, secrets and tickets. It may do so in
 	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping answers when the database does.

@@ -37,7 +37,7 @@ type claims struct {
 	ClientID  string   `json:"client_id"`
 	Roles     []string `json:"roles"`
 	SessionID string   `json:"sid"`
-	AuthTime  int64    `json:"auth_time"`
+	AuthTime  int64    `json:"auth_time,omitzero"` // absent where nobody signed in
 }
 
 // UnmarshalJSON refuses what encoding/json lets pass: names in another case,
@@ -173,7 +173,10 @@ func (s *Service) sign(session Session, user User, now time.Time) (token string,
 	c := claims{
 		Issuer: s.cfg.Issuer, Audience: s.cfg.Audience, Subject: user.ID, ID: newID(""),
 		Expires: expires.Unix(), IssuedAt: now.Unix(), NotBefore: now.Unix(),
-		ClientID: session.ClientID, Roles: tokenRoles(user.Roles), SessionID: session.ID, AuthTime: session.AuthTime.Unix(),
+		ClientID: session.ClientID, Roles: tokenRoles(user.Roles), SessionID: session.ID,
+	}
+	if !session.AuthTime.IsZero() {
+		c.AuthTime = session.AuthTime.Unix()
 	}
 	key := s.cfg.Keys.signer
 	t := jwt.NewWithClaims(key.method, &c)

@@ -34,7 +34,7 @@ func (p UserPatch) apply(u User) User {
 
 // isAdmin says whether the user is an administrator who can sign in.
 func isAdmin(u User) bool {
-	return !u.Disabled && u.PasswordHash != "" && slices.Contains(u.Roles, adminRole)
+	return u.Kind == Person && !u.Disabled && u.PasswordHash != "" && slices.Contains(u.Roles, adminRole)
 }
 
 // Users lists users by name, from the first one after a name. next is empty at
@@ -320,6 +320,9 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string, dropT
 	user, err := s.cfg.Store.User(ctx, id)
 	if err != nil {
 		return "", time.Time{}, noSuchUser(err)
+	}
+	if user.Kind == ServiceAccount {
+		return "", time.Time{}, ErrInvalid.With("a service account has no password; give it a new secret instead")
 	}
 	table, err := s.roleTable(ctx)
 	if err != nil {

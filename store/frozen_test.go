@@ -35,9 +35,6 @@ func TestFrozenSchemas(t *testing.T) {
 	}
 	want := schema(t, open(t))
 	for v := 1; v <= newest; v++ {
-		if _, err := os.Stat(frozen(v)); v > 1 && v < newest && os.IsNotExist(err) {
-			continue // several migrations came with one release
-		}
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -171,6 +168,8 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
 		return auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", CreatedAt: frozenTime}, nil
 	}))
+	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
+		auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)

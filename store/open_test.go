@@ -320,6 +320,7 @@ func TestHashColumns(t *testing.T) {
 		for _, insert := range []string{
 			`INSERT INTO refresh_tokens (session_id, expires_at, used_at, hash) VALUES ('s', 0, 0, `,
 			`INSERT INTO api_keys (id, user_id, name, created_at, hash) VALUES ('k', 'u', '', 0, `,
+			`INSERT INTO client_secrets (id, user_id, created_at, hash) VALUES ('c', 'u', 0, `,
 			`INSERT INTO tickets (kind, user_id, expires_at, hash) VALUES ('invitation', 'u', 0, `,
 		} {
 			if _, err := db.writer.ExecContext(t.Context(), insert+value+`)`); err == nil {

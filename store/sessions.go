@@ -7,12 +7,12 @@ import (
 	"modelgate/auth"
 )
 
-const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at`
+const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at, coalesce(s.secret_id, '')`
 
 // intoSession returns the variables that sessionColumns fill.
 func intoSession(s *auth.Session) []any {
 	return []any{&s.ID, &s.UserID, &s.ClientID, &s.Address, &s.UserAgent,
-		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}}
+		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}, &s.SecretID}
 }
 
 // CreateSession implements auth.Store.

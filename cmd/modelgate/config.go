@@ -20,6 +20,7 @@ import (
 
 	"modelgate/auth"
 	"modelgate/models"
+	"modelgate/store"
 )
 
 // Config is everything an operator can set. Each field is a flag, a
@@ -52,6 +53,8 @@ type Config struct {
 	// Limits.
 	RatePredict string        `env:"MODELGATE_RATE_PREDICT" name:"rate-predict" default:"6000-M" placeholder:"N-S|M|H|D" help:"Rows that one user may predict in a second, minute, hour or day. Roles may carry their own rate. Default: ${default}."`
 	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account. Default: ${default}."`
+	RateUnauth  string        `env:"MODELGATE_RATE_UNAUTHENTICATED" name:"rate-unauthenticated" default:"600-M" placeholder:"N-S|M|H|D" help:"Requests per client address that bring a bad credential, or that refresh or revoke one. Default: ${default}."`
+	RedisURL    string        `env:"MODELGATE_REDIS_URL" name:"redis-url" secret:"" placeholder:"URL" help:"Redis in which servers share their rates: redis://HOST:6379/0, or rediss://USER:PASSWORD@HOST:6379/0 for TLS. Prefer the variable. Default: none, each server counts by itself."`
 	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest request body, uploads apart."`
 	MaxModel    Bytes         `env:"MODELGATE_MAX_MODEL" name:"max-model" default:"512MiB" help:"Largest model file (at most 2GiB)."`
 	ModelNodes  int           `env:"MODELGATE_MAX_MODEL_NODES" name:"max-model-nodes" default:"100000" help:"Most nodes of a model, functions counted anew at each call."`
@@ -179,9 +182,14 @@ func (c *Config) Check() error {
 			bad("--issuer %q is no URL; write it as in https://models.example.com", c.Issuer)
 		}
 	}
-	for _, r := range []struct{ flag, rate string }{{"rate-predict", c.RatePredict}, {"rate-login", c.RateLogin}} {
+	for _, r := range []struct{ flag, rate string }{{"rate-predict", c.RatePredict}, {"rate-login", c.RateLogin}, {"rate-unauthenticated", c.RateUnauth}} {
 		if rate, err := limiter.NewRateFromFormatted(r.rate); err != nil || rate.Limit < 1 {
 			bad("--%s %q is no rate; write a number and S, M, H or D, as in 600-M", r.flag, r.rate)
+		}
+	}
+	if c.RedisURL != "" {
+		if _, err := store.ParseRedis(c.RedisURL); err != nil {
+			bad("--redis-url %w", err)
 		}
 	}
 	for _, p := range c.TrustedProxies {

@@ -17,6 +17,7 @@ import (
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/ulule/limiter/v3"
 	"golang.org/x/sync/errgroup"
 
 	"modelgate/api"
@@ -91,6 +92,8 @@ type server struct {
 	draining atomic.Bool
 	admin    string // the first administrator's random password, once
 	closers  []func() error
+
+	background []func(context.Context) error // run beside the rooms' own
 }
 
 func (s *server) closeLater(f func() error) { s.closers = append(s.closers, f) }
@@ -283,10 +286,15 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	if cfg.AccessLog && s.log.Enabled(context.Background(), slog.LevelInfo) {
 		accessLog = std.err
 	}
+	shared, err := s.openRates(registry)
+	if err != nil {
+		return err
+	}
 	a, err := api.New(api.Config{
-		Auth: s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
+		Store: shared,
+		Auth:  s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
 		Metrics: registry, Logger: s.log,
-		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin},
+		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin, Unauthenticated: cfg.RateUnauth},
 		TrustedProxies: cfg.TrustedProxies,
 		MaxBody:        int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
 		Issuer: s.issuer(), TLS: cfg.TLS(), Version: version,
@@ -315,6 +323,22 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	s.grpc = a.RPCServer()
 	s.grpc.ErrorLog = errorLog
 	return nil
+}
+
+// openRates is the store of rates that servers share, or nil for the one in
+// this process.
+func (s *server) openRates(registry *prometheus.Registry) (limiter.Store, error) {
+	if s.cfg.RedisURL == "" {
+		return nil, nil
+	}
+	r, err := store.OpenRedis(s.cfg.RedisURL, s.log)
+	if err != nil {
+		return nil, fmt.Errorf("--redis-url %w", err)
+	}
+	s.closeLater(r.Close)
+	registry.MustRegister(r.Collectors()...)
+	s.background = append(s.background, r.Run)
+	return r, nil
 }
 
 // listen opens the sockets.
@@ -362,7 +386,7 @@ func (s *server) run(ctx context.Context, std std) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var work errgroup.Group
-	for _, f := range []func(context.Context) error{s.audit.Run, s.auth.Run, s.service.Run, s.api.Run} {
+	for _, f := range append(s.background, s.audit.Run, s.auth.Run, s.service.Run, s.api.Run) {
 		work.Go(func() error { return f(background) })
 	}
 	served := make(chan error, 2)

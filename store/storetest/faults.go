@@ -59,6 +59,16 @@ func calls(s Store) map[string]func(context.Context) error {
 		"KeysOf":           func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
 		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
 		"TouchKey":         func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+		"CreateService": func(ctx context.Context) error {
+			return s.CreateService(ctx, newService("new"), newSecret("new", "new"))
+		},
+		"CreateSecret": func(ctx context.Context) error { return s.CreateSecret(ctx, newSecret("new", "robot")) },
+		"SecretsOf":    func(ctx context.Context) error { _, err := s.SecretsOf(ctx, "id-robot"); return err },
+		"DeleteSecret": func(ctx context.Context) error { return s.DeleteSecret(ctx, "id-robot", "robot") },
+		"TouchSecret":  func(ctx context.Context) error { return s.TouchSecret(ctx, "robot", noon) },
+		"CreateClientSession": func(ctx context.Context) error {
+			return s.CreateClientSession(ctx, newClientSession("new", "robot", "robot"))
+		},
 		"PutTicket": func(ctx context.Context) error {
 			return s.PutTicket(ctx, newTicket("new", "ada", auth.PasswordReset))
 		},
@@ -91,6 +101,7 @@ func prepareCalls(t *testing.T, s Store) {
 	addRole(t, s, "analyst")
 	addSession(t, s, "s", "ada")
 	ok(t, s.CreateKey(t.Context(), newKey("k", "ada")))
+	addService(t, s, "robot")
 	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
 	addModel(t, s, "iris")
 }
@@ -104,7 +115,14 @@ func checkUntouched(t *testing.T, s Store) {
 	checkUser(t, u, newUser("ada", "user"))
 	list, err := s.Users(ctx, "", 10)
 	ok(t, err)
-	equal(t, "users", len(list), 1)
+	equal(t, "users", len(list), 2)
+	secrets, err := s.SecretsOf(ctx, "id-robot")
+	ok(t, err)
+	equal(t, "secrets", len(secrets), 1)
+	checkSecret(t, secrets[0], newSecret("robot", "robot"))
+	robots, err := s.EndSessions(ctx, "id-robot", "")
+	ok(t, err)
+	equal(t, "sessions of the service account", len(robots), 0)
 	roles, err := s.Roles(ctx)
 	ok(t, err)
 	equal(t, "roles", len(roles), 4)

@@ -307,6 +307,9 @@ func testOtherAdmins(t *testing.T, s Store) {
 	invited := newUser("eve", "admin")
 	invited.PasswordHash = ""
 	ok(t, s.CreateUser(ctx, invited, nil))
+	robot := newService("robot", "admin")
+	robot.PasswordHash = "x"
+	ok(t, s.CreateUser(ctx, robot, nil))
 	for name, want := range map[string]int{"ada": 1, "bob": 1, "carol": 2, "dan": 2, "eve": 2} {
 		_, err := s.UpdateUser(ctx, "id-"+name, func(u auth.User, others int) (auth.User, error) {
 			equal(t, "administrators besides "+name, others, want)
