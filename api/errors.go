@@ -63,6 +63,7 @@ var outcomes = map[string]outcome{
 	"otp_required":              {http.StatusUnauthorized, "invalid_grant", 0, oipgrpc.Unauthenticated},
 	"wrong_code":                {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"totp_required":             {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"cross_origin":              {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"not_found":                 {http.StatusNotFound, "invalid_request", 0, oipgrpc.NotFound},
 	"method_not_allowed":        {http.StatusMethodNotAllowed, "invalid_request", 0, oipgrpc.Unimplemented},
 	"timeout":                   {http.StatusRequestTimeout, "invalid_request", 0, oipgrpc.DeadlineExceeded},
@@ -234,9 +235,13 @@ func printable(s string) string {
 // challenge returns the WWW-Authenticate of a refusal (RFC 6750 section 3), or
 // "". bearer says whether the route reads a bearer credential at all: a wrong
 // password is no invalid token.
-func (r refusal) challenge(bearer bool) string {
+// A browser is to show its own page: there is no registered scheme for cookies,
+// and what stands in its place makes no browser ask for a password.
+func (r refusal) challenge(bearer, browser bool) string {
 	const realm = `Bearer realm="modelgate"`
 	switch {
+	case browser && r.status == http.StatusUnauthorized:
+		return `Cookie realm="modelgate"`
 	case r.code == "invalid_client":
 		return clientChallenge
 	case bearer && r.code == "invalid_token" && !r.bare:

@@ -96,6 +96,7 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.conn = connOf(g.Request)
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
+		c.shareWithOrigin()
 		defer c.finish()
 		if g.Request.ContentLength != 0 && !rt.rpc { // -1: chunks; calls of gRPC have it from their server
 			// Also of a body that nobody will read: before it sends the answer,
@@ -123,9 +124,18 @@ func (c *call) admit() error {
 	if len(r.Header["Authorization"]) > 1 {
 		return invalid("the Authorization header is given more than once")
 	}
+	if c.rt.console() {
+		if err := c.fromOwnPages(); err != nil {
+			return err
+		}
+	}
 	switch c.rt.Access {
 	case Bearer:
 		if err := c.identify(); err != nil {
+			return err
+		}
+	case Cookie:
+		if err := c.identifyBrowser(); err != nil {
 			return err
 		}
 	case BearerOrClient:
@@ -253,7 +263,7 @@ func (c *call) fail(err error) {
 		c.failRPC(r)
 		return
 	}
-	bearer := c.rt.Access != Public
+	bearer, browser := c.rt.Access == Bearer || c.rt.Access == BearerOrClient, c.rt.console()
 	if oauthRoute(c.path) {
 		switch {
 		case bearer && r.code == "invalid_token" && !r.bare:
@@ -265,7 +275,7 @@ func (c *call) fail(err error) {
 	if oipRoute(c.path) && r.status == http.StatusUnprocessableEntity {
 		r.status = http.StatusBadRequest // the protocol has no 422
 	}
-	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
+	if challenge := r.challenge(bearer, browser); challenge != "" && r.status >= 401 && r.status <= 403 {
 		if c.rt.Access == BearerOrClient && r.bare {
 			challenge += ", " + clientChallenge
 		}

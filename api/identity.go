@@ -19,8 +19,9 @@ var (
 )
 
 // identify turns the Authorization header into the call's principal. Together
-// with oauthClient it is the only place where credentials are read; a token in
-// the URL, a form or a cookie is never looked at (RFC 6750 section 5.3).
+// with oauthClient, and identifyBrowser for the console, it is the only place
+// where credentials are read; a token in the URL, a form or a cookie is never
+// looked at (RFC 6750 section 5.3).
 func (c *call) identify() error {
 	lines := c.gin.Request.Header["Authorization"]
 	if len(lines) == 0 || lines[0] == "" {
@@ -31,6 +32,11 @@ func (c *call) identify() error {
 		return errBadScheme
 	}
 	who, err := c.s.auth.Authenticate(c.ctx(), strings.TrimLeft(token, " "))
+	return c.identified(who, err)
+}
+
+// identified takes over who a credential proves to be.
+func (c *call) identified(who auth.Principal, err error) error {
 	if errors.Is(err, auth.ErrToken) {
 		return c.badCredential(err)
 	}

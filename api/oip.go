@@ -108,7 +108,7 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer, 
 		mediaType = typeOctets
 		c.setNumber(headerLength, int64(header))
 	}
-	c.setHeader("Vary", "Accept-Encoding")
+	c.vary("Accept-Encoding")
 	if coding != "" {
 		c.setHeader("Content-Encoding", coding)
 	}

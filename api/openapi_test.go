@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/url"
@@ -34,20 +35,6 @@ var spec = sync.OnceValues(func() (*openapi3.T, error) {
 	}
 	return doc, doc.Validate(context.Background())
 })
-
-// matchPath compares "/models/{name}" with a path.
-func matchPath(template, path string) bool {
-	want, got := strings.Split(template, "/"), strings.Split(path, "/")
-	if len(want) != len(got) {
-		return false
-	}
-	for i := range want {
-		if want[i] != got[i] && !(strings.HasPrefix(want[i], "{") && got[i] != "") {
-			return false
-		}
-	}
-	return true
-}
 
 // describe finds the operation of the specification that a request is.
 func describe(doc *openapi3.T, method string, u *url.URL) *routers.Route {
@@ -140,7 +127,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 			if r.Access != Public {
 				needed = append(needed, 401, 429, 503)
 			}
-			if r.Permission != 0 {
+			if r.Permission != 0 || r.console() && r.Method != http.MethodGet {
 				needed = append(needed, 403)
 			}
 			if strings.Contains(path, "{") {
@@ -196,7 +183,7 @@ func TestOpenAPIRequests(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, v := range map[string]any{
-		"Registration": registerRequest{}, "Login": loginRequest{}, "Refresh": refreshRequest{}, "PasswordReset": resetRequest{},
+		"Registration": registerRequest{}, "Login": loginRequest{}, "Refresh": refreshRequest{}, "Reauthentication": reauthenticateRequest{}, "PasswordReset": resetRequest{},
 		"PasswordChange": passwordRequest{}, "KeyRequest": keyRequest{}, "UserRequest": userRequest{}, "UserPatch": userPatch{}, "SecretRequest": secretRequest{},
 		"RoleRequest": roleRequest{}, "UploadSpec": uploadSpec{}, "ModelPatch": modelPatch{}, "Disclosure": disclosure{}, "Rule": rule{},
 		"Serving": serving{},
@@ -271,6 +258,10 @@ func TestOpenAPIWalk(t *testing.T) {
 	w.walkAdministration()
 	w.walkModels()
 	w.walkOIP()
+	b := w.inBrowser()
+	b.walkBrowser()
+	b.walkAdministration()
+	b.walkModels()
 	for _, r := range w.api.routes {
 		if r.status < 400 && !seen[r.Method+" "+r.Path] { // one is always refused
 			t.Errorf("the walk did not come to the success of %s %s", r.Method, r.Path)
@@ -299,6 +290,8 @@ func (w *world) walkIdentity() {
 		}
 	}
 	w.get("/users/me", other.AccessToken).refused(401, "invalid_token")
+	w.do(request{method: "DELETE", path: "/users/me/sessions", token: token}).is(204)
+	token = w.login("walker", userPassword)
 	w.post("/users/me/password", token, map[string]string{"current_password": userPassword, "new_password": "another unusual phrase 4"}).is(204)
 
 	w.form("/token", "", url.Values{"grant_type": {"password"}, "username": {"walker"}, "password": {"another unusual phrase 4"}}).is(200).decode(&pair)
@@ -306,6 +299,29 @@ func (w *world) walkIdentity() {
 	w.form("/introspect", pair.AccessToken, url.Values{"token": {pair.RefreshToken}}).is(200)
 	w.form("/revoke", "", url.Values{"token": {pair.RefreshToken}}).is(200)
 	w.post("/logout", token, nil).is(204)
+}
+
+func (w *world) walkBrowser() {
+	w.t.Helper()
+	_, cookie := w.user("browser")
+	w.get("/console/session", cookie).is(200)
+	cookie = w.post("/console/session/reauthenticate", cookie, map[string]string{"password": userPassword}).is(200).cookie()
+	w.get("/users/me", cookie).is(200)
+	made := w.post("/users/me/keys", cookie, `{"name":"walk"}`).is(201)
+	w.get("/users/me/keys", cookie).is(200)
+	w.do(request{method: "DELETE", path: "/users/me/keys/" + made.field("id"), token: cookie}).is(204)
+	w.login("browser", userPassword)
+	var list page[session]
+	w.get("/users/me/sessions", cookie).is(200).decode(&list)
+	for _, x := range list.Items {
+		if !x.Current {
+			w.do(request{method: "DELETE", path: "/users/me/sessions/" + x.ID, token: cookie}).is(204)
+		}
+	}
+	w.post("/users/me/password", cookie, map[string]string{"current_password": userPassword, "new_password": "another unusual phrase 4"}).is(204)
+	w.do(request{method: "DELETE", path: "/console/session", token: cookie}).is(204)
+	cookie = w.login("browser", "another unusual phrase 4")
+	w.do(request{method: "DELETE", path: "/users/me/sessions", token: cookie}).is(204)
 }
 
 func (w *world) walkAdministration() {
@@ -338,7 +354,7 @@ func (w *world) walkModels() {
 	w.t.Helper()
 	w.iris()
 	w.upload(w.admin, "iris", "iris_v2.onnx", `{"description":"flowers","default":true,"disclosure":{"decimals":2,"roles":{"user":{"outputs":["label"]}}},"serving":{"timeout_ms":1000}}`).is(201)
-	_, ada := w.user("ada")
+	_, ada := w.user(fmt.Sprintf("reader-%t", w.browser))
 	for _, token := range []string{w.admin, ada} {
 		w.get("/models", token).is(200)
 		w.get("/models/iris", token).is(200)

@@ -36,6 +36,7 @@ type Config struct {
 	Limits         Limits
 	Store          limiter.Store // of rates; nil: NewSliding
 	TrustedProxies []string      // networks whose X-Forwarded-For is believed; none: nobody's
+	Origins        []string      // whose pages may read answers to bearer credentials (CORS); none: nobody's
 	MaxBody        int64         // bytes of a body of /predict; 0: 32 MiB
 	MaxModel       int64         // bytes of an uploaded file; 0: 512 MiB
 	BodyBudget     int64         // bytes of all bodies at once; 0: 256 MiB, never below MaxBody
@@ -66,6 +67,7 @@ type Server struct {
 
 	rates         *rates
 	proxies       proxies
+	origins       origins
 	bodies        *inference.Memory // of predictions, and of large answers
 	reserve       *inference.Memory // of small bodies: whoever fills the other keeps nobody from signing in
 	small         *inference.Memory // of small gRPC messages: large ones keep nobody from a small prediction
@@ -115,6 +117,9 @@ func New(cfg Config) (*Server, error) {
 	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
+	if s.origins, err = parseOrigins(cfg.Origins); err != nil {
+		return nil, err
+	}
 	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
 		return nil, err
 	}
@@ -159,17 +164,18 @@ func (s *Server) build() error {
 		return err
 	}
 	s.routes = s.table()
+	s.routes = append(s.routes, s.consoleTable(s.routes)...)
 	for _, r := range s.routes {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
 		e.Handle(r.Method, ginPath(r.Path), s.serve(r))
 	}
-	unmatched := func(path string, err error) gin.HandlerFunc {
-		r := &route{Route: Route{Path: path}, handle: func(*call) error { return err }}
+	unmatched := func(path string, h handler) gin.HandlerFunc {
+		r := &route{Route: Route{Path: path}, handle: h}
 		r.metrics = s.metrics.forRoute(path, "", 0)
 		return s.serve(r)
 	}
-	e.NoRoute(unmatched("unmatched", errNoRoute))
-	e.NoMethod(unmatched("wrong method", &fault{code: "method_not_allowed", detail: "this route does not take that method; see the Allow header"}))
+	e.NoRoute(unmatched("unmatched", func(*call) error { return errNoRoute }))
+	e.NoMethod(unmatched("wrong method", wrongMethod))
 	s.engine = e
 	return nil
 }
@@ -206,6 +212,7 @@ const (
 	Public         Access = "public"           // no credentials are asked for; OAuth routes look at those of clients
 	Bearer         Access = "bearer"           // an access token or API key
 	BearerOrClient Access = "bearer or client" // or the credentials of an OAuth client
+	Cookie         Access = "cookie"           // the cookie of a browser that signed in
 )
 
 // Route is one line of the route table.
@@ -324,6 +331,7 @@ func (s *Server) table() []*route {
 		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
 		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
 		signedIn(get, "/users/me/sessions", 200, plain(s.sessions)),
+		signedIn(del, "/users/me/sessions", 204, plain(s.endSessions)),
 		signedIn(del, "/users/me/sessions/{id}", 204, plain(s.endSession)),
 
 		allowed(get, "/admin/users", auth.UsersManage, "user.list", 200, plain(s.users)),

@@ -16,22 +16,22 @@ func (s *Server) me(c *call) (me, error) {
 }
 
 func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {
-	return none{}, s.proving(c, func() error {
+	return none{}, s.guarded(c, func() error {
 		return s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
 	})
 }
 
-// proving does what takes the caller's password besides his token. It can be
-// guessed here too, by who found a token; what strangers do at /login does not
-// count here. Wrong codes auth counts by itself.
-func (s *Server) proving(c *call, do func() error) error {
+// guarded runs a try at the caller's own password, which can be guessed here
+// too, by who found a token or sits at his desk. What strangers do at /login
+// does not count here.
+func (s *Server) guarded(c *call, prove func() error) error {
 	try, err := s.rates.try(c.ctx(), "change:"+c.who.UserID, "")
 	if err != nil {
 		return err
 	}
-	err = do()
+	err = prove()
 	if errors.Is(err, auth.ErrCredentials) {
-		// Not 401: the token that was sent is good.
+		// Not 401: the credential that was sent is good.
 		return &fault{code: "wrong_password", detail: refuse(err).detail}
 	}
 	try.abandoned(c.ctx())
@@ -39,7 +39,7 @@ func (s *Server) proving(c *call, do func() error) error {
 }
 
 func (s *Server) beginTOTP(c *call, in *proofRequest) (out newTOTP, err error) {
-	err = s.proving(c, func() (err error) {
+	err = s.guarded(c, func() (err error) {
 		out.Secret, out.URI, err = s.auth.BeginTOTP(c.ctx(), c.who, in.Password)
 		return err
 	})
@@ -52,11 +52,11 @@ func (s *Server) confirmTOTP(c *call, in *codeRequest) (recoveryCodes, error) {
 }
 
 func (s *Server) removeTOTP(c *call, in *proofCodeRequest) (none, error) {
-	return none{}, s.proving(c, func() error { return s.auth.RemoveTOTP(c.ctx(), c.who, in.Password, in.OTP) })
+	return none{}, s.guarded(c, func() error { return s.auth.RemoveTOTP(c.ctx(), c.who, in.Password, in.OTP) })
 }
 
 func (s *Server) renewRecoveryCodes(c *call, in *proofCodeRequest) (out recoveryCodes, err error) {
-	err = s.proving(c, func() (err error) {
+	err = s.guarded(c, func() (err error) {
 		out.Codes, err = s.auth.RenewRecoveryCodes(c.ctx(), c.who, in.Password, in.OTP)
 		return err
 	})
@@ -97,4 +97,16 @@ func (s *Server) sessions(c *call) (page[session], error) {
 
 func (s *Server) endSession(c *call) (none, error) {
 	return none{}, s.auth.EndSession(c.ctx(), c.who, c.param("id"))
+}
+
+// endSessions ends all of the caller's sessions. A browser's cookie is worth
+// nothing then, and goes.
+func (s *Server) endSessions(c *call) (none, error) {
+	if err := s.auth.EndSessions(c.ctx(), c.who); err != nil {
+		return none{}, err
+	}
+	if c.rt.Access == Cookie {
+		c.forgetBrowser()
+	}
+	return none{}, nil
 }

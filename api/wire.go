@@ -40,6 +40,13 @@ func (r *loginRequest) check() error {
 	return requireText("password", r.Password)
 }
 
+type reauthenticateRequest struct {
+	Password string `json:"password"`
+	OTP      string `json:"otp"` // as in loginRequest
+}
+
+func (r *reauthenticateRequest) check() error { return requireText("password", r.Password) }
+
 type refreshRequest struct {
 	RefreshToken string `json:"refresh_token"`
 }
@@ -318,6 +325,7 @@ type newKey struct {
 
 type session struct {
 	ID        string    `json:"id"`
+	Kind      string    `json:"kind"` // token, browser
 	ClientID  string    `json:"client_id"`
 	Address   string    `json:"address"`
 	UserAgent string    `json:"user_agent"`
@@ -328,8 +336,25 @@ type session struct {
 }
 
 func sessionOf(x auth.Session, current string) session {
-	return session{ID: x.ID, ClientID: x.ClientID, Address: x.Address, UserAgent: x.UserAgent, CreatedAt: x.CreatedAt.UTC(),
+	kind := "token"
+	if x.Kind == auth.BrowserSession {
+		kind = "browser"
+	}
+	return session{ID: x.ID, Kind: kind, ClientID: x.ClientID, Address: x.Address, UserAgent: x.UserAgent, CreatedAt: x.CreatedAt.UTC(),
 		LastUsed: x.LastUsed.UTC(), ExpiresAt: x.ExpiresAt.UTC(), Current: x.ID == current}
+}
+
+// browserSession is what a page needs to know of its sign-in.
+type browserSession struct {
+	User        me        `json:"user"`
+	ID          string    `json:"id"`
+	AuthTime    time.Time `json:"auth_time"`    // last proof of the password
+	ExpiresAt   time.Time `json:"expires_at"`   // whatever is done
+	IdleSeconds int64     `json:"idle_seconds"` // without a request, after which it ends
+}
+
+func browserSessionOf(account me, x auth.Session, idle time.Duration) browserSession {
+	return browserSession{User: account, ID: x.ID, AuthTime: x.AuthTime.UTC(), ExpiresAt: x.ExpiresAt.UTC(), IdleSeconds: int64(idle / time.Second)}
 }
 
 type user struct {

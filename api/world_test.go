@@ -52,8 +52,11 @@ type world struct {
 	memory  *inference.Memory
 	fake    *inferencetest.Fake
 
-	admin string                                // access token
+	admin string                                // access token, or the cookie of browser
 	seen  func(method, path string, status int) // told of every answer, by route
+	// browser makes requests of the console API: tokens are values of cookies,
+	// and routes that are mirrored are asked for there.
+	browser bool
 }
 
 // lockedBuffer is a log that tests can read while it is written.
@@ -141,6 +144,16 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	return w
 }
 
+// inBrowser is the world as pages of the console see it, with the administrator
+// signed in.
+func (w *world) inBrowser() *world {
+	w.t.Helper()
+	c := *w
+	c.browser = true
+	c.admin = c.login("admin", adminPassword)
+	return &c
+}
+
 // in is the world for a subtest.
 func (w *world) in(t testing.TB) *world {
 	c := *w
@@ -220,6 +233,9 @@ func (w *world) do(r request) answer {
 		}
 		body, contentType = bytes.NewReader(data), "application/json"
 	}
+	if path, _, _ := strings.Cut(r.path, "?"); w.browser && mirrored(path) {
+		r.path = consoleAPI + r.path
+	}
 	req, err := http.NewRequest(r.method, w.http.URL+r.path, body)
 	if err != nil {
 		w.t.Fatal(err)
@@ -227,7 +243,9 @@ func (w *world) do(r request) answer {
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	if r.token != "" {
+	if r.token != "" && w.browser {
+		req.Header.Set("Cookie", cookieName+"="+r.token)
+	} else if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	for name, values := range r.header {
@@ -297,6 +315,18 @@ func (a answer) decode(v any) {
 	}
 }
 
+// cookie returns the value of the session's cookie that an answer sets, and
+// checks that a browser would keep it to itself.
+func (a answer) cookie() string {
+	a.t.Helper()
+	set := (&http.Response{Header: a.Header}).Cookies()
+	if len(set) != 1 || set[0].Name != cookieName || set[0].Path != "/" || set[0].Domain != "" || !set[0].Secure || !set[0].HttpOnly ||
+		set[0].SameSite != http.SameSiteStrictMode || set[0].MaxAge != 0 || !set[0].Expires.IsZero() {
+		a.t.Fatalf("%s: Set-Cookie %q", a.what, a.Header["Set-Cookie"])
+	}
+	return set[0].Value
+}
+
 // field returns a top-level string.
 func (a answer) field(name string) string {
 	a.t.Helper()
@@ -309,9 +339,12 @@ func (a answer) field(name string) string {
 	return s
 }
 
-// login returns an access token.
+// login returns an access token, or the cookie of a browser.
 func (w *world) login(name, password string) string {
 	w.t.Helper()
+	if w.browser {
+		return w.post("/console/session", "", map[string]string{"username": name, "password": password}).is(200).cookie()
+	}
 	return w.tokens(name, password).AccessToken
 }
 

@@ -20,8 +20,8 @@ import (
 // database. Everything that proves nothing is ErrToken; ErrUnavailable means
 // that the database could not be asked.
 func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
-	if len(credential) == 0 || len(credential) > maxToken {
-		return Principal{}, ErrToken
+	if len(credential) == 0 || len(credential) > maxToken || strings.HasPrefix(credential, cookiePrefix) {
+		return Principal{}, ErrToken // a cookie is none, though the cache may know it
 	}
 	// A conversion would copy the token onto the heap; Sum256 only reads.
 	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(credential), len(credential)))

@@ -143,6 +143,15 @@ func (h *hooked) CreateSession(ctx context.Context, s auth.Session, r auth.Refre
 	return h.Store.CreateSession(ctx, s, r)
 }
 
+func (h *hooked) TouchBrowser(ctx context.Context, hash [32]byte, used, idleEnd time.Time) error {
+	after, err := h.hook("TouchBrowser")
+	if err != nil {
+		return err
+	}
+	defer after()
+	return h.Store.TouchBrowser(ctx, hash, used, idleEnd)
+}
+
 func (h *hooked) KeyByHash(ctx context.Context, hash [32]byte) (auth.Key, error) {
 	after, err := h.hook("KeyByHash")
 	if err != nil {
@@ -166,8 +175,25 @@ type option func(*auth.Config)
 // newEnv makes a Service whose administrator's principal is e.admin.
 func newEnv(t testing.TB, options ...option) *env {
 	t.Helper()
+	return newEnvIn(t, t.TempDir(), options...)
+}
+
+// memoryDir is a folder in memory where there is one: what a test does thousands
+// of times need not wait for a disk.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "modelgate-test-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func newEnvIn(t testing.TB, dir string, options ...option) *env {
+	t.Helper()
 	ctx := context.Background()
-	e := &env{t: t, ctx: ctx, dir: t.TempDir(), clock: &clock{t: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}, logs: new(bytes.Buffer)}
+	e := &env{t: t, ctx: ctx, dir: dir, clock: &clock{t: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}, logs: new(bytes.Buffer)}
 	logger := slog.New(slog.NewJSONHandler(lockedWriter{new(sync.Mutex), e.logs}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if e.db, err = store.Open(ctx, filepath.Join(e.dir, "modelgate.db"), logger); err != nil {

@@ -21,6 +21,8 @@ var failureReasons = map[string][]string{
 	"user.reset":    {"malformed", "unknown", "disabled"},
 	"user.password": {"wrong_password"},
 
+	"user.reauthenticate": {"wrong_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes"},
+
 	"totp.begin":            {"wrong_password"},
 	"totp.enable":           {"wrong_code", "too_many_codes"},
 	"totp.disable":          {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
@@ -30,7 +32,7 @@ var failureReasons = map[string][]string{
 
 func newMetrics() *metrics {
 	lookups := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "modelgate_token_lookups_total", Help: "Access tokens and API keys shown, by whether they were found in the memory of verified ones.",
+		Name: "modelgate_token_lookups_total", Help: "Access tokens, API keys and cookies shown, by whether they were found in the memory of verified ones.",
 	}, []string{"result"})
 	failures := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "modelgate_signin_failures_total", Help: "Failed sign-ins, refreshes and redemptions, by action and reason.",

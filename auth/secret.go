@@ -15,6 +15,7 @@ import (
 const (
 	keyPrefix     = "mg_"
 	refreshPrefix = "mgr_"
+	cookiePrefix  = "mgb_"
 	invitePrefix  = "mgi_"
 	resetPrefix   = "mgp_"
 	clientPrefix  = "mgs_"

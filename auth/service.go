@@ -31,6 +31,8 @@ type Config struct {
 	AccessTTL    time.Duration // of access tokens; 15 minutes
 	RefreshTTL   time.Duration // of a refresh token that is not used; 7 days
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
+	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
+	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
@@ -87,6 +89,7 @@ func New(cfg Config) (*Service, error) {
 		def time.Duration
 	}{
 		{&cfg.AccessTTL, 15 * time.Minute}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.BrowserTTL, 12 * time.Hour}, {&cfg.BrowserIdle, 30 * time.Minute},
 		{&cfg.InviteTTL, 72 * time.Hour}, {&cfg.ResetTTL, time.Hour},
 	} {
 		if *d.ttl == 0 {

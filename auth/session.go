@@ -28,6 +28,14 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s, "")
 }
 
+// proof is an identity that was just proved, and recorded.
+type proof struct {
+	attempt signIn
+	user    User
+	// still tells whether what was shown would do for the user as he is now.
+	still func(ctx context.Context, now User) (bool, error)
+}
+
 // Login proves a password, and where the user has one his second factor, and
 // begins a session. otp is a code of either kind; it is not looked at before the
 // password is proved, nor for users without a second factor.
@@ -37,18 +45,33 @@ func cut(s string, n int) string {
 // one record. Only who has the password can tell more: that a code is missing
 // (ErrOTPRequired), and that too many were wrong (ErrTooManyCodes).
 func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password, otp string) (Tokens, error) {
-	if err := boundPassword(password); err != nil {
+	p, err := s.prove(ctx, o, username, password, otp)
+	if err != nil {
 		return Tokens{}, err
+	}
+	now := s.now()
+	refresh, token := s.newRefresh(now)
+	session, user, err := s.beginSession(ctx, p, TokenSession, userAgent, token, now.Add(s.cfg.SessionTTL))
+	if err != nil {
+		return Tokens{}, err
+	}
+	return s.issue(session, user, refresh, session.CreatedAt)
+}
+
+// prove is the part of a sign-in that is the same for tokens and cookies.
+func (s *Service) prove(ctx context.Context, o Origin, username, password, otp string) (proof, error) {
+	if err := boundPassword(password); err != nil {
+		return proof{}, err
 	}
 	attempt := signIn{origin: o, action: "user.login", username: lower(cut(username, maxUserAgent))}
 	user, err := s.cfg.Store.UserByName(ctx, attempt.username)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Tokens{}, err
+		return proof{}, err
 	}
 	attempt.user = user
 	v, err := s.hasher.verify(ctx, user.PasswordHash, password)
 	if err != nil {
-		return Tokens{}, err
+		return proof{}, err
 	}
 	refusal := ErrCredentials
 	if otp != "" { // by what was sent, not by what the account has
@@ -57,13 +80,13 @@ func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, pass
 	if reason := whyNot(user, v.match); reason != "" {
 		err := s.failed(ctx, attempt, reason, refusal)
 		s.pacer.hold(ctx, v)
-		return Tokens{}, err
+		return proof{}, err
 	}
 	if user.TOTP {
 		by, err := s.secondFactor(ctx, attempt, otp, refusal)
 		if err != nil {
 			s.pacer.hold(ctx, v)
-			return Tokens{}, err
+			return proof{}, err
 		}
 		attempt.by = string(by)
 	}
@@ -71,9 +94,15 @@ func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, pass
 		user = s.upgrade(ctx, user, password)
 	}
 	if err := s.succeeded(ctx, attempt); err != nil {
-		return Tokens{}, err
+		return proof{}, err
 	}
-	return s.beginSession(ctx, attempt, user, password, userAgent)
+	return proof{attempt, user, func(ctx context.Context, now User) (bool, error) {
+		if now.PasswordHash == user.PasswordHash {
+			return true, nil
+		}
+		v, err := s.hasher.verify(ctx, now.PasswordHash, password) // perhaps only renewed by another login
+		return v.match, err
+	}}, nil
 }
 
 // whyNot returns why a user may not sign in, for the log; empty if he may.
@@ -114,55 +143,53 @@ func (s *Service) upgrade(ctx context.Context, user User, password string) User 
 	return next
 }
 
-func (s *Service) beginSession(ctx context.Context, attempt signIn, user User, password, userAgent string) (Tokens, error) {
+// beginSession begins a session of any kind for who proved himself, continued
+// by the secret that first is the hash of. It returns the user as he is now.
+func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, userAgent string, first RefreshToken, end time.Time) (Session, User, error) {
 	now := s.now()
 	session := Session{
-		ID: newID("s_"), UserID: user.ID, ClientID: firstParty, Address: cut(attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
-		CreatedAt: now, AuthTime: now, LastUsed: now, ExpiresAt: now.Add(s.cfg.SessionTTL),
+		ID: newID("s_"), Kind: kind, UserID: p.user.ID, ClientID: firstParty,
+		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
+		CreatedAt: now, AuthTime: now, LastUsed: now, ExpiresAt: end,
 	}
-	refresh, token := s.newRefresh(now)
-	if err := s.cfg.Store.CreateSession(ctx, session, token); err != nil {
+	if err := s.cfg.Store.CreateSession(ctx, session, first); err != nil {
 		if errors.Is(err, ErrNotFound) { // the user was deleted meanwhile
-			return Tokens{}, s.failed(ctx, attempt, "unknown_user", ErrCredentials)
+			err = s.failed(ctx, p.attempt, "unknown_user", ErrCredentials)
 		}
-		return Tokens{}, err
+		return Session{}, User{}, err
 	}
 	// Whoever changes the password or disables the user ends his sessions
 	// after that; one begun after the ending must not live on the old password.
-	current, reason, err := s.stillGood(ctx, user, password)
+	current, reason, err := s.stillGood(ctx, p)
 	if err != nil || reason != "" {
 		s.drop(ctx, session)
 		if err == nil {
-			err = s.failed(ctx, attempt, reason, ErrCredentials)
+			err = s.failed(ctx, p.attempt, reason, ErrCredentials)
 		}
-		return Tokens{}, err
+		return Session{}, User{}, err
 	}
-	return s.issue(session, current, refresh, now)
+	return session, current, nil
 }
 
 // stillGood reads the user again and returns why he may not sign in any more.
 // Also a second factor that was turned on meanwhile: its sessions of old ended
 // before this one began.
-func (s *Service) stillGood(ctx context.Context, before User, password string) (User, string, error) {
-	user, err := s.cfg.Store.User(ctx, before.ID)
+func (s *Service) stillGood(ctx context.Context, p proof) (User, string, error) {
+	user, err := s.cfg.Store.User(ctx, p.user.ID)
 	if errors.Is(err, ErrNotFound) {
 		return user, "unknown_user", nil
 	}
 	if err != nil {
 		return user, "", err
 	}
-	match := true
-	if user.PasswordHash != before.PasswordHash { // perhaps only renewed by another login
-		v, err := s.hasher.verify(ctx, user.PasswordHash, password)
-		if err != nil {
-			return user, "", err
-		}
-		match = v.match
+	match, err := p.still(ctx, user)
+	if err != nil {
+		return user, "", err
 	}
 	if reason := whyNot(user, match); reason != "" {
 		return user, reason, nil
 	}
-	if user.TOTP && !before.TOTP {
+	if user.TOTP && !p.user.TOTP {
 		return user, "no_code", nil
 	}
 	return user, "", nil
@@ -271,6 +298,12 @@ func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error
 		return nil, errScopedKey
 	}
 	return s.cfg.Store.SessionsOf(ctx, who.UserID, s.now())
+}
+
+// Session returns the caller's own session; an API key has none: ErrToken.
+func (s *Service) Session(ctx context.Context, who Principal) (Session, error) {
+	session, err := s.cfg.Store.Session(ctx, who.SessionID)
+	return session, deadIfMissing(err)
 }
 
 // addressesTime is how long Addresses takes at least: longer than its questions

@@ -35,10 +35,20 @@ type Role struct {
 	CreatedAt   time.Time
 }
 
-// Session is one login: the family of refresh tokens that descend from it. That
-// of a service account is one access token, and has no refresh tokens.
+// SessionKind tells by what a session is continued.
+type SessionKind string
+
+const (
+	TokenSession   SessionKind = ""        // refresh tokens, each used once
+	BrowserSession SessionKind = "browser" // a cookie, used until the session ends
+)
+
+// Session is one login: the family of refresh tokens that descend from it, or
+// the cookie of a browser. That of a service account is one access token, and
+// has no refresh tokens.
 type Session struct {
 	ID        string
+	Kind      SessionKind
 	UserID    string
 	ClientID  string // "modelgate" for first-party logins; the user's id for a service account
 	SecretID  string // with which a service account proved itself; else empty
@@ -50,7 +60,8 @@ type Session struct {
 	ExpiresAt time.Time // absolute end, whatever is refreshed
 }
 
-// RefreshToken is one link of a family; only its SHA-256 is stored.
+// RefreshToken is one link of a family, or the value of a browser's cookie;
+// only its SHA-256 is stored.
 type RefreshToken struct {
 	Hash      [32]byte
 	ExpiresAt time.Time // idle end
@@ -112,7 +123,9 @@ type Store interface {
 	// Users lists by username, from the first one greater than after, at most
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
-	// UpdateUser replaces what f returns (id, username and TOTP can't change).
+	// UpdateUser replaces what f returns (id, kind, username and TOTP can't
+	// change). A user whom it leaves disabled loses all his sessions in the same
+	// step.
 	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
@@ -136,8 +149,8 @@ type Store interface {
 
 	CreateSession(ctx context.Context, s Session, first RefreshToken) error
 	Session(ctx context.Context, id string) (Session, error)
-	// SessionsOf lists the live sessions of a user, newest first: those that
-	// can still be refreshed at now.
+	// SessionsOf lists the live sessions of a user, of every kind, newest first:
+	// those that are past neither end at now.
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]Session, error)
 	// Rotate uses up the refresh token with hash old and puts next in its place.
 	// Of any number of concurrent calls with one token a single one succeeds.
@@ -146,10 +159,22 @@ type Store interface {
 	// end what the winner got: the first of them sees ErrReused, and those
 	// after it ErrNotFound, since the tokens went with the session. An unknown
 	// token is ErrNotFound; one past its idle or its session's absolute end is
-	// ErrToken. next.ExpiresAt is cut to the session's end.
+	// ErrToken. next.ExpiresAt is cut to the session's end. The value of a
+	// cookie is no refresh token: ErrNotFound.
 	Rotate(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
 	// SessionOfRefresh finds the session of a live, unused refresh token.
 	SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (Session, error)
+	// BrowserSession finds the live session of a cookie and its idle end. The
+	// hash of a refresh token finds nothing.
+	BrowserSession(ctx context.Context, hash [32]byte, now time.Time) (s Session, idleEnd time.Time, err error)
+	// TouchBrowser notes that a cookie was used, and moves the idle end of its
+	// session, which is cut to the absolute one. Neither ever goes back.
+	TouchBrowser(ctx context.Context, hash [32]byte, used, idleEnd time.Time) error
+	// RenewBrowser puts next in the place of the cookie with hash old, and sets
+	// AuthTime and LastUsed of its session to now. Of concurrent calls with one
+	// cookie a single one succeeds; to the others, as for one that is unknown
+	// or past its end, it is ErrNotFound.
+	RenewBrowser(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
 	// EndSession removes the session and its tokens; no error when it is gone.
 	EndSession(ctx context.Context, id string) error
 	// EndSessions removes all sessions of the user but the one named (empty:

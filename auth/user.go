@@ -249,11 +249,6 @@ func (s *Service) updateUser(ctx context.Context, who Principal, user User, p Us
 	if err != nil {
 		return User{}, s.refuse(ctx, who, a, err)
 	}
-	if next.Disabled {
-		if _, err := s.cfg.Store.EndSessions(context.WithoutCancel(ctx), user.ID, ""); err != nil {
-			return User{}, err
-		}
-	}
 	return shown(next), nil
 }
 

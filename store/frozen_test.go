@@ -34,7 +34,7 @@ func TestFrozenSchemas(t *testing.T) {
 		}
 	}
 	want := schema(t, open(t))
-	for v := 1; v <= newest; v++ {
+	for _, v := range kept(t) {
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -46,10 +46,27 @@ func TestFrozenSchemas(t *testing.T) {
 				t.Errorf("brought forward, the schema is\n%s\nbut a fresh one is\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			checkIntegrity(t, db)
-			checkFrozen(t, db)
+			checkFrozen(t, db, v)
 			openAt(t, path) // once forward, there is nothing to do
 		})
 	}
+}
+
+// kept lists the schemas in testdata.
+func kept(t *testing.T) (list []int) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/schema_*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no schema is frozen: %v", err)
+	}
+	for _, name := range files {
+		var v int
+		if _, err := fmt.Sscanf(name, "testdata/schema_%d.sql", &v); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		list = append(list, v)
+	}
+	return list
 }
 
 func frozen(version int) string { return fmt.Sprintf("testdata/schema_%d.sql", version) }
@@ -145,6 +162,9 @@ func frozenModel() (*models.Model, *models.Version) {
 			Facts: models.Facts{Opset: 15, Operators: []string{"ZipMap"}, Nodes: 1, Parameters: 2, Trial: "ran"}}
 }
 
+var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.2", UserAgent: "Firefox",
+	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
+
 // fillFrozen puts a row into every table.
 func fillFrozen(t *testing.T, db *DB) {
 	t.Helper()
@@ -163,6 +183,7 @@ func fillFrozen(t *testing.T, db *DB) {
 		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}, auth.RefreshToken{Hash: secret("used"), ExpiresAt: far}))
 	_, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{Hash: secret("live"), ExpiresAt: far}, frozenTime)
 	ok(err)
+	ok(db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}))
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
@@ -176,8 +197,8 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
 }
 
-// checkFrozen reads what fillFrozen wrote, whatever has become of the schema since.
-func checkFrozen(t *testing.T, db *DB) {
+// checkFrozen reads what fillFrozen wrote with the schema of from, whatever has become of it since.
+func checkFrozen(t *testing.T, db *DB, from int) {
 	t.Helper()
 	ctx := t.Context()
 	same := func(what string, got, want any, err error) {
@@ -199,6 +220,10 @@ func checkFrozen(t *testing.T, db *DB) {
 		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
 	s, err := db.SessionOfRefresh(ctx, secret("live"), frozenTime)
 	same("session", s, session, err)
+	if from >= 5 {
+		s, _, err := db.BrowserSession(ctx, secret("cookie"), frozenTime)
+		same("browser's session", s, frozenBrowser, err)
+	}
 	k, err := db.KeyByHash(ctx, secret("key"))
 	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}, err)

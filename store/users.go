@@ -146,6 +146,11 @@ func (t *tx) replaceUser(old auth.User, f func(auth.User) (auth.User, error)) (a
 	if err != nil {
 		return auth.User{}, err
 	}
+	if u.Disabled {
+		if _, err := t.exec(`DELETE FROM sessions WHERE user_id = ?`, old.ID); err != nil {
+			return auth.User{}, err
+		}
+	}
 	if !slices.Equal(old.Roles, sorted(u.Roles)) {
 		if _, err := t.exec(`DELETE FROM user_roles WHERE user_id = ?`, old.ID); err != nil {
 			return auth.User{}, err

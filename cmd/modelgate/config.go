@@ -18,6 +18,7 @@ import (
 
 	"github.com/ulule/limiter/v3"
 
+	"modelgate/api"
 	"modelgate/auth"
 	"modelgate/models"
 	"modelgate/store"
@@ -46,6 +47,8 @@ type Config struct {
 	AccessTTL     time.Duration `env:"MODELGATE_ACCESS_TTL" name:"access-ttl" default:"15m" help:"Life of an access token (1m to 24h)."`
 	RefreshTTL    time.Duration `env:"MODELGATE_REFRESH_TTL" name:"refresh-ttl" default:"168h" help:"Life of an unused refresh token."`
 	SessionTTL    time.Duration `env:"MODELGATE_SESSION_TTL" name:"session-ttl" default:"720h" help:"Longest life of a login, however often it is refreshed."`
+	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser."`
+	BrowserIdle   time.Duration `env:"MODELGATE_BROWSER_IDLE" name:"browser-idle" default:"30m" help:"Life of a sign-in with a browser that sends no request (5m or more)."`
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
 	RequireTOTP   []string      `env:"MODELGATE_REQUIRE_TOTP" name:"require-totp" placeholder:"ROLE" help:"Roles whose holders need a second factor; who has none can do nothing but turn one on. Default: none."`
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
@@ -78,6 +81,8 @@ type Config struct {
 	TLSKey         string        `env:"MODELGATE_TLS_KEY" name:"tls-key" type:"path" placeholder:"FILE" help:"Private key (PEM), readable by its owner only."`
 	InsecureHTTP   bool          `env:"MODELGATE_INSECURE_HTTP" name:"insecure-http" help:"Speak plain HTTP on an address that is not loopback, for a proxy that speaks TLS in front."`
 	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
+	CORSOrigins    []string      `env:"MODELGATE_CORS_ORIGINS" name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may read answers to their own tokens and keys, exactly as in https://app.example.com. Default: none."`
+	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"4096" help:"Connections at once to each port; more wait until one ends."`
 	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
 	LogLevel       string        `env:"MODELGATE_LOG_LEVEL" name:"log-level" enum:"debug,info,warn,error" default:"info" help:"Least severe log line: ${enum}."`
@@ -199,6 +204,11 @@ func (c *Config) Check() error {
 			}
 		}
 	}
+	for _, o := range c.CORSOrigins {
+		if err := api.CheckOrigin(o); err != nil {
+			bad("--cors-origins: %w", err)
+		}
+	}
 	if _, err := c.uploadKeys(); err != nil {
 		errs = append(errs, err)
 	}
@@ -226,6 +236,8 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		{"access-ttl", c.AccessTTL, time.Minute, 24 * time.Hour},
 		{"refresh-ttl", c.RefreshTTL, c.AccessTTL, 365 * 24 * time.Hour},
 		{"session-ttl", c.SessionTTL, c.AccessTTL, 365 * 24 * time.Hour},
+		{"browser-ttl", c.BrowserTTL, 5 * time.Minute, 30 * 24 * time.Hour},
+		{"browser-idle", c.BrowserIdle, 5 * time.Minute, c.BrowserTTL},
 		{"timeout", c.Timeout, 10 * time.Millisecond, time.Hour},
 		{"load-timeout", c.LoadTimeout, 10 * time.Millisecond, time.Hour},
 		{"idle-close", c.IdleClose, time.Second, 365 * 24 * time.Hour},
@@ -238,6 +250,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	}
 	if c.Slots < 0 || c.Queue < 0 || c.Hashers < 0 {
 		bad("--slots, --queue and --hashers can't be negative")
+	}
+	if c.MaxConnections < 1 {
+		bad("--max-connections %d lets nobody in; take 1 or more", c.MaxConnections)
 	}
 	if c.MaxModel > 2<<30 {
 		bad("--max-model %s is above 2GiB, the largest ONNX file there is", c.MaxModel)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -81,6 +80,7 @@ func pace(cfg *Config) {
 type server struct {
 	cfg      *Config
 	log      *slog.Logger
+	doors    doors
 	listener net.Listener
 	http     *http.Server
 	rpc      net.Listener // nil: no gRPC
@@ -123,9 +123,11 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	srv.closeLater(lock.Close)
 	// The address first: a port in use must not cost a start that had
 	// printed the administrator's password already.
-	if err := srv.listen(ctx); err != nil {
+	if srv.doors, err = openDoors(ctx, cfg, log); err != nil {
 		return srv, err
 	}
+	srv.closeLater(srv.doors.close)
+	srv.listener, srv.rpc = srv.doors.http, srv.doors.grpc
 	db, err := store.Open(ctx, cfg.DatabasePath(), log)
 	if err != nil {
 		return srv, err
@@ -153,6 +155,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	}
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(srv.auth.Collectors()...)
+	registry.MustRegister(srv.doors.collectors()...)
 	srv.openInference(engine, memory, catalog, registry)
 	if cfg.Demo {
 		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
@@ -176,6 +179,7 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 		Store: db, Guard: guard, Audit: s.audit, Keys: keys, Vault: vault,
 		Issuer: s.issuer(), Audience: cfg.Audience,
 		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
+		BrowserTTL: cfg.BrowserTTL, BrowserIdle: cfg.BrowserIdle,
 		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant,
 		RequireTOTP: cfg.RequireTOTP,
 		Hashing:     auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
@@ -295,8 +299,8 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 		Auth:  s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
 		Metrics: registry, Logger: s.log,
 		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin, Unauthenticated: cfg.RateUnauth},
-		TrustedProxies: cfg.TrustedProxies,
-		MaxBody:        int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
+		TrustedProxies: cfg.TrustedProxies, Origins: cfg.CORSOrigins,
+		MaxBody: int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
 		Issuer: s.issuer(), TLS: cfg.TLS(), Version: version,
 		PasswordGrant: cfg.PasswordGrant, AccessLog: accessLog,
 		Ready: func(ctx context.Context) error {
@@ -312,14 +316,8 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	s.api = a
 	s.closeLater(func() error { a.Close(); return nil })
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	s.http = &http.Server{
-		Handler: a.Handler(), ConnContext: api.Connected,
-		// Bodies and answers have deadlines of their own, request by request.
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		// A connection keeps a buffer of the largest frame that it was sent.
-		HTTP2:    &http.HTTP2Config{MaxReadFrameSize: 64 << 10},
-		ErrorLog: errorLog,
-	}
+	s.http = a.HTTPServer()
+	s.http.ErrorLog = errorLog
 	s.grpc = a.RPCServer()
 	s.grpc.ErrorLog = errorLog
 	return nil
@@ -341,52 +339,13 @@ func (s *server) openRates(registry *prometheus.Registry) (limiter.Store, error)
 	return r, nil
 }
 
-// listen opens the sockets.
-func (s *server) listen(ctx context.Context) (err error) {
-	cfg := s.cfg
-	open := func(flag, address string, protocols ...string) (net.Listener, error) {
-		l, err := listen(ctx, cfg, flag, address, protocols)
-		if err == nil {
-			s.closeLater(func() error { l.Close(); return nil })
-		}
-		return l, err
-	}
-	if s.listener, err = open("listen", cfg.Listen, "h2", "http/1.1"); err != nil {
-		return err
-	}
-	if cfg.GRPCListen != "" {
-		s.rpc, err = open("grpc-listen", cfg.GRPCListen, "h2")
-	}
-	return err
-}
-
-// listen opens one socket, with TLS where a certificate is given.
-func listen(ctx context.Context, cfg *Config, flag, address string, protocols []string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --%s", address, pathReason(err), flag)
-	}
-	if !cfg.TLS() {
-		return api.Listener(l), nil
-	}
-	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("--tls-cert and --tls-key can't be used: %w", err)
-	}
-	return tls.NewListener(l, &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: protocols,
-	}), nil
-}
-
 // run serves until ctx ends, then drains: the listener closes, requests in
 // flight end, and only then what they use.
 func (s *server) run(ctx context.Context, std std) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var work errgroup.Group
-	for _, f := range append(s.background, s.audit.Run, s.auth.Run, s.service.Run, s.api.Run) {
+	for _, f := range append(s.background, s.audit.Run, s.auth.Run, s.service.Run, s.api.Run, s.doors.run) {
 		work.Go(func() error { return f(background) })
 	}
 	served := make(chan error, 2)

@@ -52,13 +52,24 @@ func calls(s Store) map[string]func(context.Context) error {
 			return err
 		},
 		"SessionOfRefresh": func(ctx context.Context) error { _, err := s.SessionOfRefresh(ctx, hash("s"), noon); return err },
-		"EndSession":       func(ctx context.Context) error { return s.EndSession(ctx, "s") },
-		"EndSessions":      func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
-		"CreateKey":        func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
-		"KeyByHash":        func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
-		"KeysOf":           func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
-		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
-		"TouchKey":         func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+		"BrowserSession": func(ctx context.Context) error {
+			_, _, err := s.BrowserSession(ctx, hash("b"), noon)
+			return err
+		},
+		"TouchBrowser": func(ctx context.Context) error {
+			return s.TouchBrowser(ctx, hash("b"), noon.Add(time.Minute), noon.Add(2*time.Hour))
+		},
+		"RenewBrowser": func(ctx context.Context) error {
+			_, err := s.RenewBrowser(ctx, hash("b"), token("next", time.Hour), noon)
+			return err
+		},
+		"EndSession":  func(ctx context.Context) error { return s.EndSession(ctx, "s") },
+		"EndSessions": func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
+		"CreateKey":   func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
+		"KeyByHash":   func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
+		"KeysOf":      func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
+		"DeleteKey":   func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
+		"TouchKey":    func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
 		"CreateService": func(ctx context.Context) error {
 			return s.CreateService(ctx, newService("new"), newSecret("new", "new"))
 		},
@@ -100,6 +111,7 @@ func prepareCalls(t *testing.T, s Store) {
 	addUser(t, s, "ada", "user")
 	addRole(t, s, "analyst")
 	addSession(t, s, "s", "ada")
+	addBrowser(t, s, "b", "ada")
 	ok(t, s.CreateKey(t.Context(), newKey("k", "ada")))
 	addService(t, s, "robot")
 	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
@@ -128,7 +140,8 @@ func checkUntouched(t *testing.T, s Store) {
 	equal(t, "roles", len(roles), 4)
 	sessions, err := s.SessionsOf(ctx, "id-ada", noon)
 	ok(t, err)
-	equal(t, "sessions", len(sessions), 1)
+	equal(t, "sessions", len(sessions), 2)
+	checkBrowser(t, s, "b", newBrowser("b", "ada"), time.Hour)
 	checkTOTP(t, totpOf(t, s, "id-ada"), auth.TOTP{})
 	keys, err := s.KeysOf(ctx, "id-ada")
 	ok(t, err)

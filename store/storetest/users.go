@@ -23,6 +23,7 @@ var userTests = []test{
 	{"UpdateUser", testUpdateUser},
 	{"UpdateUserRefused", testUpdateUserRefused},
 	{"UpdateUserRace", testUpdateUserRace},
+	{"DisableEndsSessions", testDisableEndsSessions},
 	{"DeleteUser", testDeleteUser},
 	{"DeleteUserRefused", testDeleteUserRefused},
 }
@@ -217,6 +218,37 @@ func testUpdateUserRefused(t *testing.T, s Store) {
 	got, err = s.User(ctx, ada.ID)
 	ok(t, err)
 	checkUser(t, got, ada)
+}
+
+// Who is disabled has no session any more, from the very same step on.
+func testDisableEndsSessions(t *testing.T, s Store) {
+	ctx := t.Context()
+	for _, name := range []string{"ada", "bob"} {
+		addUser(t, s, name)
+		addSession(t, s, name+"1", name)
+		addSession(t, s, name+"2", name)
+	}
+	update := func(disabled bool) {
+		t.Helper()
+		_, err := s.UpdateUser(ctx, "id-ada", func(u auth.User, _ int) (auth.User, error) {
+			u.Disabled = disabled
+			return u, nil
+		})
+		ok(t, err)
+	}
+	left := func(user string, n int) {
+		t.Helper()
+		list, err := s.SessionsOf(ctx, user, noon)
+		ok(t, err)
+		equal(t, "sessions of "+user, len(list), n)
+	}
+	update(false)
+	left("id-ada", 2)
+	update(true)
+	left("id-ada", 0)
+	update(false)
+	left("id-ada", 0)
+	left("id-bob", 2)
 }
 
 // Updates that overlap build on each other: none is lost.
