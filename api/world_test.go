@@ -49,6 +49,7 @@ type world struct {
 	log     *lockedBuffer
 	metrics *prometheus.Registry
 	clock   *clock
+	vault   *auth.Vault
 	memory  *inference.Memory
 	fake    *inferencetest.Fake
 
@@ -117,9 +118,9 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	guard := auth.NewGuard(w.audit)
 	keys, err := auth.OpenKeyring(filepath.Join(w.dir, "keys"), "")
 	must("keyring")
-	vault, err := auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
+	w.vault, err = auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
 	must("vault")
-	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: vault, Issuer: "http://modelgate.test",
+	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: w.vault, Issuer: "http://modelgate.test",
 		Hashing: auth.Hashing{Memory: 64, Time: 1, Parallel: 1, Queue: 1000}, PasswordGrant: true, Now: w.clock.now, Logger: log}
 	files, err := models.OpenFiles(filepath.Join(w.dir, "models"), 4<<20)
 	must("files")
