@@ -138,6 +138,9 @@ const (
 // slots is how many predictions are computed at once.
 func (c *Config) slots() int { return cmp.Or(c.Slots, runtime.GOMAXPROCS(0)) }
 
+// hashers is how many passwords are hashed at once.
+func (c *Config) hashers() int { return cmp.Or(c.Hashers, max(1, runtime.NumCPU()/2)) }
+
 // DatabasePath is the file of the SQLite database.
 func (c *Config) DatabasePath() string {
 	if c.DatabaseURL == "" {
