@@ -43,15 +43,18 @@ func (s *Service) useCode(ctx context.Context, userID, otp string) (v verdict, w
 
 // judge is TOTP.judge with the secret out of the vault.
 func (s *Service) judge(t TOTP, otp string) (TOTP, verdict, time.Duration, error) {
-	secret, err := s.cfg.Vault.Open(sealTOTP, t.UserID, t.Secret)
-	if err != nil {
-		return t, "", 0, ErrUnavailable.Because(err)
-	}
 	if len(otp) > maxOTP {
 		otp = ""
 	}
+	var secret []byte
+	if isTOTP(plainCode(otp)) { // recovery codes need no master key
+		var err error
+		if secret, err = s.cfg.Vault.Open(sealTOTP, t.UserID, t.Secret); err != nil {
+			return t, "", 0, ErrUnavailable.Because(err)
+		}
+	}
 	next, v, wait := t.judge(secret, otp, s.now())
-	if v.good() && s.cfg.Vault.Stale(t.Secret) { // the master key was replaced
+	if v == codeGood && s.cfg.Vault.Stale(t.Secret) { // the master key was replaced
 		next.Secret = s.cfg.Vault.Seal(sealTOTP, t.UserID, secret)
 	}
 	return next, v, wait, nil

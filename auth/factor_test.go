@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"os"
@@ -451,6 +452,40 @@ func TestSecondFactorIsNotWrittenDown(t *testing.T) {
 			}
 		}
 	}
+}
+
+// With another master key codes can't be judged, and recovery codes still sign
+// in. A secret that was sealed by an older one is sealed anew when it is used.
+func TestSecondFactorAndTheMasterKey(t *testing.T) {
+	key := func(b byte) string {
+		plain := bytes.Repeat([]byte{b}, 32)
+		for i := range plain {
+			plain[i] ^= byte(i * i * 37)
+		}
+		return base64.StdEncoding.EncodeToString(plain)
+	}
+	vault := func(keys string) *auth.Vault {
+		v, err := auth.OpenVault("", keys)
+		want(t, err, nil)
+		return v
+	}
+	var cfg auth.Config
+	e := newEnv(t, func(c *auth.Config) { c.Vault = vault(key(1)); cfg = *c })
+	f := e.enrol("alice")
+	var err error
+	restart := func(keys string) {
+		cfg.Vault = vault(keys)
+		e.Service, err = auth.New(cfg)
+		want(t, err, nil)
+	}
+	restart(key(2))
+	want(t, f.login(f.code()), auth.ErrUnavailable)
+	want(t, f.login(f.codes[0]), nil)
+	restart(key(2) + "," + key(1))
+	want(t, f.login(f.code()), nil)
+	e.clock.advance(time.Minute)
+	restart(key(2))
+	want(t, f.login(f.code()), nil)
 }
 
 // What can't be recorded is not done.

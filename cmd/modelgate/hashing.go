@@ -24,13 +24,15 @@ import (
 const hashCommand = "hash-passwords"
 
 // hashNice is the priority of those processes: while all cores are busy they
-// get about a tenth of one, so that sign-ins go on, slowly.
-const hashNice = 10
+// get a quarter of one, so that sign-ins go on, slowly.
+const hashNice = 5
 
 // hashers are processes that hash passwords, as many as the gate lets in.
 type hashers struct {
 	idle chan *hashProcess // as many as may work at once; nil: not started yet
 	log  *slog.Logger
+	// command is the program to start; os.Executable but in tests.
+	command func() (string, error)
 }
 
 type hashProcess struct {
@@ -46,7 +48,7 @@ type hashRequest struct {
 
 // newHashers prepares n processes; each starts when it is first needed.
 func newHashers(n int, log *slog.Logger) *hashers {
-	h := &hashers{make(chan *hashProcess, n), log}
+	h := &hashers{make(chan *hashProcess, n), log, os.Executable}
 	for range n {
 		h.idle <- nil
 	}
@@ -64,7 +66,7 @@ func (h *hashers) derive(password, salt []byte, time, memory uint32, parallel ui
 		return key
 	}
 	p.end()
-	if p, err = startHasher(); err == nil {
+	if p, err = h.start(); err == nil {
 		if key, err = p.derive(r, password, salt); err == nil {
 			return key
 		}
@@ -95,8 +97,8 @@ func (p *hashProcess) derive(r hashRequest, password, salt []byte) ([]byte, erro
 	return key, nil
 }
 
-func startHasher() (*hashProcess, error) {
-	self, err := os.Executable()
+func (h *hashers) start() (*hashProcess, error) {
+	self, err := h.command()
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +135,7 @@ func (h *hashers) close() {
 
 // runHasher is the other process: it answers requests until its input ends.
 func runHasher(in io.Reader, out io.Writer) int {
-	signal.Ignore(os.Interrupt) // Ctrl-C is for the server, which lets sign-ins end
+	signal.Ignore(os.Interrupt)                          // Ctrl-C is for the server, which lets sign-ins end
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, hashNice) // else it computes as before
 	for r := bufio.NewReader(in); ; {
 		var q hashRequest
