@@ -3,11 +3,9 @@ package api
 import (
 	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/prometheus/common/expfmt"
 
-	"modelgate/audit"
 	"modelgate/auth"
 )
 
@@ -125,7 +123,7 @@ func (s *Server) roles(c *call) (page[role], error) {
 }
 
 func (s *Server) putRole(c *call, in *roleRequest) (role, error) {
-	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit)
+	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit, in.dailyRows())
 	if err != nil {
 		return role{}, err
 	}
@@ -134,31 +132,6 @@ func (s *Server) putRole(c *call, in *roleRequest) (role, error) {
 
 func (s *Server) deleteRole(c *call) (none, error) {
 	return none{}, s.auth.DeleteRole(c.ctx(), c.who, c.param("name"))
-}
-
-// auditLog pages through the audit log, newest first. The cursor is the
-// number of the last record shown.
-func (s *Server) auditLog(c *call) (page[auditEntry], error) {
-	after, limit, err := c.pageQuery()
-	if err != nil {
-		return page[auditEntry]{}, err
-	}
-	values := c.gin.Request.URL.Query()
-	q := audit.Query{Limit: limit, Actor: strings.ToLower(values.Get("actor")), Action: values.Get("action")}
-	if after != "" {
-		if q.Before, err = strconv.ParseUint(after, 10, 64); err != nil || q.Before == 0 {
-			return page[auditEntry]{}, invalid("after must be the next of the page before")
-		}
-	}
-	p, err := s.audit.Read(c.ctx(), q)
-	if err != nil {
-		return page[auditEntry]{}, err
-	}
-	next := ""
-	if p.Next != 0 {
-		next = strconv.FormatUint(p.Next, 10)
-	}
-	return pageOf(p.Items, next, auditEntryOf), nil
 }
 
 // showMetrics writes the Prometheus text format, version 0.0.4.

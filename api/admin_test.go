@@ -143,6 +143,11 @@ func TestMetrics(t *testing.T) {
 		`modelgate_limit_refusals_total{limit="predict"} 1`,
 		`modelgate_limit_refusals_total{limit="register"} 0`, // there before the first
 		`modelgate_http_bad_credentials_total 1`,
+		`modelgate_http_refusals_total{code="rate_limited"} 1`,
+		`modelgate_http_refusals_total{code="forbidden"} 2`,
+		`modelgate_http_refusals_total{code="invalid_token"} 1`,
+		`modelgate_http_refusals_total{code="unauthenticated"} 0`,
+		`modelgate_http_refusals_total{code="unavailable"} 0`,
 		`modelgate_build_info{version="test"} 1`,
 	} {
 		if !strings.Contains(text, want) {
@@ -163,8 +168,9 @@ func TestNoSecretsWritten(t *testing.T) {
 	pair := w.tokens("ada", userPassword)
 	key := w.post("/users/me/keys", pair.AccessToken, `{"name":"k"}`).is(201).field("key")
 	reset := w.post("/admin/users/"+id+"/reset", w.admin, nil).is(200).field("reset_token")
+	client, clientSecret := w.service("robot")
 	const typo = "canary password 4711"
-	secrets := []string{userPassword, adminPassword, typo, pair.AccessToken, pair.RefreshToken, key, reset,
+	secrets := []string{userPassword, adminPassword, typo, pair.AccessToken, pair.RefreshToken, key, reset, clientSecret,
 		pair.AccessToken[strings.LastIndexByte(pair.AccessToken, '.')+1:]}
 	check := func(where, text string) {
 		t.Helper()
@@ -184,6 +190,10 @@ func TestNoSecretsWritten(t *testing.T) {
 		w.post("/predict", key, irisRow),
 		w.post("/refresh", "", map[string]string{"refresh_token": pair.RefreshToken + "x"}),
 		w.post("/password-reset", "", map[string]string{"reset_token": reset, "password": "short"}),
+		w.formWith("/token", basic(client, clientSecret), "grant_type", "password"),
+		w.formWith("/token", nil, "grant_type", "client_credentials", "client_id", clientSecret, "client_secret", clientSecret),
+		w.formWith("/token", basic(client, clientSecret), "grant_type", "client_credentials", "client_secret", clientSecret),
+		w.get("/admin/users/"+client+"/secrets", w.admin),
 		w.form("/revoke", "", url.Values{"token": {key}}),
 		w.form("/introspect", w.admin, url.Values{"token": {pair.RefreshToken}}),
 		w.get("/admin/audit", w.admin), w.get("/admin/metrics", w.admin), w.get("/users/me/keys", pair.AccessToken),

@@ -80,6 +80,7 @@ var outcomes = map[string]outcome{
 	"unsupported_encoding":      {http.StatusUnsupportedMediaType, "invalid_request", 0, oipgrpc.Unimplemented},
 	"run_failed":                {http.StatusUnprocessableEntity, "invalid_request", 0, oipgrpc.InvalidArgument},
 	"rate_limited":              {http.StatusTooManyRequests, "temporarily_unavailable", 1, oipgrpc.ResourceExhausted},
+	"budget_exhausted":          {http.StatusTooManyRequests, "temporarily_unavailable", 60, oipgrpc.ResourceExhausted},
 	"internal":                  {http.StatusInternalServerError, "server_error", 0, oipgrpc.Internal},
 	"unavailable":               {http.StatusServiceUnavailable, "temporarily_unavailable", 1, oipgrpc.Unavailable},
 	"model_unavailable":         {http.StatusServiceUnavailable, "temporarily_unavailable", 30, oipgrpc.Unavailable},
@@ -168,7 +169,7 @@ walk:
 	return refusal{status: o.status, code: code, oauth: o.oauth, rpc: o.rpc, detail: detail, retry: retry, bare: bare}
 }
 
-// seconds rounds up, for Retry-After.
+// seconds rounds up.
 func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // problem is RFC 9457's application/problem+json. Type is always about:blank:

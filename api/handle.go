@@ -98,6 +98,9 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.standardHeaders()
 		c.shareWithOrigin()
 		defer c.finish()
+		if endsConnection(g.Request) {
+			g.Writer.Header()["Connection"] = []string{"close"}
+		}
 		if g.Request.ContentLength != 0 && !rt.rpc { // -1: chunks; calls of gRPC have it from their server
 			// Also of a body that nobody will read: before it sends the answer,
 			// net/http waits for what is left of a small one.
@@ -112,6 +115,15 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 	}
 }
 
+// endsConnection reports whether a request may hold what a proxy in front
+// frames otherwise: then nothing that follows on its connection is believed.
+// It is so of chunks beside a length (RFC 9112 section 6.1) and of chunks in
+// HTTP/1.0, both of which net/http takes in silence; hence of all chunks, and
+// of HTTP/1.0.
+func endsConnection(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
+}
+
 // admit does what comes before a body is looked at: the form of the request,
 // who asks, whether he may, and the rate of his address.
 func (c *call) admit() error {
@@ -120,6 +132,9 @@ func (c *call) admit() error {
 		// Names need no escapes, so an escaped path is one that wants to look
 		// like another (%2e, %2f).
 		return errNoRoute
+	}
+	if r.URL.User != nil { // RFC 9110 section 4.2.4
+		return invalid("the address of the request names a user; credentials go into the Authorization header")
 	}
 	if len(r.Header["Authorization"]) > 1 {
 		return invalid("the Authorization header is given more than once")
@@ -259,6 +274,7 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 // fail answers with a refusal.
 func (c *call) fail(err error) {
 	r := refuse(err)
+	c.s.metrics.code(r)
 	if c.rt.rpc && oipgrpc.IsContentType(c.gin.Request.Header.Get("Content-Type")) {
 		c.failRPC(r)
 		return

@@ -23,6 +23,7 @@ const (
 func (s *Server) HTTPServer() *http.Server {
 	return &http.Server{
 		Handler: s.Handler(), ConnContext: Connected,
+		DisableGeneralOptionsHandler: true, // "OPTIONS *" is no route either
 		// Bodies and answers have deadlines of their own, request by request.
 		ReadHeaderTimeout: headerGrace, IdleTimeout: idleGrace, MaxHeaderBytes: maxHeader,
 		HTTP2: &http.HTTP2Config{

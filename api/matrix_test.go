@@ -81,6 +81,7 @@ var matrix = []struct {
 	{"PUT /admin/roles/{name}", "/admin/roles/UPPER", `{}`, "", 0, [9]int{403, 403, 400, 403, 403, 403, 400, 400, 403}},
 	{"DELETE /admin/roles/{name}", "/admin/roles/none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
 	{"GET /admin/audit", "", "", "", 0, [9]int{403, 403, 403, 200, 403, 403, 200, 200, 403}},
+	{"GET /admin/audit/export", "", "", "", 0, [9]int{403, 403, 403, 200, 403, 403, 200, 200, 403}},
 	{"GET /admin/metrics", "", "", "", 0, [9]int{403, 403, 403, 403, 200, 403, 200, 200, 403}},
 	{"GET /models", "", "", "", 0, same(200)},
 	// Who manages all models learns that there is none of that name. A key for

@@ -29,6 +29,7 @@ var spec = sync.OnceValues(func() (*openapi3.T, error) {
 		return nil, err
 	}
 	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.RegisteredBodyDecoder("text/plain"))
+	openapi3filter.RegisterBodyDecoder("application/x-ndjson", openapi3filter.RegisteredBodyDecoder("text/plain"))
 	doc, err := openapi3.NewLoader().LoadFromData(data)
 	if err != nil {
 		return nil, err
@@ -346,6 +347,7 @@ func (w *world) walkAdministration() {
 	w.do(request{method: "DELETE", path: path, token: w.admin}).is(204)
 	w.do(request{method: "DELETE", path: "/admin/roles/analyst", token: w.admin}).is(204)
 	w.get("/admin/audit?limit=3&actor=admin&action=user.create", w.admin).is(200)
+	w.get("/admin/audit/export", w.admin).is(200)
 	w.get("/admin/audit", w.admin).is(200)
 	w.get("/admin/metrics", w.admin).is(200)
 }

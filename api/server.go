@@ -347,6 +347,7 @@ func (s *Server) table() []*route {
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),
 		allowed(get, "/admin/audit", auth.AuditRead, "audit.read", 200, plain(s.auditLog)),
+		allowed(get, "/admin/audit/export", auth.AuditRead, "audit.export", 200, s.exportAudit),
 		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
 
 		signedIn(get, "/models", 200, plain(s.listModels)),
@@ -354,7 +355,7 @@ func (s *Server) table() []*route {
 		managed(post, "/models/{name}/versions", "model.publish", 201, plain(s.upload)),
 		managed(patch, "/models/{name}", "model.update", 200, bound(policyBody, s.updateModel)),
 		managed(del, "/models/{name}", "model.delete", 204, plain(s.deleteModel)),
-		managed(del, "/models/{name}/versions/{version}", "version.delete", 204, plain(s.deleteVersion)),
+		managed(del, "/models/{name}/versions/{version}", "model.delete_version", 204, plain(s.deleteVersion)),
 
 		signedIn(post, "/predict", 200, s.predict),
 

@@ -11,8 +11,26 @@ func (s *Server) me(c *call) (me, error) {
 	if err != nil {
 		return me{}, err
 	}
+	budgets, err := s.budgets(c)
+	if err != nil {
+		return me{}, err
+	}
 	return me{ID: u.ID, Username: u.Username, Roles: u.Roles,
-		Permissions: c.who.Permissions.Names(), TOTP: u.TOTP, CreatedAt: u.CreatedAt.UTC()}, nil
+		Permissions: c.who.Permissions.Names(), TOTP: u.TOTP, CreatedAt: u.CreatedAt.UTC(), Budgets: budgets}, nil
+}
+
+// budgets are what is left of the caller's today, of those models that he has
+// called.
+func (s *Server) budgets(c *call) ([]budget, error) {
+	all, err := s.auth.Budgets(c.ctx(), c.who, func(model string) int64 { return s.catalog.DailyRows(c.who, model) })
+	if err != nil || len(all) == 0 {
+		return nil, err
+	}
+	list := make([]budget, len(all))
+	for i, b := range all {
+		list[i] = budget{Model: b.Model, DailyRows: b.Limit, Left: b.Left}
+	}
+	return list, nil
 }
 
 func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {

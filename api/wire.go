@@ -166,6 +166,22 @@ type userPatch struct {
 type roleRequest struct {
 	Permissions []string `json:"permissions"`
 	RateLimit   string   `json:"rate_limit"`
+	DailyRows   *int64   `json:"daily_rows"`
+}
+
+// dailyRows is 0 for a role without a budget.
+func (r *roleRequest) dailyRows() int64 {
+	if r.DailyRows == nil {
+		return 0
+	}
+	return *r.DailyRows
+}
+
+func (r *roleRequest) check() error {
+	if r.DailyRows != nil && *r.DailyRows < 1 {
+		return invalid("daily_rows must be 1 or more; leave it out for no budget")
+	}
+	return nil
 }
 
 func required(field string) error { return invalid("the field \"" + field + "\" is required") }
@@ -289,6 +305,14 @@ type me struct {
 	Permissions []string  `json:"permissions"`
 	TOTP        bool      `json:"totp"` // a second factor is on
 	CreatedAt   time.Time `json:"created_at"`
+	Budgets     []budget  `json:"budgets,omitzero"` // of today; absent: none
+}
+
+// budget is what is left of a budget of rows today.
+type budget struct {
+	Model     string `json:"model,omitzero"` // absent: all models together
+	DailyRows int64  `json:"daily_rows"`
+	Left      int64  `json:"left"`
 }
 
 type newTOTP struct {
@@ -416,12 +440,13 @@ type role struct {
 	Name        string    `json:"name"`
 	Permissions []string  `json:"permissions"`
 	RateLimit   string    `json:"rate_limit,omitzero"`
+	DailyRows   int64     `json:"daily_rows,omitzero"`
 	Builtin     bool      `json:"builtin"`
 	CreatedAt   time.Time `json:"created_at"`
 }
 
 func roleOf(r auth.Role) role {
-	return role{Name: r.Name, Permissions: r.Permissions.Names(), RateLimit: r.Rate, Builtin: r.Builtin, CreatedAt: r.CreatedAt.UTC()}
+	return role{Name: r.Name, Permissions: r.Permissions.Names(), RateLimit: r.Rate, DailyRows: r.DailyRows, Builtin: r.Builtin, CreatedAt: r.CreatedAt.UTC()}
 }
 
 // auditEntry is a record as it stands in the log, with what is needed to check

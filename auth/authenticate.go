@@ -34,14 +34,29 @@ func (s *Service) Authenticate(ctx context.Context, credential string) (Principa
 		return e.who, nil
 	}
 	s.metrics.misses.Inc()
+	who, err := s.authenticate(ctx, &sum, credential, now)
+	if err != nil {
+		s.metrics.rejected(err)
+	}
+	return who, err
+}
+
+// Why a credential proves nothing, for the protected log and the metrics.
+var (
+	errEnded    = errors.New("it, or the session that it belongs to, has expired")
+	errDisabled = errors.New("the user is disabled")
+)
+
+// authenticate asks the database.
+func (s *Service) authenticate(ctx context.Context, sum *[32]byte, credential string, now time.Time) (Principal, error) {
 	if strings.HasPrefix(credential, keyPrefix) {
-		who, err := s.authenticateKey(ctx, &sum, credential, now)
+		who, err := s.authenticateKey(ctx, sum, credential, now)
 		if told := (*Error)(nil); errors.As(err, &told) && told.Is(ErrToken) {
 			return who, errKey.Because(told.Cause) // a login would not mend it
 		}
 		return who, err
 	}
-	return s.authenticateToken(ctx, &sum, credential, now)
+	return s.authenticateToken(ctx, sum, credential, now)
 }
 
 func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token string, now time.Time) (Principal, error) {
@@ -55,7 +70,7 @@ func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token st
 		return Principal{}, deadIfMissing(err)
 	}
 	if session.UserID != c.Subject || session.ClientID != c.ClientID || !now.Before(session.ExpiresAt) {
-		return Principal{}, ErrToken.Because(errors.New("its session has ended"))
+		return Principal{}, ErrToken.Because(errEnded)
 	}
 	who, err := s.principal(ctx, session.UserID)
 	if err != nil {
@@ -88,7 +103,7 @@ func (s *Service) authenticateKey(ctx context.Context, sum *[32]byte, secret str
 	until := now.Add(cacheAge)
 	if !key.ExpiresAt.IsZero() {
 		if !now.Before(key.ExpiresAt) {
-			return Principal{}, ErrToken.Because(errors.New("the key has expired"))
+			return Principal{}, ErrToken.Because(errEnded)
 		}
 		if key.ExpiresAt.Before(until) {
 			until = key.ExpiresAt
@@ -124,7 +139,7 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 		return Principal{}, deadIfMissing(err)
 	}
 	if user.Disabled {
-		return Principal{}, ErrToken.Because(errors.New("the user is disabled"))
+		return Principal{}, ErrToken.Because(errDisabled)
 	}
 	return s.rights(ctx, user)
 }
@@ -140,6 +155,7 @@ func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 		r := roles[name]
 		who.Permissions |= r.Permissions
 		who.Rate = moreGenerous(who.Rate, r.Rate)
+		who.DailyRows = max(who.DailyRows, r.DailyRows)
 	}
 	// Who has no password signs in elsewhere, where a second factor is asked for or not.
 	if user.PasswordHash != "" && !user.TOTP && who.HasAny(s.cfg.RequireTOTP) {

@@ -287,7 +287,7 @@ func (e *env) dead(what, credential string) {
 // grant makes a user of a role with permissions, logged in.
 func (e *env) manager(name string, permissions ...string) auth.Principal {
 	e.t.Helper()
-	if _, err := e.PutRole(e.ctx, e.admin, name+"-role", permissions, ""); err != nil {
+	if _, err := e.PutRole(e.ctx, e.admin, name+"-role", permissions, "", 0); err != nil {
 		e.t.Fatal(err)
 	}
 	u, tok := e.user(name)

@@ -8,7 +8,8 @@ type Error struct {
 	Code   string
 	Detail string
 	Cause  error
-	Retry  time.Duration // when it is worth trying again; 0: not told
+	// Retry is after how long it is worth to try again; zero: the code's own.
+	Retry time.Duration
 }
 
 func (e *Error) Error() string {
@@ -51,6 +52,7 @@ var (
 	ErrBuiltin        = &Error{Code: "builtin_role", Detail: "built-in roles don't change; make a role of your own"}
 	ErrInUse          = &Error{Code: "in_use", Detail: "users or models still have this role; take it from them first"}
 	ErrUnavailable    = &Error{Code: "unavailable", Detail: "the service can't do this at the moment; try again in a few seconds"}
+	ErrBudget         = &Error{Code: "budget_exhausted", Detail: "your budget of rows for today is used up; it begins anew at midnight UTC"}
 	// ErrReused tells apart a replayed refresh token for the audit log; it
 	// reaches callers as ErrToken.
 	ErrReused = &Error{Code: "refresh_reused", Detail: "the refresh token was used before; the session has ended, log in again"}

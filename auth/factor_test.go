@@ -404,7 +404,7 @@ func TestRequiredSecondFactor(t *testing.T) {
 	if who := e.who(key); !who.MustEnrol || who.Permissions != 0 {
 		t.Errorf("an API key goes round it: %+v", who)
 	}
-	_, err = e.PutRole(e.ctx, e.admin, "r", nil, "")
+	_, err = e.PutRole(e.ctx, e.admin, "r", nil, "", 0)
 	want(t, err, auth.ErrForbidden)
 	tok = e.login("admin")
 	admin, err := e.Me(e.ctx, e.admin)

@@ -81,8 +81,10 @@ var sessionModel = porcupine.Model{
 		}
 		return slices.Collect(maps.Values(parts))
 	},
-	Init:  func() any { return modelled{by: map[string]family{}} },
-	Equal: func(a, b any) bool { return a.(modelled).disabled == b.(modelled).disabled && a.(modelled).families == b.(modelled).families },
+	Init: func() any { return modelled{by: map[string]family{}} },
+	Equal: func(a, b any) bool {
+		return a.(modelled).disabled == b.(modelled).disabled && a.(modelled).families == b.(modelled).families
+	},
 	Step: func(state, input, output any) (bool, any) {
 		return state.(modelled).step(input.(step), output.(outcome))
 	},

@@ -56,6 +56,7 @@ type Service struct {
 	cache    *cache
 	uses     *keyUses
 	metrics  *metrics
+	budgets  *budgets
 
 	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
@@ -101,7 +102,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	return &Service{
-		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
+		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 	}, nil
 }
@@ -127,8 +128,10 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the last use of API keys
-// and client secrets is stored every minute, what has expired is removed every hour.
+// Run does the background work until ctx ends: the last use of API keys and
+// client secrets is stored every minute, and what was taken from budgets and
+// not used returned; what has expired is removed every hour. End ctx when no
+// prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {
 	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer flush.Stop()
@@ -137,14 +140,22 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-flush.C:
 			s.flushUses(ctx)
+			s.flushBudgets(ctx, false)
 		case <-sweep.C:
 			s.sweep(ctx)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 			defer cancel()
 			s.flushUses(last)
+			s.flushBudgets(last, true)
 			return nil
 		}
+	}
+}
+
+func (s *Service) flushBudgets(ctx context.Context, all bool) {
+	if err := s.budgets.flush(ctx, all); err != nil {
+		s.cfg.Logger.Error("rows of daily budgets could not be returned to the database; they are lost for today", "cause", err)
 	}
 }
 

@@ -31,6 +31,7 @@ type Role struct {
 	Name        string
 	Permissions Permission
 	Rate        string // "600-M" or empty
+	DailyRows   int64  // rows a day over all models; 0: no budget
 	Builtin     bool
 	CreatedAt   time.Time
 }
@@ -142,7 +143,7 @@ type Store interface {
 
 	// Roles lists all by name.
 	Roles(ctx context.Context) ([]Role, error)
-	// PutRole creates or replaces permissions and rate.
+	// PutRole creates or replaces permissions, rate and daily rows.
 	PutRole(ctx context.Context, r Role) error
 	// DeleteRole fails with ErrInUse while a user or model has the role.
 	DeleteRole(ctx context.Context, name string) error
@@ -214,7 +215,19 @@ type Store interface {
 	// When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
-	// Sweep removes expired sessions, tokens, keys, secrets and tickets. It may do so in
+	// TakeRows counts up to most rows against a budget of limit rows, but no fewer
+	// than least: when less is left it counts none. It returns how many it
+	// counted, and how many are left then. Concurrent calls never count more than
+	// limit together.
+	TakeRows(ctx context.Context, b RowBudget, limit, least, most int64) (taken, left int64, err error)
+	// ReturnRows takes from what is counted what was not used, never below
+	// nothing; budgets that nothing is counted of stay so.
+	ReturnRows(ctx context.Context, unused map[RowBudget]int64) error
+	// RowsUsed returns what is counted of a user's budgets of a day, by model.
+	RowsUsed(ctx context.Context, userID string, day time.Time) (map[string]int64, error)
+
+	// Sweep removes expired sessions, tokens, keys, secrets and tickets, and what
+	// was counted on days that are over. It may do so in
 	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping answers when the database does.

@@ -125,8 +125,13 @@ func (v *verifier) verify(token string) (*claims, error) {
 	if !c.complete() {
 		return nil, errors.New("a claim is missing")
 	}
-	if v.now().Unix() >= c.Expires {
+	// The parser's own times overflow for a number that is large enough.
+	now := v.now().Unix()
+	switch soon := now + int64(leeway/time.Second); {
+	case now >= c.Expires:
 		return nil, jwt.ErrTokenExpired
+	case c.NotBefore > soon || c.IssuedAt > soon:
+		return nil, jwt.ErrTokenNotValidYet
 	}
 	return &c, nil
 }

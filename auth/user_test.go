@@ -27,7 +27,7 @@ func TestAdministrationNeedsThePermission(t *testing.T) {
 		"user.delete": func() error { return e.DeleteUser(e.ctx, who, alice.ID) },
 		"user.reset":  func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID, false); return err },
 		"role.list":   func() error { _, err := e.Roles(e.ctx, who); return err },
-		"role.put":    func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, ""); return err },
+		"role.put":    func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, "", 0); return err },
 		"role.delete": func() error { return e.DeleteRole(e.ctx, who, "user") },
 	}
 	for action, try := range tries {
@@ -59,7 +59,7 @@ func TestAdministrationFailsClosed(t *testing.T) {
 	want(t, err, auth.ErrUnavailable)
 	_, _, err = e.ResetUser(e.ctx, e.admin, alice.ID, false)
 	want(t, err, auth.ErrUnavailable)
-	_, err = e.PutRole(e.ctx, e.admin, "ops", nil, "")
+	_, err = e.PutRole(e.ctx, e.admin, "ops", nil, "", 0)
 	want(t, err, auth.ErrUnavailable)
 	if u, err := e.db.User(e.ctx, alice.ID); err != nil || u.Disabled {
 		t.Errorf("%+v, %v", u, err)
@@ -88,18 +88,18 @@ func TestNobodyRaisesHimself(t *testing.T) {
 		want(t, err, auth.ErrForbidden)
 	}
 	want(t, update(alice.ID, auth.UserPatch{Roles: &[]string{"user", "mona-role"}}), nil)
-	_, err := e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage", "models:manage"}, "")
+	_, err := e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage", "models:manage"}, "", 0)
 	want(t, err, auth.ErrForbidden)
 	contains(t, detail(err), "models:manage")
-	_, err = e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage"}, "1000000-S")
+	_, err = e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage"}, "1000000-S", 0)
 	want(t, err, auth.ErrForbidden)
 	contains(t, detail(err), "its rate")
-	_, err = e.PutRole(e.ctx, mona, "label", nil, "5-S")
+	_, err = e.PutRole(e.ctx, mona, "label", nil, "5-S", 0)
 	want(t, err, nil)
 	// ... nor take, and somebody with more rights than hers is not hers to manage.
-	_, err = e.PutRole(e.ctx, e.admin, "strong", []string{"audit:read"}, "")
+	_, err = e.PutRole(e.ctx, e.admin, "strong", []string{"audit:read"}, "", 0)
 	want(t, err, nil)
-	_, err = e.PutRole(e.ctx, mona, "strong", nil, "")
+	_, err = e.PutRole(e.ctx, mona, "strong", nil, "", 0)
 	want(t, err, auth.ErrForbidden)
 	want(t, e.DeleteRole(e.ctx, mona, "strong"), auth.ErrForbidden)
 	want(t, update(root.ID, auth.UserPatch{Disabled: ptr(true)}), auth.ErrForbidden)
@@ -254,7 +254,7 @@ func TestUsers(t *testing.T) {
 func TestRoles(t *testing.T) {
 	e := newEnv(t)
 	put := func(name string, permissions []string, rate string) error {
-		_, err := e.PutRole(e.ctx, e.admin, name, permissions, rate)
+		_, err := e.PutRole(e.ctx, e.admin, name, permissions, rate, 0)
 		return err
 	}
 	for _, name := range []string{"admin", "data-scientist", "user"} {

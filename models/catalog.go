@@ -256,6 +256,16 @@ func (c *Catalog) Open(ctx context.Context, who auth.Principal, ref Ref) (Access
 	return Access{Model: m, Version: v, Rule: m.Disclosure.rule(who.Roles)}, nil
 }
 
+// DailyRows is the caller's budget of rows a day of a model that is open to
+// him; 0: none, or no such model for him.
+func (c *Catalog) DailyRows(who auth.Principal, name string) int64 {
+	m := c.snapshot().byName[name]
+	if m == nil || !calls(&who, m) {
+		return 0
+	}
+	return m.Disclosure.rule(who.Roles).DailyRows
+}
+
 var (
 	errNoVersion = ErrNotFound.With("the model has no such version or alias; leave both out for the default")
 	errNoneLeft  = ErrNotFound.With("the model has no version at the moment; tell its owner")

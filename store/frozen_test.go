@@ -194,7 +194,9 @@ func fillFrozen(t *testing.T, db *DB) {
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
-	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
+	ok(db.SetAuditHead(ctx, "", audit.Head{Seq: 42, Hash: "abc"}))
+	_, _, err = db.TakeRows(ctx, auth.RowBudget{UserID: "u", Model: "iris", Day: auth.Day(frozenTime)}, 10, 1, 1)
+	ok(err)
 }
 
 // checkFrozen reads what fillFrozen wrote with the schema of from, whatever has become of it since.
@@ -227,8 +229,8 @@ func checkFrozen(t *testing.T, db *DB, from int) {
 	k, err := db.KeyByHash(ctx, secret("key"))
 	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}, err)
-	h, err := db.AuditHead(ctx)
-	same("head", h, audit.Head{Seq: 42, Hash: "abc"}, err)
+	heads, err := db.AuditHeads(ctx)
+	same("head", heads, map[string]audit.Head{"": {Seq: 42, Hash: "abc"}}, err)
 
 	list, err := db.Models(ctx)
 	if err != nil || len(list) != 1 || len(list[0].Versions) != 1 {

@@ -14,11 +14,12 @@ import (
 // whole are the statements that mean to read a whole table, by how they begin. All others must find their rows by an index,
 // so that they cost the same with a million users.
 var whole = []string{
-	"SELECT name, permissions, rate, builtin, created_at FROM roles ORDER BY name",
+	"SELECT name, permissions, rate, daily_rows, builtin, created_at FROM roles ORDER BY name",
 	"SELECT id, name, description, owner_id, disclosure, serving, default_version, next_version, created_at, updated_at FROM models ORDER BY name",
 	"SELECT model_id, role FROM model_roles ORDER BY",
 	"SELECT model_id, role, rule FROM model_rules",
 	"SELECT model_id, alias, number FROM model_aliases",
+	"SELECT log, seq, hash FROM audit_heads", // a row for each server
 	"SELECT model_id, number, id, digest, size, state, reason, signature, facts, created_by, created_at FROM versions ORDER BY",
 }
 

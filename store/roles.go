@@ -15,7 +15,7 @@ func (db *DB) Roles(ctx context.Context) ([]auth.Role, error) {
 		return t.rows(func(s scan) error {
 			var r auth.Role
 			var permissions string
-			if err := s(&r.Name, &permissions, &r.Rate, &r.Builtin, moment{&r.CreatedAt}); err != nil {
+			if err := s(&r.Name, &permissions, &r.Rate, &r.DailyRows, &r.Builtin, moment{&r.CreatedAt}); err != nil {
 				return err
 			}
 			var err error
@@ -24,7 +24,7 @@ func (db *DB) Roles(ctx context.Context) ([]auth.Role, error) {
 			}
 			list = append(list, r)
 			return nil
-		}, `SELECT name, permissions, rate, builtin, created_at FROM roles ORDER BY name`)
+		}, `SELECT name, permissions, rate, daily_rows, builtin, created_at FROM roles ORDER BY name`)
 	})
 	if err != nil {
 		return nil, authError(err)
@@ -49,9 +49,10 @@ func (db *DB) PutRole(ctx context.Context, r auth.Role) error {
 	}
 	return authError(db.write(ctx, func(t *tx) error {
 		_, err := t.exec(`
-			INSERT INTO roles (name, permissions, rate, builtin, created_at) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (name) DO UPDATE SET permissions = excluded.permissions, rate = excluded.rate`,
-			r.Name, string(permissions), r.Rate, r.Builtin, micros(r.CreatedAt))
+			INSERT INTO roles (name, permissions, rate, daily_rows, builtin, created_at) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET permissions = excluded.permissions, rate = excluded.rate,
+				daily_rows = excluded.daily_rows`,
+			r.Name, string(permissions), r.Rate, r.DailyRows, r.Builtin, micros(r.CreatedAt))
 		return err
 	}))
 }

@@ -18,6 +18,7 @@ var sweeps = []string{
 	`DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM client_secrets WHERE id IN (SELECT id FROM client_secrets WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM tickets WHERE hash IN (SELECT hash FROM tickets WHERE expires_at <= ? LIMIT ?)`,
+	`DELETE FROM daily_rows WHERE (user_id, day, model) IN (SELECT user_id, day, model FROM daily_rows WHERE day <= ? - 86400000000 LIMIT ?)`,
 }
 
 // Sweep implements auth.Store.

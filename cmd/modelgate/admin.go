@@ -38,7 +38,7 @@ func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	log, err := audit.Open(ctx, audit.Config{Path: c.auditPath(), Heads: db, Logger: discardLogs()})
+	log, err := openAudit(ctx, c.config(), db, discardLogs())
 	if err != nil {
 		return err
 	}

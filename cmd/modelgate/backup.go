@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"modelgate/audit"
 	"modelgate/store"
 )
 
@@ -66,6 +67,7 @@ func (c *BackupCmd) write(ctx context.Context, out io.Writer) (files int, err er
 		return 0, err
 	}
 	files = 1
+	closed := closedAudit(c.Data)
 	err = filepath.WalkDir(c.Data, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
@@ -83,13 +85,30 @@ func (c *BackupCmd) write(ctx context.Context, out io.Writer) (files int, err er
 	if err != nil {
 		return 0, err
 	}
+	if closedAudit(c.Data) != closed {
+		return 0, errors.New("the audit log went on in a new file while it was copied; run the backup again")
+	}
 	return files, w.Close()
+}
+
+// closedAudit counts the closed files of the audit log.
+func closedAudit(data string) (n int) {
+	names, err := os.ReadDir(data)
+	if err != nil {
+		return -1
+	}
+	for _, name := range names {
+		if audit.IsClosedFile(auditName, name.Name()) {
+			n++
+		}
+	}
+	return n
 }
 
 // inBackup leaves out the live database, whose snapshot is in already, what
 // uploads have not finished, and the lock.
 func inBackup(name string) bool {
-	return name == "audit.log" || strings.HasPrefix(name, "keys/") || strings.HasPrefix(name, "models/blobs/")
+	return name == auditName || audit.IsClosedFile(auditName, name) || strings.HasPrefix(name, "keys/") || strings.HasPrefix(name, "models/blobs/")
 }
 
 // addFile copies what the file holds at this moment; a log that grows

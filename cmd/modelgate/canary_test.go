@@ -138,6 +138,9 @@ func TestCanaries(t *testing.T) {
 	}
 	callerAnswers := seen.answers
 
+	for what, secret := range makeCanaries(t, p, data, tokens.AccessToken) {
+		secrets[what] = secret
+	}
 	metrics := getAs(t, p.url+"/admin/metrics", tokens.AccessToken)
 	if !strings.Contains(metrics, "modelgate_") {
 		t.Fatalf("no metrics: %s", metrics)

@@ -85,6 +85,8 @@ type Config struct {
 	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"4096" help:"Connections at once to each port; more wait until one ends."`
 	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
+	AuditFileSize  Bytes         `env:"MODELGATE_AUDIT_FILE_SIZE" name:"audit-file-size" default:"64MiB" help:"Size from which a file of the audit log is closed and the next begun."`
+	AuditFileAge   time.Duration `env:"MODELGATE_AUDIT_FILE_AGE" name:"audit-file-age" default:"0s" help:"Age from which a file of the audit log is closed and the next begun; 0s: any."`
 	LogLevel       string        `env:"MODELGATE_LOG_LEVEL" name:"log-level" enum:"debug,info,warn,error" default:"info" help:"Least severe log line: ${enum}."`
 	AccessLog      bool          `env:"MODELGATE_ACCESS_LOG" name:"access-log" default:"true" negatable:"" help:"One log line per request."`
 }
@@ -245,6 +247,7 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		{"load-timeout", c.LoadTimeout, 10 * time.Millisecond, time.Hour},
 		{"idle-close", c.IdleClose, time.Second, 365 * 24 * time.Hour},
 		{"drain-timeout", c.DrainTimeout, 0, time.Hour},
+		{"audit-file-age", c.AuditFileAge, 0, 10 * 365 * 24 * time.Hour},
 	}
 	for _, d := range durations {
 		if d.value < d.min || d.value > d.max {
@@ -266,6 +269,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.ModelDepth < 1 || c.ModelDepth > maxModelDepth {
 		bad("--max-model-depth %d is out of range; take 1 to %d, beyond which no parser of ONNX goes", c.ModelDepth, maxModelDepth)
 	}
+	if c.AuditFileSize < minAuditFile {
+		bad("--audit-file-size %s is below %s; there would be a file for every few records", c.AuditFileSize, minAuditFile)
+	}
 	if c.MaxBody < minBody {
 		bad("--max-body %s is below %s; a login would not fit", c.MaxBody, minBody)
 	}
@@ -280,6 +286,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		bad("--grpc-listen is the address of --listen; gRPC needs a port of its own")
 	}
 }
+
+// minAuditFile is the least --audit-file-size.
+const minAuditFile = Bytes(64 << 10)
 
 // minBody is the least --max-body.
 const minBody = Bytes(1 << 10)

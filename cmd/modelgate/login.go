@@ -125,5 +125,12 @@ func (c *WhoamiCmd) Run(ctx context.Context, s std) error {
 	}{api.URL(), u}
 	return c.show(s, answer, func(w io.Writer) {
 		fmt.Fprintf(w, "Server\t%s\nUser\t%s\nRoles\t%s\nSecond factor\t%s\n", answer.Server, u.Username, strings.Join(u.Roles, ", "), onOff(u.TOTP))
+		for _, b := range u.Budgets {
+			of := "all models"
+			if b.Model != "" {
+				of = b.Model
+			}
+			fmt.Fprintf(w, "Rows today\t%d of %d left, of %s\n", b.Left, b.DailyRows, of)
+		}
 	})
 }

@@ -133,7 +133,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 		return srv, err
 	}
 	srv.closeLater(db.Close)
-	if srv.audit, err = audit.Open(ctx, audit.Config{Path: auditPath(cfg.Data), Heads: db, Logger: log}); err != nil {
+	if srv.audit, err = openAudit(ctx, cfg, db, log); err != nil {
 		return srv, err
 	}
 	srv.closeLater(srv.audit.Close)
@@ -156,6 +156,8 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(srv.auth.Collectors()...)
 	registry.MustRegister(srv.doors.collectors()...)
+	registry.MustRegister(srv.audit.Collectors()...)
+	registry.MustRegister(guard.Collectors()...)
 	srv.openInference(engine, memory, catalog, registry)
 	if cfg.Demo {
 		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
@@ -163,6 +165,18 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 		}
 	}
 	return srv, srv.openAPI(std, db, guard, catalog, registry)
+}
+
+// openAudit opens the audit log of a data folder, with the key that signs it.
+func openAudit(ctx context.Context, cfg *Config, db *store.DB, log *slog.Logger) (*audit.Log, error) {
+	key, err := audit.OpenKey(auditKeyPath(cfg.Data))
+	if err != nil {
+		return nil, err
+	}
+	return audit.Open(ctx, audit.Config{
+		Path: auditPath(cfg.Data), Heads: db, Key: key, Logger: log,
+		MaxSize: int64(cfg.AuditFileSize), MaxAge: cfg.AuditFileAge,
+	})
 }
 
 func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, std std) error {
@@ -272,6 +286,9 @@ func (s *server) openInference(engine inference.Engine, memory *inference.Memory
 	s.service = inference.New(inference.Config{
 		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.slots(), Queue: cfg.Queue,
 		Timeout: cfg.Timeout, LoadTimeout: cfg.LoadTimeout, IdleClose: cfg.IdleClose, SessionMemory: int64(cfg.SessionMem),
+		Charge: func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error {
+			return s.auth.Spend(ctx, who, access.Model.Name, access.Rule.DailyRows, int64(rows))
+		},
 		Count: func(who auth.Principal, v *models.Version, rows int) {
 			s.audit.CountPrediction(who.UserID, who.Username, v.Model, v.Number, rows)
 		},

@@ -33,8 +33,8 @@ func totpCode(t testing.TB, secret string, at time.Time) string {
 	return fmt.Sprintf("%06d", n%1e6)
 }
 
-// command runs the command line in this process, with a home of its own.
-func command(t *testing.T, in io.Reader, args ...string) (stdout, stderr string, exit int) {
+// inProcess runs the command line in this process, with a home of its own.
+func inProcess(t *testing.T, in io.Reader, args ...string) (stdout, stderr string, exit int) {
 	t.Helper()
 	var out, errs bytes.Buffer
 	exit = run(t.Context(), args, std{in, &out, &errs})
@@ -51,7 +51,7 @@ func TestTOTPCommands(t *testing.T) {
 	p := start(t, data, "MODELGATE_RATE_LOGIN=1000-M")
 	does := func(in string, args ...string) string {
 		t.Helper()
-		out, errs, exit := command(t, strings.NewReader(in), args...)
+		out, errs, exit := inProcess(t, strings.NewReader(in), args...)
 		if exit != 0 {
 			t.Fatalf("%v: exit %d: %s", args, exit, errs)
 		}
@@ -59,7 +59,7 @@ func TestTOTPCommands(t *testing.T) {
 	}
 	fails := func(want, in string, args ...string) {
 		t.Helper()
-		if _, errs, exit := command(t, strings.NewReader(in), args...); exit != 1 || !strings.Contains(errs, want) {
+		if _, errs, exit := inProcess(t, strings.NewReader(in), args...); exit != 1 || !strings.Contains(errs, want) {
 			t.Fatalf("%v: exit %d: %s; want %q", args, exit, errs, want)
 		}
 	}
@@ -81,7 +81,7 @@ func TestTOTPCommands(t *testing.T) {
 	if _, err := keyboard.WriteString(password + totpCode(t, secret, time.Now().Add(30*time.Second)) + "\n"); err != nil {
 		t.Fatal(err)
 	}
-	if _, errs, exit := command(t, screen, "login", p.url, "--username", "admin"); exit != 0 || !strings.Contains(errs, "recovery code: ") {
+	if _, errs, exit := inProcess(t, screen, "login", p.url, "--username", "admin"); exit != 0 || !strings.Contains(errs, "recovery code: ") {
 		t.Fatalf("exit %d: %s", exit, errs)
 	}
 

@@ -18,7 +18,6 @@ type Redis struct {
 	t       testing.TB
 	program string
 	dir     string
-	args    []string
 	running *exec.Cmd     // nil: none
 	gone    chan struct{} // closed when running has ended
 
@@ -57,6 +56,9 @@ func (r *Redis) Port() string {
 	_, port, _ := net.SplitHostPort(r.Address)
 	return port
 }
+
+// PID is the process of the server.
+func (r *Redis) PID() int { return r.running.Process.Pid }
 
 // Dir is where the server keeps its files.
 func (r *Redis) Dir() string { return r.dir }

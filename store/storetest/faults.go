@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -90,19 +91,28 @@ func calls(s Store) map[string]func(context.Context) error {
 		"UpdateTOTP": func(ctx context.Context) error {
 			return s.UpdateTOTP(ctx, "id-ada", func(auth.TOTP) (auth.TOTP, error) { return newTOTP("ada"), nil })
 		},
-		"Sweep":  func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
-		"Ping":   func(ctx context.Context) error { return s.Ping(ctx) },
-		"Models": func(ctx context.Context) error { _, err := s.Models(ctx); return err },
+		"TakeRows": func(ctx context.Context) error {
+			_, _, err := s.TakeRows(ctx, ofDay("id-ada", "iris", 0), 10, 1, 1)
+			return err
+		},
+		"ReturnRows": func(ctx context.Context) error {
+			return s.ReturnRows(ctx, map[auth.RowBudget]int64{ofDay("id-ada", "", 0): 2})
+		},
+		"RowsUsed": func(ctx context.Context) error { _, err := s.RowsUsed(ctx, "id-ada", noon); return err },
+		"Sweep":    func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
+		"Ping":     func(ctx context.Context) error { return s.Ping(ctx) },
+		"Models":   func(ctx context.Context) error { _, err := s.Models(ctx); return err },
 		"AddVersion": func(ctx context.Context) error {
 			_, err := s.AddVersion(ctx, m, v, asItIs)
 			return err
 		},
-		"UpdateModel":   func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
-		"SetState":      func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
-		"DeleteModel":   func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
-		"DeleteVersion": func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
-		"AuditHead":     func(ctx context.Context) error { _, err := s.AuditHead(ctx); return err },
-		"SetAuditHead":  func(ctx context.Context) error { return s.SetAuditHead(ctx, audit.Head{Seq: 9}) },
+		"UpdateModel":    func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
+		"SetState":       func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
+		"DeleteModel":    func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
+		"DeleteVersion":  func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
+		"AuditHeads":     func(ctx context.Context) error { _, err := s.AuditHeads(ctx); return err },
+		"SetAuditHead":   func(ctx context.Context) error { return s.SetAuditHead(ctx, "log", audit.Head{Seq: 9}) },
+		"ClaimAuditHead": func(ctx context.Context) error { return s.ClaimAuditHead(ctx, "log") },
 	}
 }
 
@@ -116,6 +126,7 @@ func prepareCalls(t *testing.T, s Store) {
 	addService(t, s, "robot")
 	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
 	addModel(t, s, "iris")
+	take(t, s, ofDay("id-ada", "", 0), 10, 3, 3, 3, 7)
 }
 
 // checkUntouched finds out whether any of the calls took effect.
@@ -151,22 +162,25 @@ func checkUntouched(t *testing.T, s Store) {
 	ok(t, err)
 	_, err = s.Rotate(ctx, hash("s"), token("other", time.Hour), noon)
 	ok(t, err)
+	used, err := s.RowsUsed(ctx, "id-ada", auth.Day(noon))
+	ok(t, err)
+	equal(t, "rows used", fmt.Sprint(used), "map[:3]")
 	m, v := newModel("iris", "")
 	v.Number = 1
 	all, err := s.Models(ctx)
 	ok(t, err)
 	equal(t, "models", len(all), 1)
 	sameModel(t, all[0], expect(m, 1, 2, v))
-	head, err := s.AuditHead(ctx)
+	heads, err := s.AuditHeads(ctx)
 	ok(t, err)
-	equal(t, "head", head, audit.Head{})
+	equal(t, "heads", len(heads), 0)
 }
 
 // checkUnavailable wants a room's word for a database that can't answer, with the cause.
 func checkUnavailable(t *testing.T, method string, err, cause error) {
 	t.Helper()
 	switch method {
-	case "AuditHead", "SetAuditHead":
+	case "AuditHeads", "SetAuditHead", "ClaimAuditHead":
 		if err == nil {
 			t.Errorf("%s: no error", method)
 		}

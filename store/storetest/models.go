@@ -210,7 +210,7 @@ func testModelRoundTrip(t *testing.T, s Store) {
 	ctx := t.Context()
 	zero := 0
 	for _, rule := range []models.Rule{
-		{}, {Outputs: []string{}}, {Outputs: []string{"b", "a"}}, {Decimals: &zero}, {TopK: 1}, {LabelOnly: true},
+		{}, {Outputs: []string{}}, {Outputs: []string{"b", "a"}}, {Decimals: &zero}, {TopK: 1}, {LabelOnly: true}, {DailyRows: 1e12},
 	} {
 		m, v := newModel("iris", "")
 		m.Disclosure = models.Disclosure{Rule: rule, Roles: map[string]models.Rule{"user": rule}}
