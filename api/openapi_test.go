@@ -261,6 +261,7 @@ func TestOpenAPIWalk(t *testing.T) {
 	w.walkOIP()
 	b := w.inBrowser()
 	b.walkBrowser()
+	b.walkTOTP()
 	b.walkAdministration()
 	b.walkModels()
 	for _, r := range w.api.routes {

@@ -269,6 +269,28 @@ func TestRequiredTOTP(t *testing.T) {
 	w.get("/models", w.admin).is(200)
 }
 
+// TestTOTPInTheConsole: a browser signs in and proves itself anew by both factors.
+func TestTOTPInTheConsole(t *testing.T) {
+	w := newWorld(t, noLimits).inBrowser()
+	_, cookie := w.user("ada")
+	f := w.enrol("ada", cookie)
+	sign := func(path, cookie, otp string) answer {
+		body := map[string]string{"password": userPassword, "otp": otp}
+		if path == "/console/session" {
+			body["username"] = "ada"
+		}
+		return w.post(path, cookie, body)
+	}
+	sign("/console/session", "", "").refused(401, "otp_required")
+	sign("/console/session", "", f.wrong()).refused(401, "invalid_credentials")
+	cookie = sign("/console/session", "", f.code()).is(200).cookie()
+	const again = "/console/session/reauthenticate"
+	sign(again, cookie, "").refused(401, "otp_required")
+	sign(again, cookie, f.wrong()).refused(403, "wrong_code")
+	sign(again, cookie, f.code()).refused(403, "wrong_code") // it has signed in
+	sign(again, cookie, f.recovery[0]).is(200)
+}
+
 // walkTOTP is the success of each route of the second factor.
 func (w *world) walkTOTP() {
 	w.t.Helper()

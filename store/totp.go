@@ -28,6 +28,12 @@ func (db *DB) UpdateTOTP(ctx context.Context, userID string, f func(old auth.TOT
 		if err != nil {
 			return err
 		}
+		if old.Active != (next.UserID != "" && next.Active) {
+			// What the user may do has changed: who watches users sees it.
+			if _, err := t.exec(`UPDATE users SET updated_at = updated_at WHERE id = ?`, userID); err != nil {
+				return err
+			}
+		}
 		return t.putTOTP(userID, next)
 	}))
 }

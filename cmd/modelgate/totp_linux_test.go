@@ -92,7 +92,7 @@ func TestTOTPCommands(t *testing.T) {
 		t.Fatalf("%q", next)
 	}
 	fails("the code is wrong", password+recovery[2]+"\n", "totp", "disable", "--password-stdin")
-	if out := does("", "user", "list"); !regexp.MustCompile(`admin +admin +enabled +on `).MatchString(out) {
+	if out := does("", "user", "list"); !regexp.MustCompile(`admin +admin +enabled +person +on `).MatchString(out) {
 		t.Errorf("%s", out)
 	}
 	fails("another administrator", "", "user", "reset", "--totp", "admin")
