@@ -255,11 +255,13 @@ func TestOpenAPIWalk(t *testing.T) {
 	w.do(request{method: "HEAD", path: "/healthz"}).is(200)
 	w.do(request{method: "HEAD", path: "/readyz"}).is(200)
 	w.walkIdentity()
+	w.walkTOTP()
 	w.walkAdministration()
 	w.walkModels()
 	w.walkOIP()
 	b := w.inBrowser()
 	b.walkBrowser()
+	b.walkTOTP()
 	b.walkAdministration()
 	b.walkModels()
 	for _, r := range w.api.routes {

@@ -148,7 +148,7 @@ func perform(ctx context.Context, s *auth.Service, in step) outcome {
 	boss := auth.Principal{UserID: "boss", Username: "boss", Permissions: math.MaxUint32}
 	switch in.Op {
 	case "login":
-		tok, err := s.Login(ctx, origin, "x", in.Name, password)
+		tok, err := s.Login(ctx, origin, "x", in.Name, password, "")
 		out := refused(err, auth.ErrCredentials)
 		out.Session, out.Token, out.Access = tok.Session.ID, tok.Refresh, tok.Access
 		return out

@@ -68,7 +68,7 @@ func TestRevocationReachesReplicas(t *testing.T) {
 			return []string{a.other.Access}
 		},
 		"reset": func(a alice) []string {
-			token, _, err := e.ResetUser(e.ctx, e.admin, a.id)
+			token, _, err := e.ResetUser(e.ctx, e.admin, a.id, false)
 			want(t, err, nil)
 			want(t, e.ResetPassword(e.ctx, origin, token, "another lorry altogether"), nil)
 			return []string{a.tok.Access, a.other.Access}
