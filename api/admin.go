@@ -134,6 +134,26 @@ func (s *Server) deleteRole(c *call) (none, error) {
 	return none{}, s.auth.DeleteRole(c.ctx(), c.who, c.param("name"))
 }
 
+func (s *Server) signingKeys(c *call) (page[signingKey], error) {
+	all, err := s.auth.SigningKeys(c.ctx(), c.who)
+	if err != nil {
+		return page[signingKey]{}, err
+	}
+	return pageOf(all, "", signingKeyOf), nil
+}
+
+func (s *Server) rotateSigningKey(c *call) (signingKey, error) {
+	k, err := s.auth.RotateSigningKey(c.ctx(), c.who)
+	if err != nil {
+		return signingKey{}, err
+	}
+	return signingKeyOf(k), nil
+}
+
+func (s *Server) retireSigningKey(c *call) (none, error) {
+	return none{}, s.auth.RetireSigningKey(c.ctx(), c.who, c.param("id"))
+}
+
 // showMetrics writes the Prometheus text format, version 0.0.4.
 func (s *Server) showMetrics(c *call) error {
 	families, err := s.gatherer.Gather()

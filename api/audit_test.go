@@ -51,6 +51,11 @@ func recordLine(e audit.Entry) string {
 	return fmt.Sprintf("%s %s %s %s %s", e.Action, e.Outcome, dash(e.Actor), dash(e.Target), dash(e.Reason))
 }
 
+// sameRecord compares lines; "*" stands for one word.
+func sameRecord(got, want string) bool {
+	return slices.EqualFunc(strings.Fields(got), strings.Fields(want), func(g, w string) bool { return g == w || w == "*" })
+}
+
 // since returns the records after seq, oldest first.
 func (w *world) since(seq uint64) []audit.Entry {
 	w.t.Helper()
@@ -90,16 +95,21 @@ func TestEveryChangeIsRecorded(t *testing.T) {
 			}
 			records := w.since(before)
 			var lines []string
-			for i, e := range records {
+			ours := len(records) == 0
+			for _, e := range records {
+				ours = ours || e.Request == got.Header.Get("X-Request-Id")
 				lines = append(lines, recordLine(e))
-				if e.Request == "" || i == len(records)-1 && e.Request != got.Header.Get("X-Request-Id") || e.Address != "127.0.0.1" || time.Since(e.Time) > time.Minute || e.Count != 1 {
+				if e.Request == "" || e.Address != "127.0.0.1" || time.Since(e.Time) > time.Minute || e.Count != 1 {
 					t.Errorf("the record lacks where or when: %+v", e)
 				}
 				if e.Outcome != audit.Failed && (e.Actor == "" || e.ActorID == "") {
 					t.Errorf("the record does not say who: %+v", e)
 				}
 			}
-			if !slices.Equal(lines, step.want) {
+			if !ours {
+				t.Errorf("no record has the id of the request: %v", lines)
+			}
+			if !slices.EqualFunc(lines, step.want, sameRecord) {
 				t.Errorf("records\n  %s\nwant\n  %s", strings.Join(lines, "\n  "), strings.Join(step.want, "\n  "))
 			}
 		})
@@ -115,120 +125,221 @@ func TestEveryChangeIsRecorded(t *testing.T) {
 		if r.Method == http.MethodGet || r.Method == http.MethodHead {
 			continue
 		}
+		if twin, ok := strings.CutPrefix(r.Path, consoleAPI); ok && covered[r.Method+" "+twin] != nil {
+			continue // the same handler, under the same name in the log: consoleTable copies the route
+		}
 		if unrecorded[route] == "" && !covered[route][true] {
 			t.Errorf("no record of %s is looked for", route)
 		}
 		// What anybody may do to himself is refused for its form alone, or for a
 		// credential that is no good.
-		if own := r.Access == Bearer && r.Permission == 0; !own && route != "POST /revoke" && !covered[route][false] {
+		if own := r.Access != Public && r.Permission == 0; !own && route != "POST /revoke" && !covered[route][false] {
 			t.Errorf("no record of a refusal of %s is looked for", route)
 		}
 	}
 }
 
-// trails are the requests, in an order in which each finds what it needs. What
-// they need is made here, before the first of them.
-func (w *world) trails() []trail {
-	admin := w.admin
-	_, ada := w.user("ada")
-	bobID, _ := w.user("bob")
-	w.role("spare")
-	w.role("idle")
-	w.role("sees", "users:manage")
-	_, manager := w.user("manager", "sees")
-	w.iris()
-	w.upload(admin, "iris", "iris_v2.onnx", "").is(201)
-	w.upload(admin, "gone", "iris_v2.onnx", "").is(201)
-	patch := func(path, token string, v any) func() answer {
-		return func() answer { return w.do(request{method: "PATCH", path: path, token: token, json: v}) }
-	}
-	put := func(path, token string, v any) func() answer {
-		return func() answer { return w.do(request{method: "PUT", path: path, token: token, json: v}) }
-	}
-	del := func(path, token string) func() answer {
-		return func() answer { return w.do(request{method: "DELETE", path: path, token: token}) }
-	}
-	post := func(path, token string, v any) func() answer { return func() answer { return w.post(path, token, v) } }
-	form := func(path, token string, v url.Values) func() answer {
-		return func() answer { return w.form(path, token, v) }
-	}
-	sign := func(name, password string) map[string]string {
-		return map[string]string{"username": name, "password": password}
-	}
+// will is a request to come.
+func (w *world) will(method, path, token string, json any) func() answer {
+	return func() answer { return w.do(request{method: method, path: path, token: token, json: json}) }
+}
 
-	invited := w.post("/admin/users", admin, `{"username":"invited","roles":[]}`).is(201)
-	reset := w.post("/admin/users/"+bobID+"/reset", admin, nil).is(200).field("reset_token")
+func (w *world) willForm(path, token string, pairs ...string) func() answer {
+	v := url.Values{}
+	for i := 0; i < len(pairs); i += 2 {
+		v.Set(pairs[i], pairs[i+1])
+	}
+	return func() answer { return w.form(path, token, v) }
+}
+
+// trails are the requests, in an order in which each finds what it needs. What
+// they need is made before the first of them; late is somebody who signed in so
+// long ago that he must prove his password for a credential, and may do nothing.
+func (w *world) trails() []trail {
+	_, ada := w.user("ada")
+	bob, _ := w.user("bob")
+	w.role("sees", "users:manage")
+	w.user("manager", "sees")
+	w.user("late")
+	signIn, own := w.trailsOfSignIn(bob), w.trailsOfOwn(ada)
+	clients, models := w.trailsOfClients(), w.trailsOfModels()
+	late := w.login("late", userPassword)
+	w.clock.advance(11 * time.Minute)
+	manager := w.login("manager", userPassword)
+	own = append(own,
+		trail{"POST /users/me/keys", "without a fresh sign-in", w.will("POST", "/users/me/keys", late, `{"name":"k"}`), 403, []string{"key.create denied late k reauthentication_required"}},
+		trail{"POST /users/me/keys", "", w.will("POST", "/users/me/keys", manager, `{"name":"k"}`), 201, []string{"key.create allowed manager k -"}})
+	return slices.Concat(signIn, own, clients(late), w.trailsOfUsers(bob, late, manager), models(late), w.trailsOfConsole(late))
+}
+
+func credentials(name, password string) map[string]string {
+	return map[string]string{"username": name, "password": password}
+}
+
+const newPassword = "another unusual phrase 4"
+
+func (w *world) trailsOfSignIn(bob string) []trail {
+	invited := w.post("/admin/users", w.admin, `{"username":"invited","roles":[]}`).is(201).field("invite_token")
+	reset := w.post("/admin/users/"+bob+"/reset", w.admin, nil).is(200).field("reset_token")
 	replayed := w.tokens("ada", userPassword)
 	w.post("/refresh", "", map[string]string{"refresh_token": replayed.RefreshToken}).is(200)
-	revocable, other := w.tokens("ada", userPassword), w.tokens("ada", userPassword)
-	key := w.post("/users/me/keys", ada, `{"name":"one"}`).is(201)
-	revokedKey := w.post("/users/me/keys", ada, `{"name":"two"}`).is(201)
-	leaving := w.login("ada", userPassword)
-	current, ended, left := w.session(other.AccessToken), w.session(revocable.AccessToken), w.session(leaving)
-	_, late := w.user("late")
-	w.clock.advance(11 * time.Minute) // past the time in which no password is asked for
-	keyID := key.field("id")
-	none := []string(nil)
-
+	revocable, leaving := w.tokens("ada", userPassword), w.login("ada", userPassword)
+	key := w.post("/users/me/keys", leaving, `{"name":"two"}`).is(201)
+	revoked, left := w.session(revocable.AccessToken), w.session(leaving)
 	return []trail{
-		{"POST /register", "", post("/register", "", sign("carol", userPassword)), 201, []string{"user.register allowed carol - -"}},
-		{"POST /register", "taken", post("/register", "", sign("ada", userPassword)), 409, []string{"user.register failed ada - taken"}},
-		{"POST /register", "invitation", post("/register", "", map[string]string{"invite_token": invited.field("invite_token"), "password": userPassword}), 201, []string{"user.register allowed invited - -"}},
-		{"POST /register", "no invitation", post("/register", "", map[string]string{"invite_token": "mgi_x", "password": userPassword}), 401, []string{"user.register failed - - malformed"}},
-		{"POST /login", "", post("/login", "", sign("ada", userPassword)), 200, []string{"user.login allowed ada - -"}},
-		{"POST /login", "wrong password", post("/login", "", sign("ada", "wrong"+userPassword)), 401, []string{"user.login failed ada - wrong_password"}},
-		{"POST /login", "nobody", post("/login", "", sign("nobody", userPassword)), 401, []string{"user.login failed nobody - unknown_user"}},
-		{"POST /refresh", "replayed", post("/refresh", "", map[string]string{"refresh_token": replayed.RefreshToken}), 401, []string{"user.refresh failed ada - reused"}},
-		{"POST /refresh", "unknown", post("/refresh", "", map[string]string{"refresh_token": "mgr_x"}), 401, []string{"user.refresh failed - - malformed"}},
-		{"POST /password-reset", "", post("/password-reset", "", map[string]string{"reset_token": reset, "password": "another unusual phrase 4"}), 204, []string{"user.reset allowed bob - -"}},
-		{"POST /password-reset", "used", post("/password-reset", "", map[string]string{"reset_token": reset, "password": "another unusual phrase 4"}), 401, []string{"user.reset failed - - unknown"}},
-		{"POST /token", "", form("/token", "", url.Values{"grant_type": {"password"}, "username": {"ada"}, "password": {userPassword}}), 200, []string{"user.login allowed ada - -"}},
-		{"POST /token", "wrong password", form("/token", "", url.Values{"grant_type": {"password"}, "username": {"carol"}, "password": {"x" + userPassword}}), 400, []string{"user.login failed carol - wrong_password"}},
-		{"POST /revoke", "refresh token", form("/revoke", "", url.Values{"token": {revocable.RefreshToken}}), 200, []string{"user.logout allowed ada " + ended + " revoked"}},
-		{"POST /revoke", "key", form("/revoke", "", url.Values{"token": {revokedKey.field("key")}}), 200, []string{"key.delete allowed ada " + revokedKey.field("id") + " revoked"}},
-		{"POST /revoke", "unknown", form("/revoke", "", url.Values{"token": {"mgr_x"}}), 200, none},
-		{"POST /introspect", "", form("/introspect", admin, url.Values{"token": {ada}}), 200, none},
-		{"POST /logout", "", post("/logout", leaving, nil), 204, []string{"user.logout allowed ada " + left + " -"}},
-		{"DELETE /users/me/sessions/{id}", "", del("/users/me/sessions/"+current, ada), 204, []string{"user.logout allowed ada " + current + " -"}},
-		{"DELETE /users/me/sessions/{id}", "another's", del("/users/me/sessions/"+current, manager), 404, none},
-		{"POST /users/me/keys", "without a fresh sign-in", post("/users/me/keys", late, `{"name":"k"}`), 403, []string{"key.create denied late k reauthentication_required"}},
-		{"POST /users/me/keys", "", func() answer { return w.post("/users/me/keys", w.login("late", userPassword), `{"name":"k"}`) }, 201, []string{"user.login allowed late - -", "key.create allowed late k -"}},
-		{"DELETE /users/me/keys/{id}", "another's", del("/users/me/keys/"+keyID, manager), 404, none},
-		{"DELETE /users/me/keys/{id}", "", del("/users/me/keys/"+keyID, ada), 204, []string{"key.delete allowed ada " + keyID + " -"}},
-		{"POST /users/me/password", "wrong password", post("/users/me/password", ada, map[string]string{"current_password": "wrong one 12345", "new_password": "another unusual phrase 4"}), 403, []string{"user.password failed ada - wrong_password"}},
-		{"POST /users/me/password", "", post("/users/me/password", ada, map[string]string{"current_password": userPassword, "new_password": "another unusual phrase 4"}), 204, []string{"user.password allowed ada ada -"}},
-
-		{"POST /admin/users", "", post("/admin/users", admin, `{"username":"made","roles":["spare"]}`), 201, []string{"user.create allowed admin made -"}},
-		{"POST /admin/users", "refused", post("/admin/users", late, `{"username":"made2","roles":[]}`), 403, []string{"user.create denied late - forbidden"}},
-		{"POST /admin/users", "more than he has", post("/admin/users", manager, `{"username":"made2","roles":["admin"]}`), 403, []string{"user.create denied manager made2 forbidden"}},
-		{"PATCH /admin/users/{id}", "", patch("/admin/users/"+bobID, admin, `{"disabled":true}`), 200, []string{"user.update allowed admin bob -"}},
-		{"PATCH /admin/users/{id}", "refused", patch("/admin/users/"+bobID, late, `{"disabled":true}`), 403, []string{"user.update denied late " + bobID + " forbidden"}},
-		{"PATCH /admin/users/{id}", "more than he has", patch("/admin/users/"+bobID, manager, `{"roles":["admin"]}`), 403, []string{"user.update denied manager bob forbidden"}},
-		{"POST /admin/users/{id}/reset", "", post("/admin/users/"+bobID+"/reset", admin, nil), 200, []string{"user.reset allowed admin bob -"}},
-		{"POST /admin/users/{id}/reset", "refused", post("/admin/users/"+bobID+"/reset", late, nil), 403, []string{"user.reset denied late " + bobID + " forbidden"}},
-		{"DELETE /admin/users/{id}", "refused", del("/admin/users/"+bobID, late), 403, []string{"user.delete denied late " + bobID + " forbidden"}},
-		{"DELETE /admin/users/{id}", "", del("/admin/users/"+bobID, admin), 204, []string{"user.delete allowed admin bob -"}},
-		{"PUT /admin/roles/{name}", "", put("/admin/roles/made", admin, `{"permissions":["audit:read"]}`), 200, []string{"role.put allowed admin made -"}},
-		{"PUT /admin/roles/{name}", "refused", put("/admin/roles/made", late, `{}`), 403, []string{"role.put denied late made forbidden"}},
-		{"PUT /admin/roles/{name}", "more than he has", put("/admin/roles/made", manager, `{"permissions":["models:manage"]}`), 403, []string{"role.put denied manager made forbidden"}},
-		{"DELETE /admin/roles/{name}", "refused", del("/admin/roles/idle", late), 403, []string{"role.delete denied late idle forbidden"}},
-		{"DELETE /admin/roles/{name}", "", del("/admin/roles/idle", admin), 204, []string{"role.delete allowed admin idle -"}},
-
-		{"POST /models/{name}/versions", "", func() answer { return w.upload(admin, "fresh", "iris_v2.onnx", "") }, 201, []string{"model.publish allowed admin fresh -"}},
-		{"POST /models/{name}/versions", "refused", func() answer { return w.upload(late, "fresh", "iris_v2.onnx", "") }, 403, []string{"model.publish denied late fresh forbidden"}},
-		{"PATCH /models/{name}", "", patch("/models/iris", admin, `{"description":"x"}`), 200, []string{"model.update allowed admin iris -"}},
-		{"PATCH /models/{name}", "refused", patch("/models/iris", late, `{"description":"x"}`), 403, []string{"model.update denied late iris forbidden"}},
-		{"DELETE /models/{name}/versions/{version}", "", del("/models/iris/versions/2", admin), 204, []string{"model.delete_version allowed admin iris -"}},
-		{"DELETE /models/{name}/versions/{version}", "refused", del("/models/iris/versions/1", late), 403, []string{"model.delete_version denied late iris forbidden"}},
-		{"DELETE /models/{name}", "refused", del("/models/gone", late), 403, []string{"model.delete denied late gone forbidden"}},
-		{"DELETE /models/{name}", "", del("/models/gone", admin), 204, []string{"model.delete allowed admin gone -"}},
-		{"POST /predict", "refused", post("/predict", late, `{"model":"fresh","inputs":[[1,2,3,4]]}`), 403, []string{"model.predict denied late fresh forbidden"}},
-		{"POST /v2/repository/models/{name}/load", "refused", post("/v2/repository/models/fresh/load", late, `{}`), 403, []string{"model.load denied late fresh forbidden"}},
-		{"POST /v2/repository/models/{name}/unload", "refused", post("/v2/repository/models/fresh/unload", late, `{}`), 403, []string{"model.unload denied late fresh forbidden"}},
-		{"GET /admin/audit/export", "", func() answer { return w.get("/admin/audit/export?since=2020-01-01T00:00:00Z", admin) }, 200, []string{"audit.export allowed admin - -"}},
-		{"GET /admin/users", "refused", func() answer { return w.get("/admin/users", late) }, 403, []string{"user.list denied late - forbidden"}},
-		{"GET /users/me", "a key that is no good", func() answer { return w.get("/users/me", "mg_x") }, 401, none},
+		{"POST /register", "", w.will("POST", "/register", "", credentials("carol", userPassword)), 201, []string{"user.register allowed carol - -"}},
+		{"POST /register", "taken", w.will("POST", "/register", "", credentials("ada", userPassword)), 409, []string{"user.register failed ada - taken"}},
+		{"POST /register", "invitation", w.will("POST", "/register", "", map[string]string{"invite_token": invited, "password": userPassword}), 201, []string{"user.register allowed invited - -"}},
+		{"POST /register", "no invitation", w.will("POST", "/register", "", map[string]string{"invite_token": "mgi_x", "password": userPassword}), 401, []string{"user.register failed - - malformed"}},
+		{"POST /login", "", w.will("POST", "/login", "", credentials("ada", userPassword)), 200, []string{"user.login allowed ada - -"}},
+		{"POST /login", "wrong password", w.will("POST", "/login", "", credentials("ada", "wrong"+userPassword)), 401, []string{"user.login failed ada - wrong_password"}},
+		{"POST /login", "nobody", w.will("POST", "/login", "", credentials("nobody", userPassword)), 401, []string{"user.login failed nobody - unknown_user"}},
+		{"POST /refresh", "replayed", w.will("POST", "/refresh", "", map[string]string{"refresh_token": replayed.RefreshToken}), 401, []string{"user.refresh failed ada - reused"}},
+		{"POST /refresh", "unknown", w.will("POST", "/refresh", "", map[string]string{"refresh_token": "mgr_x"}), 401, []string{"user.refresh failed - - malformed"}},
+		{"POST /password-reset", "", w.will("POST", "/password-reset", "", map[string]string{"reset_token": reset, "password": newPassword}), 204, []string{"user.reset allowed bob - -"}},
+		{"POST /password-reset", "used", w.will("POST", "/password-reset", "", map[string]string{"reset_token": reset, "password": newPassword}), 401, []string{"user.reset failed - - unknown"}},
+		{"POST /token", "", w.willForm("/token", "", "grant_type", "password", "username", "ada", "password", userPassword), 200, []string{"user.login allowed ada - -"}},
+		{"POST /token", "wrong password", w.willForm("/token", "", "grant_type", "password", "username", "carol", "password", "x"+userPassword), 400, []string{"user.login failed carol - wrong_password"}},
+		{"POST /revoke", "refresh token", w.willForm("/revoke", "", "token", revocable.RefreshToken), 200, []string{"user.logout allowed ada " + revoked + " revoked"}},
+		{"POST /revoke", "key", w.willForm("/revoke", "", "token", key.field("key")), 200, []string{"key.delete allowed ada " + key.field("id") + " revoked"}},
+		{"POST /revoke", "unknown", w.willForm("/revoke", "", "token", "mgr_x"), 200, nil},
+		{"POST /logout", "", w.will("POST", "/logout", leaving, nil), 204, []string{"user.logout allowed ada " + left + " -"}},
+		{"GET /users/me", "a key that is no good", w.will("GET", "/users/me", "mgk_x", nil), 401, nil},
 	}
+}
+
+func (w *world) trailsOfOwn(ada string) []trail {
+	other, everywhere := w.session(w.login("ada", userPassword)), w.login("late", userPassword)
+	key := w.post("/users/me/keys", ada, `{"name":"one"}`).is(201).field("id")
+	stranger := w.login("manager", userPassword)
+	return []trail{
+		{"DELETE /users/me/sessions/{id}", "another's", w.will("DELETE", "/users/me/sessions/"+other, stranger, nil), 404, nil},
+		{"DELETE /users/me/sessions/{id}", "", w.will("DELETE", "/users/me/sessions/"+other, ada, nil), 204, []string{"user.logout allowed ada " + other + " -"}},
+		{"DELETE /users/me/keys/{id}", "another's", w.will("DELETE", "/users/me/keys/"+key, stranger, nil), 404, nil},
+		{"DELETE /users/me/keys/{id}", "", w.will("DELETE", "/users/me/keys/"+key, ada, nil), 204, []string{"key.delete allowed ada " + key + " -"}},
+		{"POST /users/me/password", "wrong password", w.will("POST", "/users/me/password", ada, map[string]string{"current_password": "wrong one 12345", "new_password": newPassword}), 403, []string{"user.password failed ada - wrong_password"}},
+		{"POST /users/me/password", "", w.will("POST", "/users/me/password", ada, map[string]string{"current_password": userPassword, "new_password": newPassword}), 204, []string{"user.password allowed ada ada -"}},
+		{"DELETE /users/me/sessions", "", func() answer {
+			got := w.do(request{method: "DELETE", path: "/users/me/sessions", token: w.admin})
+			w.admin = w.login("admin", adminPassword)
+			return got
+		}, 204, []string{"user.logout allowed admin - everywhere", "user.login allowed admin - -"}},
+		{"DELETE /users/me/sessions", "who is no one", w.will("DELETE", "/users/me/sessions", everywhere+"x", nil), 401, nil},
+	}
+}
+
+func (w *world) trailsOfClients() func(late string) []trail {
+	id, secret := w.service("nightly")
+	user := w.post("/admin/users", w.admin, `{"username":"hourly","roles":[],"kind":"service"}`).is(201).field("id")
+	var made answer
+	return func(late string) []trail {
+		path := "/admin/users/" + user + "/secrets"
+		return []trail{
+			{"POST /token", "client", func() answer { return w.formWith("/token", basic(id, secret), "grant_type", "client_credentials") }, 200, []string{"client.token allowed nightly - -"}},
+			{"POST /token", "client's wrong secret", func() answer {
+				return w.formWith("/token", basic(id, secret+"x"), "grant_type", "client_credentials")
+			}, 401, []string{"client.authenticate failed " + id + " - malformed"}},
+			{"POST /introspect", "", func() answer { return w.formWith("/introspect", basic(id, secret), "token", "x") }, 200, nil},
+			{"POST /introspect", "client's wrong secret", func() answer { return w.formWith("/introspect", basic("u_nobody", secret), "token", "x") }, 401, []string{"client.authenticate failed * - *"}},
+			{"POST /admin/users/{id}/secrets", "", func() answer {
+				made = w.post(path, w.admin, `{}`)
+				return made
+			}, 201, []string{"secret.create allowed admin hourly -"}},
+			{"POST /admin/users/{id}/secrets", "refused", w.will("POST", path, late, `{}`), 403, []string{"secret.create denied late " + user + " forbidden"}},
+			{"DELETE /admin/users/{id}/secrets/{secret}", "refused", w.will("DELETE", path+"/c_x", late, nil), 403, []string{"secret.delete denied late " + user + " forbidden"}},
+			{"DELETE /admin/users/{id}/secrets/{secret}", "", func() answer {
+				return w.do(request{method: "DELETE", path: path + "/" + made.field("id"), token: w.admin})
+			}, 204, []string{"secret.delete allowed admin hourly -"}},
+		}
+	}
+}
+
+func (w *world) trailsOfUsers(bob, late, manager string) []trail {
+	w.role("spare")
+	w.role("idle")
+	path := "/admin/users/" + bob
+	admin := func(method, path string, json any) func() answer {
+		return func() answer { return w.do(request{method: method, path: path, token: w.admin, json: json}) }
+	}
+	return []trail{
+		{"POST /admin/users", "", admin("POST", "/admin/users", `{"username":"made","roles":["spare"]}`), 201, []string{"user.create allowed admin made -"}},
+		{"POST /admin/users", "refused", w.will("POST", "/admin/users", late, `{"username":"made2","roles":[]}`), 403, []string{"user.create denied late - forbidden"}},
+		{"POST /admin/users", "more than he has", w.will("POST", "/admin/users", manager, `{"username":"made2","roles":["admin"]}`), 403, []string{"user.create denied manager made2 forbidden"}},
+		{"PATCH /admin/users/{id}", "", admin("PATCH", path, `{"disabled":true}`), 200, []string{"user.update allowed admin bob -"}},
+		{"PATCH /admin/users/{id}", "refused", w.will("PATCH", path, late, `{"disabled":true}`), 403, []string{"user.update denied late " + bob + " forbidden"}},
+		{"PATCH /admin/users/{id}", "more than he has", w.will("PATCH", path, manager, `{"roles":["admin"]}`), 403, []string{"user.update denied manager bob forbidden"}},
+		{"POST /admin/users/{id}/reset", "", admin("POST", path+"/reset", nil), 200, []string{"user.reset allowed admin bob -"}},
+		{"POST /admin/users/{id}/reset", "refused", w.will("POST", path+"/reset", late, nil), 403, []string{"user.reset denied late " + bob + " forbidden"}},
+		{"DELETE /admin/users/{id}", "refused", w.will("DELETE", path, late, nil), 403, []string{"user.delete denied late " + bob + " forbidden"}},
+		{"DELETE /admin/users/{id}", "", admin("DELETE", path, nil), 204, []string{"user.delete allowed admin bob -"}},
+		{"PUT /admin/roles/{name}", "", admin("PUT", "/admin/roles/made", `{"permissions":["audit:read"]}`), 200, []string{"role.put allowed admin made -"}},
+		{"PUT /admin/roles/{name}", "refused", w.will("PUT", "/admin/roles/made", late, `{}`), 403, []string{"role.put denied late made forbidden"}},
+		{"PUT /admin/roles/{name}", "more than he has", w.will("PUT", "/admin/roles/made", manager, `{"permissions":["models:manage"]}`), 403, []string{"role.put denied manager made forbidden"}},
+		{"DELETE /admin/roles/{name}", "refused", w.will("DELETE", "/admin/roles/idle", late, nil), 403, []string{"role.delete denied late idle forbidden"}},
+		{"DELETE /admin/roles/{name}", "", admin("DELETE", "/admin/roles/idle", nil), 204, []string{"role.delete allowed admin idle -"}},
+		{"GET /admin/audit/export", "", admin("GET", "/admin/audit/export?since=2020-01-01T00:00:00Z", nil), 200, []string{"audit.export allowed admin - -"}},
+		{"GET /admin/users", "refused", w.will("GET", "/admin/users", late, nil), 403, []string{"user.list denied late - forbidden"}},
+	}
+}
+
+func (w *world) trailsOfModels() func(late string) []trail {
+	w.iris()
+	w.upload(w.admin, "iris", "iris_v2.onnx", "").is(201)
+	w.upload(w.admin, "gone", "iris_v2.onnx", "").is(201)
+	admin := func(method, path string, json any) func() answer {
+		return func() answer { return w.do(request{method: method, path: path, token: w.admin, json: json}) }
+	}
+	return func(late string) []trail {
+		return []trail{
+			{"POST /models/{name}/versions", "", func() answer { return w.upload(w.admin, "fresh", "iris_v2.onnx", "") }, 201, []string{"model.publish allowed admin fresh -"}},
+			{"POST /models/{name}/versions", "refused", func() answer { return w.upload(late, "fresh", "iris_v2.onnx", "") }, 403, []string{"model.publish denied late fresh forbidden"}},
+			{"PATCH /models/{name}", "", admin("PATCH", "/models/iris", `{"description":"x"}`), 200, []string{"model.update allowed admin iris -"}},
+			{"PATCH /models/{name}", "refused", w.will("PATCH", "/models/iris", late, `{"description":"x"}`), 403, []string{"model.update denied late iris forbidden"}},
+			{"DELETE /models/{name}/versions/{version}", "", admin("DELETE", "/models/iris/versions/2", nil), 204, []string{"model.delete_version allowed admin iris -"}},
+			{"DELETE /models/{name}/versions/{version}", "refused", w.will("DELETE", "/models/iris/versions/1", late, nil), 403, []string{"model.delete_version denied late iris forbidden"}},
+			{"DELETE /models/{name}", "refused", w.will("DELETE", "/models/gone", late, nil), 403, []string{"model.delete denied late gone forbidden"}},
+			{"DELETE /models/{name}", "", admin("DELETE", "/models/gone", nil), 204, []string{"model.delete allowed admin gone -"}},
+			{"POST /predict", "refused", w.will("POST", "/predict", late, `{"model":"fresh","inputs":[[1,2,3,4]]}`), 403, []string{"model.predict denied late fresh forbidden"}},
+			{"POST /v2/repository/models/{name}/load", "refused", w.will("POST", "/v2/repository/models/fresh/load", late, `{}`), 403, []string{"model.load denied late fresh forbidden"}},
+			{"POST /v2/repository/models/{name}/unload", "refused", w.will("POST", "/v2/repository/models/fresh/unload", late, `{}`), 403, []string{"model.unload denied late fresh forbidden"}},
+		}
+	}
+}
+
+func (w *world) trailsOfConsole(string) []trail {
+	b := *w
+	b.browser = true
+	cookie := ""
+	admins := func(method, path string, json any) func() answer {
+		return func() answer {
+			got := b.do(request{method: method, path: path, token: cookie, json: json})
+			if len(got.Header["Set-Cookie"]) > 0 {
+				cookie = got.cookie()
+			}
+			return got
+		}
+	}
+	return []trail{
+		{"POST /console/session", "", func() answer {
+			got := w.willConsole("admin", adminPassword)()
+			cookie = got.cookie()
+			return got
+		}, 200, []string{"user.login allowed admin - -"}},
+		{"POST /console/session", "wrong password", w.willConsole("late", "wrong"+userPassword), 401, []string{"user.login failed late - wrong_password"}},
+		{"POST /console/session/reauthenticate", "", admins("POST", "/console/session/reauthenticate", map[string]string{"password": adminPassword}), 200, []string{"user.reauthenticate allowed admin - -"}},
+		{"POST /console/session/reauthenticate", "wrong password", admins("POST", "/console/session/reauthenticate", map[string]string{"password": "wrong" + userPassword}), 403, []string{"user.reauthenticate failed admin - wrong_password"}},
+		{"PUT /console/api/admin/roles/{name}", "", admins("PUT", "/console/api/admin/roles/made", `{}`), 200, []string{"role.put allowed admin made -"}},
+		{"PUT /console/api/admin/roles/{name}", "refused", func() answer {
+			return b.do(request{method: "PUT", path: "/console/api/admin/roles/made2", token: b.login("late", userPassword), json: `{}`})
+		}, 403, []string{"user.login allowed late - -", "role.put denied late made2 forbidden"}},
+		{"DELETE /console/session", "", func() answer {
+			return b.do(request{method: "DELETE", path: "/console/session", token: cookie})
+		}, 204, []string{"user.logout allowed admin * -"}},
+	}
+}
+
+func (w *world) willConsole(name, password string) func() answer {
+	return w.will("POST", "/console/session", "", credentials(name, password))
 }
 
 // session is the id of the session that a token belongs to.

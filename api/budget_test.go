@@ -38,7 +38,9 @@ func TestDailyRows(t *testing.T) {
 	w.atNoon()
 	w.admin = w.login("admin", adminPassword)
 	w.iris()
-	put := func(body string) { w.do(request{method: "PUT", path: "/admin/roles/metered", token: w.admin, json: body}).is(200) }
+	put := func(body string) {
+		w.do(request{method: "PUT", path: "/admin/roles/metered", token: w.admin, json: body}).is(200)
+	}
 	put(`{"daily_rows":20}`)
 	_, ada := w.user("ada", "metered")
 	key := w.post("/users/me/keys", ada, map[string]string{"name": "k"}).is(201).field("key")

@@ -2,7 +2,6 @@ package api
 
 import (
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -22,7 +21,7 @@ func TestForgedTokensOverHTTP(t *testing.T) {
 	w.post("/logout", ended, nil).is(204)
 	strangersID, stranger := w.user("eve")
 	good := w.tokens("ada", userPassword).AccessToken
-	f, err := authtest.New(filepath.Join(w.dir, "keys"), good, w.clock.now())
+	f, err := authtest.New(t.Context(), w.db, w.vault, good, w.clock.now())
 	if err != nil {
 		t.Fatal(err)
 	}

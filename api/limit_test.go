@@ -257,6 +257,9 @@ func TestStoreDown(t *testing.T) {
 		}
 	}
 	w.form("/token", "", url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}).is(503)
+	w.form("/token", "", url.Values{"grant_type": {"client_credentials"}, "client_id": {"u_x"}, "client_secret": {"x"}}).is(503)
+	w.post("/users/me/password", ada, map[string]string{"current_password": userPassword, "new_password": "another unusual phrase 4"}).refused(503, "unavailable")
+	w.form("/revoke", "", url.Values{"token": {"mg_wrong"}}).is(200)
 
 	for range 5 {
 		w.post("/predict", ada, irisRow).is(403)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -311,6 +312,15 @@ func TestMetadata(t *testing.T) {
 		w.get("/.well-known/oauth-authorization-server", "").is(200).decode(&m)
 		if got := strings.Contains(strings.Join(m.GrantTypes, " "), "password"); got != on {
 			t.Errorf("password grant %v, but the metadata has %v", on, m.GrantTypes)
+		}
+		grants := []string{"refresh_token", "client_credentials"}
+		if on {
+			grants = append([]string{"password"}, grants...)
+		}
+		methods := "none client_secret_basic client_secret_post"
+		if !slices.Equal(m.GrantTypes, grants) || strings.Join(m.TokenAuthMethods, " ") != methods || strings.Join(m.RevocationAuthMethods, " ") != methods ||
+			strings.Join(m.IntrospectionAuthMethods, " ") != "client_secret_basic client_secret_post Bearer" {
+			t.Errorf("%+v", m)
 		}
 		if m.Issuer != "http://modelgate.test" || m.TokenEndpoint != "http://modelgate.test/token" || m.JWKS == "" {
 			t.Errorf("%+v", m)

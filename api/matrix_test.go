@@ -74,6 +74,9 @@ var matrix = []struct {
 	{"GET /admin/roles", "", "", "", 0, [9]int{403, 403, 200, 403, 403, 403, 200, 200, 403}},
 	{"PUT /admin/roles/{name}", "/admin/roles/UPPER", `{}`, "", 0, [9]int{403, 403, 400, 403, 403, 403, 400, 400, 403}},
 	{"DELETE /admin/roles/{name}", "/admin/roles/none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"GET /admin/signing-keys", "", "", "", 0, [9]int{403, 403, 200, 403, 403, 403, 200, 200, 403}},
+	{"POST /admin/signing-keys", "", "", "", 0, [9]int{403, 403, 201, 403, 403, 403, 409, 403, 403}}, // one waits to sign by then
+	{"DELETE /admin/signing-keys/{id}", "/admin/signing-keys/none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 403, 403}},
 	{"GET /admin/audit", "", "", "", 0, [9]int{403, 403, 403, 200, 403, 403, 200, 200, 403}},
 	{"GET /admin/audit/export", "", "", "", 0, [9]int{403, 403, 403, 200, 403, 403, 200, 200, 403}},
 	{"GET /admin/metrics", "", "", "", 0, [9]int{403, 403, 403, 403, 200, 403, 200, 200, 403}},

@@ -1,7 +1,7 @@
 package api
 
 import (
-	"bytes"
+	"fmt"
 	"net/url"
 	"strings"
 	"time"
@@ -204,8 +204,8 @@ func (s *Server) publishesKeys() bool {
 }
 
 func (s *Server) jwks(c *call) error {
-	c.setHeader("Cache-Control", briefly)
-	c.write(c.rt.status, typeJSON, bytes.Clone(s.auth.JWKS()))
+	c.setHeader("Cache-Control", fmt.Sprintf("public, max-age=%d", int(s.auth.JWKSAge().Seconds())))
+	c.write(c.rt.status, typeJSON, s.auth.JWKS())
 	return nil
 }
 

@@ -414,6 +414,24 @@ func roleOf(r auth.Role) role {
 	return role{Name: r.Name, Permissions: r.Permissions.Names(), RateLimit: r.Rate, DailyRows: r.DailyRows, Builtin: r.Builtin, CreatedAt: r.CreatedAt.UTC()}
 }
 
+// signingKey is a key that signs access tokens; never its private part.
+type signingKey struct {
+	ID        string     `json:"id"`
+	State     string     `json:"state"`
+	CreatedAt time.Time  `json:"created_at"`
+	ActiveAt  time.Time  `json:"active_at"`
+	RetireAt  *time.Time `json:"retire_at,omitzero"`
+}
+
+func signingKeyOf(k auth.SigningKeyInfo) signingKey {
+	out := signingKey{ID: k.ID, State: string(k.State), CreatedAt: k.CreatedAt.UTC(), ActiveAt: k.ActiveAt.UTC()}
+	if !k.RetireAt.IsZero() {
+		at := k.RetireAt.UTC()
+		out.RetireAt = &at
+	}
+	return out
+}
+
 // auditEntry is a record as it stands in the log, with what is needed to check
 // the chain.
 type auditEntry struct {

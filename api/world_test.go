@@ -44,6 +44,7 @@ type world struct {
 	http    *httptest.Server
 	auth    *auth.Service
 	db      *store.DB
+	vault   *auth.Vault
 	audit   *audit.Log
 	models  *models.Catalog
 	log     *lockedBuffer
@@ -115,11 +116,11 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	must("audit")
 	t.Cleanup(func() { w.audit.Close() })
 	guard := auth.NewGuard(w.audit)
-	keys, err := auth.OpenKeyring(filepath.Join(w.dir, "keys"), "")
-	must("keyring")
-	vault, err := auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
+	w.vault, err = auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
 	must("vault")
-	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: vault, Issuer: "http://modelgate.test",
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{Store: w.db, Vault: w.vault, Now: w.clock.now, Logger: log})
+	must("keyring")
+	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: w.vault, Issuer: "http://modelgate.test",
 		Hashing: auth.Hashing{Memory: 64, Time: 1, Parallel: 1, Queue: 1000}, PasswordGrant: true, Now: w.clock.now, Logger: log}
 	files, err := models.OpenFiles(filepath.Join(w.dir, "models"), 4<<20)
 	must("files")

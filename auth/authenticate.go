@@ -13,12 +13,13 @@ import (
 // Authenticate tells who an access token or an API key proves to be, with the
 // rights he has now: roles are read from the database, not from the token.
 // What this process changes (logout, disabling, roles, passwords) is seen by the
-// next call; what another process changes in the same database, within 30
+// next call; what another process changes in the same database, within two
 // seconds.
 //
 // A credential seen lately costs a hash and a lookup, and no question to the
 // database. Everything that proves nothing is ErrToken; ErrUnavailable means
-// that the database could not be asked.
+// that the database could not be asked: for longer than these two seconds nobody
+// is let in without it.
 func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
 	if len(credential) == 0 || len(credential) > maxToken || strings.HasPrefix(credential, cookiePrefix) {
 		return Principal{}, ErrToken // a cookie is none, though the cache may know it
@@ -26,6 +27,9 @@ func (s *Service) Authenticate(ctx context.Context, credential string) (Principa
 	// A conversion would copy the token onto the heap; Sum256 only reads.
 	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(credential), len(credential)))
 	now := s.cfg.Now()
+	if err := s.abreast(ctx, now); err != nil {
+		return Principal{}, err
+	}
 	if e := s.cache.get(&sum, now.UnixNano()); e != nil {
 		s.metrics.hits.Inc()
 		if e.use != nil {
@@ -60,11 +64,11 @@ func (s *Service) authenticate(ctx context.Context, sum *[32]byte, credential st
 }
 
 func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token string, now time.Time) (Principal, error) {
-	c, err := s.verifier.verify(token)
-	if err != nil {
-		return Principal{}, ErrToken.Because(err)
-	}
 	epoch := s.cache.begin()
+	c, err := s.verify(ctx, token)
+	if err != nil {
+		return Principal{}, err
+	}
 	session, err := s.cfg.Store.Session(ctx, c.SessionID)
 	if err != nil {
 		return Principal{}, deadIfMissing(err)
@@ -84,6 +88,23 @@ func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token st
 	}
 	s.cache.put(sum, epoch, who, until, now, nil)
 	return who, nil
+}
+
+// verify proves an access token, else ErrToken. A key that is not known here may
+// have been made by another server a moment ago: the Store is asked for it, which
+// strangers can bring about once a second.
+func (s *Service) verify(ctx context.Context, token string) (*claims, error) {
+	c, err := s.verifier.verify(token)
+	if errors.Is(err, errUnknownKey) && s.cfg.Keys.stored() && s.mayLook(s.cfg.Now()) {
+		if err := s.poll(ctx); err != nil {
+			return nil, err
+		}
+		c, err = s.verifier.verify(token)
+	}
+	if err != nil {
+		return nil, ErrToken.Because(err)
+	}
+	return c, nil
 }
 
 // scopedPermissions are all that a key limited to some models keeps of its

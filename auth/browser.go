@@ -71,6 +71,9 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 		return Principal{}, errCookie
 	}
 	now := s.now()
+	if err := s.abreast(ctx, now); err != nil {
+		return Principal{}, err
+	}
 	if e := s.cache.get(&hash, now.UnixNano()); e != nil {
 		s.metrics.hits.Inc()
 		return e.who, nil

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,6 +52,7 @@ type env struct {
 	ctx   context.Context
 	dir   string
 	clock *clock
+	now   func() time.Time // clock's, unless an option sets another
 	db    *store.DB
 	store *hooked
 	audit *audit.Log
@@ -63,6 +65,7 @@ type env struct {
 // hooked lets a test stop the Service at a database call, and counts them.
 type hooked struct {
 	auth.Store
+	polls  atomic.Int64 // calls of Changes
 	mu     sync.Mutex
 	calls  int
 	before func(method string) error // guarded by mu
@@ -71,7 +74,9 @@ type hooked struct {
 
 func (h *hooked) hook(method string) (func(), error) {
 	h.mu.Lock()
-	h.calls++
+	if method != "Changes" { // of that there is one a second
+		h.calls++
+	}
 	before, after := h.before, h.after
 	h.mu.Unlock()
 	if before != nil {
@@ -161,6 +166,16 @@ func (h *hooked) KeyByHash(ctx context.Context, hash [32]byte) (auth.Key, error)
 	return h.Store.KeyByHash(ctx, hash)
 }
 
+func (h *hooked) Changes(ctx context.Context, mark int64) (auth.Changes, error) {
+	h.polls.Add(1)
+	after, err := h.hook("Changes")
+	if err != nil {
+		return auth.Changes{}, err
+	}
+	defer after()
+	return h.Store.Changes(ctx, mark)
+}
+
 func (h *hooked) TouchKey(ctx context.Context, id string, used time.Time) error {
 	after, err := h.hook("TouchKey")
 	if err != nil {
@@ -205,19 +220,23 @@ func newEnvIn(t testing.TB, dir string, options ...option) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.audit.Close() })
-	if e.keys, err = auth.OpenKeyring(filepath.Join(e.dir, "keys"), ""); err != nil {
-		t.Fatal(err)
-	}
 	if e.vault, err = auth.OpenVault(filepath.Join(e.dir, "keys", "master.key"), ""); err != nil {
 		t.Fatal(err)
 	}
 	cfg := auth.Config{
-		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: e.keys, Vault: e.vault, Issuer: issuer, Audience: audience,
+		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Vault: e.vault, Issuer: issuer, Audience: audience,
 		Hashing: cheap, Now: e.clock.now, Logger: logger,
 	}
 	for _, o := range options {
 		o(&cfg)
 	}
+	e.now = cfg.Now
+	if cfg.Keys == nil {
+		if cfg.Keys, err = auth.OpenKeyring(ctx, e.keyring()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.keys = cfg.Keys
 	if e.Service, err = auth.New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -226,6 +245,37 @@ func newEnvIn(t testing.TB, dir string, options ...option) *env {
 	}
 	e.admin = e.who(e.login("admin").Access)
 	return e
+}
+
+// keyring is how the keyring of e is opened.
+func (e *env) keyring() auth.KeyringConfig {
+	return auth.KeyringConfig{Store: e.db, Vault: e.vault, Dir: filepath.Join(e.dir, "keys"), Now: e.now, Logger: slog.New(slog.DiscardHandler)}
+}
+
+// replica is another Service on the database of e, as another server has it, with
+// a vault and keys of its own.
+func (e *env) replica(options ...option) *env {
+	e.t.Helper()
+	r := *e
+	r.store = &hooked{Store: e.db}
+	var err error
+	if r.vault, err = auth.OpenVault(filepath.Join(e.dir, "keys", "master.key"), ""); err != nil {
+		e.t.Fatal(err)
+	}
+	if r.keys, err = auth.OpenKeyring(e.ctx, r.keyring()); err != nil {
+		e.t.Fatal(err)
+	}
+	cfg := auth.Config{
+		Store: r.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: r.keys, Vault: r.vault, Issuer: issuer, Audience: audience,
+		Hashing: cheap, Now: e.now, Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	if r.Service, err = auth.New(cfg); err != nil {
+		e.t.Fatal(err)
+	}
+	return &r
 }
 
 type lockedWriter struct {

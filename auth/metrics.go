@@ -17,6 +17,8 @@ type metrics struct {
 	misses      prometheus.Counter // of lookups
 	hashWait    prometheus.Histogram
 	hashRefused prometheus.Counter
+	// pollFailures are questions to the Store what others changed, without answer.
+	pollFailures prometheus.Counter
 
 	budgetLeases  prometheus.Counter
 	budgetRefused prometheus.Counter
@@ -65,6 +67,9 @@ func newMetrics() *metrics {
 		hashRefused: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_password_hash_refused_total", Help: "Callers turned away because too many waited to have a password hashed.",
 		}),
+		pollFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "modelgate_changes_failures_total", Help: "Times the database did not tell what other processes changed; nobody is let in meanwhile.",
+		}),
 		budgetLeases: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_budget_leases_total", Help: "Times that rows of a daily budget were asked for from the database.",
 		}),
@@ -93,5 +98,5 @@ func (m *metrics) rejected(err error) {
 // Collectors are the room's metrics, for the server to register.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.failures, m.rejections, m.lookups, m.hashWait, m.hashRefused, m.budgetLeases, m.budgetRefused}
+	return []prometheus.Collector{m.failures, m.rejections, m.lookups, m.hashWait, m.hashRefused, m.budgetLeases, m.budgetRefused, m.pollFailures}
 }

@@ -19,7 +19,7 @@ const (
 )
 
 func (l *lives) browse(*rapid.T) {
-	a := l.pick()
+	a := l.pickPerson()
 	var replaced *browser
 	cookie := ""
 	if len(a.browsers) > 0 && rapid.Bool().Draw(l.t, "in the same browser") {

@@ -1,10 +1,7 @@
 package auth_test
 
 import (
-	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -283,87 +280,5 @@ func TestResetOffline(t *testing.T) {
 	want(t, err, nil)
 	if len(list) != 1 {
 		t.Errorf("%d sessions: the old one should have ended", len(list))
-	}
-}
-
-func TestKeyring(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "keys")
-	k, err := auth.OpenKeyring(dir, "")
-	want(t, err, nil)
-	again, err := auth.OpenKeyring(dir, "")
-	want(t, err, nil)
-	if k.SignerID() != again.SignerID() {
-		t.Fatal("a second start makes another key")
-	}
-	names, _ := filepath.Glob(filepath.Join(dir, "*"))
-	if len(names) != 1 {
-		t.Fatalf("%v", names)
-	}
-	for path, mode := range map[string]os.FileMode{dir: 0o700, names[0]: 0o600} {
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
-			t.Errorf("%s: %v, %v", path, info.Mode(), err)
-		}
-	}
-	for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o666, 0o644} {
-		want(t, os.Chmod(names[0], mode), nil)
-		_, err := auth.OpenKeyring(dir, "")
-		if err == nil || !strings.Contains(err.Error(), "chmod 600 "+names[0]) {
-			t.Errorf("mode %#o: %v", mode, err)
-		}
-	}
-	want(t, os.Chmod(names[0], 0o600), nil)
-	want(t, os.Chmod(dir, 0o770), nil)
-	if _, err := auth.OpenKeyring(dir, ""); err == nil || !strings.Contains(err.Error(), "chmod 700") {
-		t.Errorf("a folder others may write to: %v", err)
-	}
-	want(t, os.Chmod(dir, 0o700), nil)
-	for _, content := range []string{"", "junk", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
-		bad := filepath.Join(dir, "zz.pem")
-		want(t, os.WriteFile(bad, []byte(content), 0o600), nil)
-		if _, err := auth.OpenKeyring(dir, ""); err == nil {
-			t.Errorf("%q is taken for a key", content)
-		}
-		want(t, os.Remove(bad), nil)
-	}
-	fresh, err := auth.OpenKeyring(filepath.Join(t.TempDir(), "keys"), "")
-	want(t, err, nil)
-	if fresh.SignerID() == k.SignerID() {
-		t.Error("two fresh starts have one key")
-	}
-}
-
-// A newer key signs, the older one still verifies, and only public parts show.
-func TestKeyRotation(t *testing.T) {
-	e := newEnv(t)
-	_, tok := e.user("alice")
-	dir, other := filepath.Join(e.dir, "keys"), filepath.Join(t.TempDir(), "keys")
-	_, err := auth.OpenKeyring(other, "")
-	want(t, err, nil)
-	names, _ := filepath.Glob(filepath.Join(other, "*.pem"))
-	newer, err := os.ReadFile(names[0])
-	want(t, err, nil)
-	want(t, os.WriteFile(filepath.Join(dir, "ed25519-99990101T000000Z-next.pem"), newer, 0o600), nil)
-	both, err := auth.OpenKeyring(dir, "")
-	want(t, err, nil)
-	if both.SignerID() == e.keys.SignerID() {
-		t.Fatal("the newer key does not sign")
-	}
-	s, err := auth.New(auth.Config{Store: e.db, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: both, Vault: e.vault, Issuer: issuer, Audience: audience, Hashing: cheap, Now: e.clock.now})
-	want(t, err, nil)
-	_, err = s.Authenticate(context.Background(), tok.Access)
-	want(t, err, nil)
-	next, err := s.Refresh(context.Background(), origin, tok.Refresh)
-	want(t, err, nil)
-	_, err = s.Authenticate(context.Background(), next.Access)
-	want(t, err, nil)
-	e.dead("token of a key that this ring does not have", next.Access)
-	set := string(s.JWKS())
-	if strings.Count(set, `"kid"`) != 2 || strings.Contains(set, `"d"`) {
-		t.Errorf("%s", set)
-	}
-	contains(t, set, both.SignerID())
-	contains(t, set, `"kty":"OKP","crv":"Ed25519"`)
-	if e.JWKS()[0] != '{' || strings.Count(string(e.JWKS()), `"kid"`) != 1 {
-		t.Errorf("%s", e.JWKS())
 	}
 }

@@ -53,6 +53,7 @@ type Service struct {
 	pacer    pacer
 	verifier *verifier
 	cache    *cache
+	follower follower
 	uses     *keyUses
 	metrics  *metrics
 	budgets  *budgets
@@ -88,7 +89,7 @@ func New(cfg Config) (*Service, error) {
 		ttl *time.Duration
 		def time.Duration
 	}{
-		{&cfg.AccessTTL, 15 * time.Minute}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.AccessTTL, defaultAccessTTL}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
 		{&cfg.BrowserTTL, 12 * time.Hour}, {&cfg.BrowserIdle, 30 * time.Minute},
 		{&cfg.InviteTTL, 72 * time.Hour}, {&cfg.ResetTTL, time.Hour},
 	} {
@@ -100,11 +101,15 @@ func New(cfg Config) (*Service, error) {
 		}
 	}
 	m := newMetrics()
-	return &Service{
+	s := &Service{
 		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
-	}, nil
+	}
+	s.follower.mark = -1
+	return s, nil
 }
+
+const defaultAccessTTL = 15 * time.Minute
 
 // PasswordGrant says whether OAuth2 clients may sign in by password.
 func (s *Service) PasswordGrant() bool { return s.cfg.PasswordGrant }
@@ -127,19 +132,26 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the last use of API keys and
-// client secrets is stored every minute, and what was taken from budgets and
-// not used returned; what has expired is removed every hour. End ctx when no
+// Run does the background work until ctx ends: the Store is asked every second
+// what other processes changed; every minute the last use of API keys and client
+// secrets is stored, the signing keys are looked after, and what was taken from
+// budgets and not used returned; what has expired is removed every hour. End ctx when no
 // prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {
-	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer poll.Stop()
 	defer flush.Stop()
 	defer sweep.Stop()
 	for {
 		select {
+		case <-poll.C:
+			_ = s.poll(ctx) // it tells by itself; who depends on it asks again
 		case <-flush.C:
 			s.flushUses(ctx)
 			s.flushBudgets(ctx, false)
+			if err := s.keepKeys(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Logger.Error("the signing keys could not be rotated; it is tried again in a minute", "cause", err)
+			}
 		case <-sweep.C:
 			s.sweep(ctx)
 		case <-ctx.Done():

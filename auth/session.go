@@ -338,9 +338,9 @@ func (s *Service) sessionOf(ctx context.Context, token string) (Session, error) 
 		session, err := s.cfg.Store.SessionOfRefresh(ctx, hash, s.now())
 		return session, deadIfMissing(err)
 	}
-	c, err := s.verifier.verify(token)
+	c, err := s.verify(ctx, token)
 	if err != nil {
-		return Session{}, ErrToken.Because(err)
+		return Session{}, err
 	}
 	session, err := s.cfg.Store.Session(ctx, c.SessionID)
 	return session, deadIfMissing(err)
@@ -396,9 +396,9 @@ func (s *Service) introspect(ctx context.Context, token string) (Introspection, 
 		in.ClientID, in.IssuedAt, in.ExpiresAt = firstParty, key.CreatedAt, key.ExpiresAt
 		return in, deadIfMissing(err)
 	}
-	c, err := s.verifier.verify(token)
+	c, err := s.verify(ctx, token)
 	if err != nil {
-		return Introspection{}, ErrToken.Because(err)
+		return Introspection{}, err
 	}
 	in := describe(who, "access_token")
 	in.SessionID, in.ClientID = c.SessionID, c.ClientID

@@ -105,6 +105,40 @@ type Ticket struct {
 	ExpiresAt time.Time
 }
 
+// SigningKey is a key pair that signs access tokens (Ed25519).
+type SigningKey struct {
+	ID        string // thumbprint of the public part (RFC 7638)
+	Sealed    []byte // the private part, by the Vault
+	CreatedAt time.Time
+	ActiveAt  time.Time // signs from then on, until a later key does
+	RetireAt  time.Time // verifies until then; zero: no later key is known
+}
+
+// ChangeKind says of what a Change is.
+type ChangeKind string
+
+const (
+	UserChanged  ChangeKind = "user"  // Subject is the user's id; or his roles, sessions, keys
+	RoleChanged  ChangeKind = "role"  // Subject is the role's name
+	ModelChanged ChangeKind = "model" // Subject is the model's name
+	KeysChanged  ChangeKind = "keys"  // the signing keys
+)
+
+// Change says that what somebody may do is not what it was.
+type Change struct {
+	Kind    ChangeKind
+	Subject string
+}
+
+// Changes are those since some moment.
+type Changes struct {
+	List []Change // each once, the oldest first
+	Mark int64    // of now, to ask from next time
+	// All means that the list does not tell everything: whatever is remembered may
+	// have changed.
+	All bool
+}
+
 // Store keeps what the room must remember. All methods are safe for concurrent
 // use, honour ctx, and are atomic: they happen whole or not at all, also when
 // the process dies. Times are kept to the microsecond, in UTC. A missing row is
@@ -205,6 +239,18 @@ type Store interface {
 	// calls one succeeds. When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
+	// SigningKeys lists all, the first to be active first.
+	SigningKeys(ctx context.Context) ([]SigningKey, error)
+	// UpdateSigningKeys replaces all signing keys by those that f returns, in one
+	// step: of servers that rotate at once the second sees what the first made. It
+	// returns them as SigningKeys does.
+	UpdateSigningKeys(ctx context.Context, f func(old []SigningKey) ([]SigningKey, error)) ([]SigningKey, error)
+	// Changes tells what was changed since mark, by any process: each change that
+	// ends or alters what somebody may do is in the list from the moment it can be
+	// seen. With a mark below zero, one that is too old (some thousand changes), or
+	// one of another database, All is set. It costs one look at an index.
+	Changes(ctx context.Context, mark int64) (Changes, error)
+
 	// TakeRows counts up to most rows against a budget of limit rows, but no fewer
 	// than least: when less is left it counts none. It returns how many it
 	// counted, and how many are left then. Concurrent calls never count more than
@@ -216,7 +262,7 @@ type Store interface {
 	// RowsUsed returns what is counted of a user's budgets of a day, by model.
 	RowsUsed(ctx context.Context, userID string, day time.Time) (map[string]int64, error)
 
-	// Sweep removes expired sessions, tokens, keys, secrets and tickets, and what
+	// Sweep removes expired sessions, tokens, keys, secrets and tickets, old changes, and what
 	// was counted on days that are over. It may do so in
 	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error

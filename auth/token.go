@@ -87,14 +87,17 @@ type verifier struct {
 
 func newVerifier(keys *Keyring, issuer, audience string, now func() time.Time) *verifier {
 	return &verifier{keys: keys, now: now, parser: jwt.NewParser(
-		jwt.WithValidMethods([]string{keys.signer.method.Alg()}),
+		jwt.WithValidMethods([]string{keys.method.Alg()}),
 		jwt.WithIssuer(issuer), jwt.WithAudience(audience),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway),
 		jwt.WithStrictDecoding(), jwt.WithTimeFunc(now),
 	)}
 }
 
-var errTokenForm = errors.New("not a compact JWS")
+var (
+	errTokenForm  = errors.New("not a compact JWS")
+	errUnknownKey = errors.New("signed by a key that is not ours")
+)
 
 // verify returns the claims of a good token. The errors say for the log what
 // was wrong; to callers all of them are ErrToken.
@@ -103,12 +106,12 @@ func (v *verifier) verify(token string) (*claims, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := v.keys.keys[h.KeyID]
+	key := v.keys.find(h.KeyID, v.now())
 	switch {
 	case h.Type != tokenType && h.Type != tokenTypeLong:
 		return nil, errors.New("not of type at+jwt")
 	case key == nil:
-		return nil, errors.New("signed by a key that is not ours")
+		return nil, errUnknownKey
 	case h.Algorithm != key.method.Alg():
 		return nil, errors.New("signed by another algorithm than its key's")
 	}
@@ -183,7 +186,10 @@ func (s *Service) sign(session Session, user User, now time.Time) (token string,
 	if !session.AuthTime.IsZero() {
 		c.AuthTime = session.AuthTime.Unix()
 	}
-	key := s.cfg.Keys.signer
+	key := s.cfg.Keys.signer(now)
+	if key == nil {
+		return "", 0, ErrUnavailable.Because(errors.New("no key signs at this time"))
+	}
 	t := jwt.NewWithClaims(key.method, &c)
 	t.Header = map[string]any{"alg": key.method.Alg(), "kid": key.id, "typ": tokenType}
 	token, err = t.SignedString(key.private)

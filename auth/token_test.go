@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -41,7 +40,7 @@ func newForger(t testing.TB, e *env) *authtest.Forger {
 	_, ended := e.user("victim")
 	want(t, e.Logout(e.ctx, e.who(ended.Access)), nil)
 	stranger, strangers := e.user("stranger")
-	f, err := authtest.New(filepath.Join(e.dir, "keys"), e.login("victim").Access, e.clock.now())
+	f, err := authtest.New(e.ctx, e.db, e.vault, e.login("victim").Access, e.clock.now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +159,7 @@ func TestTokenShape(t *testing.T) {
 func TestSharedSecret(t *testing.T) {
 	secret := "uV3kq0QmZ8x1rT7bYw5nLd9sGh2jKf4pAc6e"
 	open := func() *auth.Keyring {
-		k, err := auth.OpenKeyring(filepath.Join(t.TempDir(), "unused"), secret)
+		k, err := auth.OpenKeyring(t.Context(), auth.KeyringConfig{Secret: secret})
 		want(t, err, nil)
 		return k
 	}

@@ -51,9 +51,9 @@ func newGate(tb testing.TB) *gate {
 	g.audit, err = audit.Open(ctx, audit.Config{Path: filepath.Join(folder, "audit.log"), Heads: db})
 	must(err)
 	tb.Cleanup(func() { g.audit.Close() })
-	keys, err := auth.OpenKeyring(filepath.Join(folder, "keys"), "")
-	must(err)
 	vault, err := auth.OpenVault(filepath.Join(folder, "keys", "master.key"), "")
+	must(err)
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{Store: db, Vault: vault})
 	must(err)
 	guard := auth.NewGuard(g.audit)
 	g.auth, err = auth.New(auth.Config{Store: db, Guard: guard, Audit: g.audit, Keys: keys, Vault: vault, Issuer: "http://modelgate.test",

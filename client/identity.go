@@ -22,6 +22,7 @@ type Tokens struct {
 type User struct {
 	ID        string    `json:"id"`
 	Username  string    `json:"username"`
+	Kind      string    `json:"kind,omitempty"` // "service": a service account
 	Roles     []string  `json:"roles"`
 	Disabled  bool      `json:"disabled,omitempty"`
 	CreatedAt time.Time `json:"created_at"`
@@ -36,6 +37,27 @@ type Budget struct {
 	Model     string `json:"model,omitempty"` // empty: all models together
 	DailyRows int64  `json:"daily_rows"`
 	Left      int64  `json:"left"` // rows
+}
+
+// Service is a service account with its first secret, which is there once, in
+// the answer to CreateService.
+type Service struct {
+	User
+	ClientID     string     `json:"client_id"`
+	ClientSecret string     `json:"client_secret"`
+	SecretID     string     `json:"secret_id"`
+	ExpiresAt    *time.Time `json:"expires_at,omitempty"` // of the secret
+}
+
+// Secret is one of a service account; Secret.ClientSecret is there once, in the
+// answer to CreateSecret.
+type Secret struct {
+	ID           string     `json:"id"`
+	ClientID     string     `json:"client_id,omitempty"`
+	ClientSecret string     `json:"client_secret,omitempty"`
+	CreatedAt    time.Time  `json:"created_at"`
+	ExpiresAt    *time.Time `json:"expires_at,omitempty"`
+	LastUsed     *time.Time `json:"last_used,omitempty"`
 }
 
 // Key is an API key; Key.Key is there once, in the answer to CreateKey.
@@ -158,6 +180,37 @@ func (c *Client) CreateUser(ctx context.Context, username string, roles []string
 	return u, c.call(ctx, http.MethodPost, "/admin/users", map[string]any{"username": username, "roles": roles}, &u)
 }
 
+// CreateService makes a service account; with expires 0 its secret never
+// expires.
+func (c *Client) CreateService(ctx context.Context, username string, roles []string, expires time.Duration) (Service, error) {
+	in := map[string]any{"username": username, "roles": roles, "kind": "service"}
+	if expires > 0 {
+		in["expires_in"] = int64(expires / time.Second)
+	}
+	var s Service
+	return s, c.call(ctx, http.MethodPost, "/admin/users", in, &s)
+}
+
+// Secrets lists the secrets of a service account.
+func (c *Client) Secrets(ctx context.Context, id string) ([]Secret, error) {
+	return page[Secret](ctx, c, "/admin/users/"+url.PathEscape(id)+"/secrets", nil, 0)
+}
+
+// CreateSecret gives a service account another secret.
+func (c *Client) CreateSecret(ctx context.Context, id string, expires time.Duration) (Secret, error) {
+	in := map[string]any{}
+	if expires > 0 {
+		in["expires_in"] = int64(expires / time.Second)
+	}
+	var s Secret
+	return s, c.call(ctx, http.MethodPost, "/admin/users/"+url.PathEscape(id)+"/secrets", in, &s)
+}
+
+// DeleteSecret revokes a secret, and what was got with it, at once.
+func (c *Client) DeleteSecret(ctx context.Context, id, secret string) error {
+	return c.call(ctx, http.MethodDelete, "/admin/users/"+url.PathEscape(id)+"/secrets/"+url.PathEscape(secret), nil, nil)
+}
+
 // UserPatch changes what is not nil.
 type UserPatch struct {
 	Roles    *[]string `json:"roles,omitempty"`
@@ -191,7 +244,7 @@ func (c *Client) Roles(ctx context.Context) ([]Role, error) {
 // PutRole makes or replaces a role. An empty rate is the server's; without
 // dailyRows (0) there is no budget.
 func (c *Client) PutRole(ctx context.Context, name string, permissions []string, rate string, dailyRows int64) (Role, error) {
-	in := map[string]any{"permissions": permissions}
+	in := map[string]any{"permissions": append([]string{}, permissions...)} // null would be refused
 	if dailyRows != 0 {
 		in["daily_rows"] = dailyRows
 	}

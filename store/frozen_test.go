@@ -47,6 +47,9 @@ func TestFrozenSchemas(t *testing.T) {
 			}
 			checkIntegrity(t, db)
 			checkFrozen(t, db, v)
+			if v >= 2 {
+				checkFrozenSigningKey(t, db)
+			}
 			openAt(t, path) // once forward, there is nothing to do
 		})
 	}
@@ -106,7 +109,7 @@ func thaw(t *testing.T, from, path string) {
 	}
 }
 
-// schema describes tables, references and indexes, and what is built in.
+// schema describes tables, references, indexes and triggers, and what is built in.
 func schema(t *testing.T, db *DB) []string {
 	t.Helper()
 	list := column(t, db, `
@@ -118,6 +121,8 @@ func schema(t *testing.T, db *DB) []string {
 		UNION ALL
 		SELECT m.name || ' index ' || i.name || ' unique ' || i."unique" || ' partial ' || i.partial || ' ' || c.seqno || ' ' || coalesce(c.name, '-')
 		FROM sqlite_schema m, pragma_index_list(m.name) i, pragma_index_info(i.name) c WHERE m.type = 'table'
+		UNION ALL
+		SELECT 'trigger ' || sql FROM sqlite_schema WHERE type = 'trigger'
 		UNION ALL
 		SELECT 'built in ' || name || ' ' || permissions || ' ' || rate FROM roles WHERE builtin`)
 	slices.Sort(list)
@@ -194,7 +199,11 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.SetAuditHead(ctx, "", audit.Head{Seq: 42, Hash: "abc"}))
 	_, _, err = db.TakeRows(ctx, auth.RowBudget{UserID: "u", Model: "iris", Day: auth.Day(frozenTime)}, 10, 1, 1)
 	ok(err)
+	_, err = db.UpdateSigningKeys(ctx, func([]auth.SigningKey) ([]auth.SigningKey, error) { return []auth.SigningKey{frozenSigningKey}, nil })
+	ok(err)
 }
+
+var frozenSigningKey = auth.SigningKey{ID: "kid", Sealed: []byte("sealed"), CreatedAt: frozenTime, ActiveAt: frozenTime, RetireAt: far}
 
 // checkFrozen reads what fillFrozen wrote with the schema of from, whatever has become of it since.
 func checkFrozen(t *testing.T, db *DB, from int) {
@@ -244,5 +253,16 @@ func checkFrozen(t *testing.T, db *DB, from int) {
 	same("ticket", nil, nil, err)
 	if _, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{}, frozenTime); err == nil || !strings.Contains(err.Error(), "refresh_reused") {
 		t.Errorf("replay of a used token: %v", err)
+	}
+}
+
+func checkFrozenSigningKey(t *testing.T, db *DB) {
+	t.Helper()
+	keys, err := db.SigningKeys(t.Context())
+	if err != nil || len(keys) != 1 || !sameSigningKey(keys[0], frozenSigningKey) || !keys[0].CreatedAt.Equal(frozenTime) {
+		t.Errorf("signing keys: %+v, %v", keys, err)
+	}
+	if changes, err := db.Changes(t.Context(), 0); err != nil || changes.Mark == 0 {
+		t.Errorf("changes: %+v, %v", changes, err)
 	}
 }

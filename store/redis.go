@@ -227,9 +227,9 @@ func (r *Redis) run(ctx context.Context, key string, count int64, rate limiter.R
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisPatience)
 	defer cancel()
 	limit := min(max(rate.Limit, 0), math.MaxUint32)
-	now := ""
+	clock, now := time.Now, ""
 	if r.now != nil {
-		now = strconv.FormatInt(r.now().UnixMicro(), 10)
+		clock, now = r.now, strconv.FormatInt(r.now().UnixMicro(), 10)
 	}
 	keep := rate.Period + rate.Period/30 + redisSlack
 	reply, err := window.Run(ctx, r.client, []string{redisKey(key)},
@@ -240,8 +240,9 @@ func (r *Redis) run(ctx context.Context, key string, count int64, rate limiter.R
 	if len(reply) != 3 {
 		return limiter.Context{}, fmt.Errorf("Redis answered a script with %d numbers instead of 3", len(reply))
 	}
+	// Reset is by this server's clock, as its callers see it.
 	return limiter.Context{Limit: limit, Remaining: max(0, limit-reply[1]), Reached: reply[0] == 1,
-		Reset: (reply[2] + 999_999) / 1_000_000}, nil
+		Reset: (clock().UnixMicro() + max(0, reply[2]) + 999_999) / 1_000_000}, nil
 }
 
 // redisKey is where a key's window lies. The braces keep it whole in a cluster.

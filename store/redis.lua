@@ -5,8 +5,8 @@
 -- KEYS[1] is the window. ARGV: units (negative gives back), limit, period in
 -- microseconds, how long Redis keeps the window in milliseconds, and the time
 -- in microseconds, empty for Redis's own.
--- Answers {1 when refused, units in use, when the units that were refused,
--- else all, are back (microseconds)}.
+-- Answers {1 when refused, units in use, in how many microseconds the units
+-- that were refused, else all, are back}.
 --
 -- A window is stored as one packed list: the period, then for each slot that
 -- is in use its number and its units, the oldest first. At most 123 numbers.
@@ -82,4 +82,4 @@ for i = 1, #slots, 2 do
 	free = slots[i] + 61
 end
 if need > 0 then free = head + 61 end
-return { refused, used, free * width }
+return { refused, used, free * width - now }

@@ -35,7 +35,10 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) error {
 			}
 		}
 	}
-	return nil
+	return authError(db.write(ctx, func(t *tx) error {
+		_, err := t.exec(`DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?`, keptChanges)
+		return err
+	}))
 }
 
 // Ping implements auth.Store: it reads a row of the file.

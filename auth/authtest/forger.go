@@ -3,19 +3,18 @@
 package authtest
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/hmac"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"hash"
 	"maps"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
+
+	"modelgate/auth"
 )
 
 // Forger makes tokens by hand. It has the server's own key, so that each of
@@ -31,25 +30,9 @@ type Forger struct {
 	EndedSID     string // a session that the token's own user has ended; "": none
 }
 
-// New is a forger who has got hold of a good token, and of the one signing key
-// in the server's folder of keys.
-func New(keys, good string, now time.Time) (*Forger, error) {
-	names, err := filepath.Glob(filepath.Join(keys, "*.pem"))
-	if err != nil || len(names) != 1 {
-		return nil, fmt.Errorf("signing keys %v: %v", names, err)
-	}
-	text, err := os.ReadFile(names[0])
-	if err != nil {
-		return nil, err
-	}
-	block, _ := pem.Decode(text)
-	if block == nil {
-		return nil, fmt.Errorf("%s is no PEM file", names[0])
-	}
-	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, err
-	}
+// New is a forger who has got hold of a good token, and of the key that signed
+// it, with the server's database and master key.
+func New(ctx context.Context, store auth.Store, vault *auth.Vault, good string, now time.Time) (*Forger, error) {
 	header, err := Part(good, 0)
 	if err != nil {
 		return nil, err
@@ -58,7 +41,21 @@ func New(keys, good string, now time.Time) (*Forger, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Forger{KeyID: fmt.Sprint(header["kid"]), Key: key.(ed25519.PrivateKey), Claims: claims, Now: now}, nil
+	keys, err := store.SigningKeys(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range keys {
+		if k.ID != header["kid"] {
+			continue
+		}
+		seed, err := vault.Open("signing_key", k.ID, k.Sealed)
+		if err != nil {
+			return nil, err
+		}
+		return &Forger{KeyID: k.ID, Key: ed25519.NewKeyFromSeed(seed), Claims: claims, Now: now}, nil
+	}
+	return nil, fmt.Errorf("no signing key %v in the database", header["kid"])
 }
 
 // Part reads the header (0) or the claims (1) of a token, unverified.

@@ -13,6 +13,7 @@ import (
 // AdminCmd repairs what needs no login.
 type AdminCmd struct {
 	ResetPassword ResetPasswordCmd `cmd:"" name:"reset-password" help:"Set a user's password on the data folder of a stopped server; for a lost administrator."`
+	Rewrap        RewrapCmd        `cmd:"" help:"Seal the secrets in the database anew, by another master key."`
 }
 
 // ResetPasswordCmd writes to the database of a stopped server.

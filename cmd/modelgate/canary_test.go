@@ -63,6 +63,11 @@ func TestCanaries(t *testing.T) {
 		t.Fatal(err)
 	}
 	secrets["API key"] = key.Key
+	master, err := os.ReadFile(masterKeyPath(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets["master key"] = strings.TrimSpace(string(master))
 
 	var seen recorder
 	as := func(token string) *client.Client {
@@ -138,6 +143,9 @@ func TestCanaries(t *testing.T) {
 	}
 	callerAnswers := seen.answers
 
+	for what, secret := range makeCanaries(t, p, data, tokens.AccessToken) {
+		secrets[what] = secret
+	}
 	metrics := getAs(t, p.url+"/admin/metrics", tokens.AccessToken)
 	if !strings.Contains(metrics, "modelgate_") {
 		t.Fatalf("no metrics: %s", metrics)

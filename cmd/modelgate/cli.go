@@ -35,6 +35,8 @@ type CLI struct {
 	Role  RoleCmd  `cmd:"" group:"Administration" help:"Roles, which open models and carry permissions and rates."`
 	Audit AuditCmd `cmd:"" group:"Administration" help:"Read or verify the audit log."`
 
+	SigningKey SigningKeyCmd `cmd:"" name:"signing-key" group:"Administration" help:"Keys that sign access tokens."`
+
 	Admin   AdminCmd   `cmd:"" group:"Offline, on the data folder" help:"Repairs that need no login."`
 	Backup  BackupCmd  `cmd:"" group:"Offline, on the data folder" help:"Copy the whole data folder, also while the server runs."`
 	Restore RestoreCmd `cmd:"" group:"Offline, on the data folder" help:"Put a backup into an empty data folder."`

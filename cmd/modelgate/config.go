@@ -39,9 +39,11 @@ type Config struct {
 
 	// Identity.
 	AdminPassword string        `env:"MODELGATE_ADMIN_PASSWORD" name:"admin-password" secret:"" placeholder:"PASSWORD" help:"Password of the user 'admin', who is made while nobody is an administrator; without effect after that. Default: a random one, printed once. Prefer the variable: flags can be seen by other users of the machine."`
-	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of an Ed25519 key in the data folder. Prefer the variable."`
+	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of Ed25519 keys in the database. Prefer the variable."`
 	MasterKey     string        `env:"MODELGATE_MASTER_KEY" name:"master-key" secret:"" placeholder:"KEY" help:"Key that seals the secrets in the database: 32 random bytes in base64. Prefer the variable, or the file."`
 	MasterKeyFile string        `env:"MODELGATE_MASTER_KEY_FILE" name:"master-key-file" type:"path" placeholder:"FILE" help:"File of the master key, readable by its owner only. Default: keys/master.key in the data folder, made on the first start."`
+	KeyRotation   time.Duration `env:"MODELGATE_KEY_ROTATION" name:"key-rotation" default:"2160h" help:"How often a new key signs access tokens (1h or more); 0: by command alone."`
+	KeyLead       time.Duration `env:"MODELGATE_KEY_LEAD" name:"key-lead" default:"10m" help:"How long a new signing key is published before it signs (5s to 24h)."`
 	Issuer        string        `env:"MODELGATE_ISSUER" placeholder:"URL" help:"Issuer of access tokens, as clients reach this server. Default: the listening address."`
 	Audience      string        `env:"MODELGATE_AUDIENCE" default:"modelgate" help:"Audience of access tokens."`
 	AccessTTL     time.Duration `env:"MODELGATE_ACCESS_TTL" name:"access-ttl" default:"15m" help:"Life of an access token (1m to 24h)."`
@@ -239,6 +241,7 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		{"session-ttl", c.SessionTTL, c.AccessTTL, 365 * 24 * time.Hour},
 		{"browser-ttl", c.BrowserTTL, 5 * time.Minute, 30 * 24 * time.Hour},
 		{"browser-idle", c.BrowserIdle, 5 * time.Minute, c.BrowserTTL},
+		{"key-lead", c.KeyLead, 5 * time.Second, 24 * time.Hour},
 		{"timeout", c.Timeout, 10 * time.Millisecond, time.Hour},
 		{"load-timeout", c.LoadTimeout, 10 * time.Millisecond, time.Hour},
 		{"idle-close", c.IdleClose, time.Second, 365 * 24 * time.Hour},
@@ -249,6 +252,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		if d.value < d.min || d.value > d.max {
 			bad("--%s %s is out of range; take %s to %s", d.flag, d.value, d.min, d.max)
 		}
+	}
+	if c.KeyRotation != 0 && (c.KeyRotation < time.Hour || c.KeyRotation <= c.KeyLead) {
+		bad("--key-rotation %s is out of range; take 1h or more, above --key-lead, or 0 to rotate by command alone", c.KeyRotation)
 	}
 	if c.Slots < 0 || c.Queue < 0 || c.Hashers < 0 {
 		bad("--slots, --queue and --hashers can't be negative")

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/goccy/go-yaml"
 )
 
 // The documents say what the program does, so they are held to it: what can be
@@ -211,6 +213,20 @@ func TestOperationsListsEveryMetric(t *testing.T) {
 		documented = append(documented, unquote(cells[0]))
 	}
 	difference(t, "the metric", documented, real)
+	alerts := readDoc(t, "deploy/alerts.yaml")
+	var rules any
+	if err := yaml.Unmarshal([]byte(alerts), &rules); err != nil {
+		t.Errorf("deploy/alerts.yaml: %v", err)
+	}
+	used := regexp.MustCompile(`modelgate_[a-z_]+`).FindAllString(alerts, -1)
+	for _, name := range used {
+		if !slices.Contains(real, name) {
+			t.Errorf("deploy/alerts.yaml looks at %s, which is no metric", name)
+		}
+	}
+	if len(used) < 8 {
+		t.Errorf("deploy/alerts.yaml looks at %d metrics", len(used))
+	}
 }
 
 // TestAPIListsEveryCode compares the tables of error codes with the api's own

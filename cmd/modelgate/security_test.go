@@ -123,6 +123,7 @@ func TestUnsafeStarts(t *testing.T) {
 		{"gRPC in clear for everybody", []string{"MODELGATE_GRPC_LISTEN=0.0.0.0:0"}, "--grpc-listen 0.0.0.0:0 is reachable", 2},
 		{"gRPC on the port of HTTP", []string{"MODELGATE_LISTEN=127.0.0.1:8080", "MODELGATE_GRPC_LISTEN=127.0.0.1:8080"}, "a port of its own", 2},
 		{"a TLS key that others can read", []string{"MODELGATE_TLS_CERT=" + cert, "MODELGATE_TLS_KEY=" + key}, "chmod 600", 2},
+		{"every origin for CORS", []string{"MODELGATE_CORS_ORIGINS=*"}, "list each origin", 2},
 		{"a signing key that others can read", []string{"MODELGATE_DATA=" + opened}, "chmod 600", 1},
 		{"a master key that others can read", []string{"MODELGATE_MASTER_KEY_FILE=" + signing}, "chmod 600", 2},
 		{"a master key of words", []string{"MODELGATE_MASTER_KEY=dGhpcyBpcyBhIHNlY3JldCBrZXkgb2YgMzIgYnl0ZXM="}, "openssl rand", 1},

@@ -158,6 +158,7 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	registry.MustRegister(srv.doors.collectors()...)
 	registry.MustRegister(srv.audit.Collectors()...)
 	registry.MustRegister(guard.Collectors()...)
+	srv.auth.OnChanges(catalog.Follow)
 	srv.openInference(engine, memory, catalog, registry)
 	if cfg.Demo {
 		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
@@ -185,7 +186,10 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 	if err != nil {
 		return err
 	}
-	keys, err := auth.OpenKeyring(keysPath(cfg.Data), cfg.JWTSecret)
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{
+		Secret: cfg.JWTSecret, Store: db, Vault: vault, Dir: keysPath(cfg.Data),
+		Every: cfg.KeyRotation, Lead: cfg.KeyLead, AccessTTL: cfg.AccessTTL, Logger: s.log,
+	})
 	if err != nil {
 		return err
 	}

@@ -2,23 +2,26 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"modelgate/client"
 )
 
 // UserCmd administers accounts.
 type UserCmd struct {
-	Add     UserAddCmd     `cmd:"" help:"Make an account; prints an invitation for its user."`
+	Add     UserAddCmd     `cmd:"" help:"Make an account; prints an invitation for its user, or the secret of a service account."`
 	List    UserListCmd    `cmd:"" help:"List all accounts."`
 	Roles   UserRolesCmd   `cmd:"" help:"Replace the roles of a user; holds from his next request."`
 	Disable UserDisableCmd `cmd:"" help:"Lock a user out at once, everywhere."`
 	Enable  UserEnableCmd  `cmd:"" help:"Let a disabled user in again."`
 	Reset   UserResetCmd   `cmd:"" help:"Print a one-time token to set a new password with."`
 	Delete  UserDeleteCmd  `cmd:"" help:"Delete an account with its logins and keys."`
+	Secret  SecretCmd      `cmd:"" help:"Secrets of service accounts."`
 }
 
 // UserAddCmd is POST /admin/users.
@@ -26,12 +29,28 @@ type UserAddCmd struct {
 	Output
 	Username string   `arg:"" help:"User name: a-z, 0-9, '.', '_', '-'."`
 	Role     []string `short:"r" default:"user" placeholder:"ROLE" help:"Roles (repeat, or separate by commas). Default: ${default}."`
+	Service  bool     `help:"A service account: an OAuth client for a program, without a password."`
+
+	Expires time.Duration `placeholder:"DURATION" help:"With --service: life of its secret, as in 2160h. Default: it never expires."`
 }
 
 func (c *UserAddCmd) Run(ctx context.Context, s std) error {
 	api, err := connect()
 	if err != nil {
 		return err
+	}
+	if c.Service {
+		u, err := api.CreateService(ctx, c.Username, c.Role, c.Expires)
+		if err != nil {
+			return err
+		}
+		return c.show(s, u, func(w io.Writer) {
+			fmt.Fprintf(w, "User\t%s\nRoles\t%s\n", u.Username, strings.Join(u.Roles, ", "))
+			showSecret(w, api.URL(), u.ClientID, u.ClientSecret, u.ExpiresAt)
+		})
+	}
+	if c.Expires != 0 {
+		return usageError{errors.New("--expires is for the secret of a service account: add --service")}
 	}
 	u, err := api.CreateUser(ctx, c.Username, c.Role)
 	if err != nil {
@@ -56,13 +75,17 @@ func (c *UserListCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	return c.show(s, orEmpty(list), func(w io.Writer) {
-		fmt.Fprintln(w, "USERNAME\tROLES\tSTATE\tCREATED\tID")
+		fmt.Fprintln(w, "USERNAME\tROLES\tSTATE\tKIND\tCREATED\tID")
 		for _, u := range list {
 			state := "enabled"
 			if u.Disabled {
 				state = "disabled"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Username, strings.Join(u.Roles, ","), state, u.CreatedAt.Format("2006-01-02"), u.ID)
+			kind := u.Kind
+			if kind == "" {
+				kind = "person"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Username, strings.Join(u.Roles, ","), state, kind, u.CreatedAt.Format("2006-01-02"), u.ID)
 		}
 	})
 }

@@ -18,7 +18,6 @@ type Redis struct {
 	t       testing.TB
 	program string
 	dir     string
-	args    []string
 	running *exec.Cmd     // nil: none
 	gone    chan struct{} // closed when running has ended
 

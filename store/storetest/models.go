@@ -153,7 +153,14 @@ func testModels(t *testing.T, s Store) {
 			equal(t, "number", v.Number, n+1)
 			equal(t, "model of a version", v.Model, name)
 		}
+		one, err := s.Model(ctx, name)
+		ok(t, err)
+		if !reflect.DeepEqual(one, list[i]) {
+			t.Fatalf("one model: %+v; want %+v", one, list[i])
+		}
 	}
+	_, err = s.Model(ctx, "unknown")
+	want(t, err, models.ErrNotFound)
 }
 
 func testAddVersionCreates(t *testing.T, s Store) {
