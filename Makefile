@@ -96,7 +96,6 @@ fuzz: ## run every fuzz test for FUZZTIME
 	done
 
 soak: ## flat memory, 500 crashes of a publishing server, damaged files, requests made of the contract, session histories
-soak: ## 100,000 predictions in flat memory, 500 crashes of a publishing server, 10,000 damaged files in workers, thousands of runs of session histories, requests made of the contract
 	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && \
 		MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models && \
 		MODELGATE_TEST_UPLOAD_CRASH_ROUNDS=500 $(GO) test -run '^TestCrashedUploads$$' -count 1 -v -timeout 60m ./cmd/modelgate && \

@@ -313,7 +313,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	for i := range 4 {
 		clients.Go(func() {
 			a, b := servers[i%2], servers[(i+1)%2]
-			tok, err := a.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password)
+			tok, err := a.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password, "")
 			for n := 0; err == nil; n++ {
 				select {
 				case <-stop:
