@@ -95,10 +95,11 @@ fuzz: ## run every fuzz test for FUZZTIME
 		done; \
 	done
 
-soak: ## 100,000 predictions in flat memory, 500 crashes of a publishing server, 10,000 damaged files in workers, thousands of runs of session histories
+soak: ## flat memory, 500 crashes of a publishing server, damaged files, requests made of the contract, session histories
 	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && \
 		MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models && \
 		MODELGATE_TEST_UPLOAD_CRASH_ROUNDS=500 $(GO) test -run '^TestCrashedUploads$$' -count 1 -v -timeout 60m ./cmd/modelgate && \
+		MODELGATE_TEST_EXAMPLES=150 $(GO) test -run '^TestSchemathesis$$' -count 1 -v -timeout 90m ./cmd/modelgate && \
 		MODELGATE_TEST_MUTANTS=10000 $(GO) test -run '^TestMutants$$' -count 1 -v -timeout 60m ./inference/worker && \
 		MODELGATE_SOAK=1 $(GO) test -run '^TestNoSequenceLeavesATokenAlive$$|^TestSessionHistory$$|^TestCrashedSessionHistory$$' -count 1 -v -timeout 60m ./auth
 

@@ -106,8 +106,8 @@ func (s *Server) deleteUser(c *call) (none, error) {
 	return none{}, s.auth.DeleteUser(c.ctx(), c.who, c.param("id"))
 }
 
-func (s *Server) resetUser(c *call) (ticket, error) {
-	token, expires, err := s.auth.ResetUser(c.ctx(), c.who, c.param("id"))
+func (s *Server) resetUser(c *call, in *resetUserRequest) (ticket, error) {
+	token, expires, err := s.auth.ResetUser(c.ctx(), c.who, c.param("id"), in.TOTP)
 	if err != nil {
 		return ticket{}, err
 	}

@@ -26,7 +26,7 @@ func (s *Server) auditLog(c *call) (page[auditEntry], error) {
 	}
 	p, err := s.audit.Read(c.ctx(), q)
 	if err != nil {
-		return page[auditEntry]{}, err
+		return page[auditEntry]{}, auth.ErrUnavailable.Because(err) // the disk, or a file that somebody took away
 	}
 	next := ""
 	if p.Next != 0 {
@@ -61,7 +61,7 @@ func (s *Server) exportAudit(c *call) error {
 	out := lineStream{c: c}
 	if _, err := s.audit.Export(c.ctx(), r, &out); err != nil {
 		if !out.started {
-			return err
+			return auth.ErrUnavailable.Because(err)
 		}
 		c.err = err
 		panic(http.ErrAbortHandler) // half of it is on its way: only a cut tells the client so

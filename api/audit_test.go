@@ -258,6 +258,7 @@ func (w *world) trailsOfUsers(bob, late, manager string) []trail {
 	w.role("spare")
 	w.role("idle")
 	path := "/admin/users/" + bob
+	var next string // a signing key
 	admin := func(method, path string, json any) func() answer {
 		return func() answer { return w.do(request{method: method, path: path, token: w.admin, json: json}) }
 	}
@@ -277,6 +278,14 @@ func (w *world) trailsOfUsers(bob, late, manager string) []trail {
 		{"PUT /admin/roles/{name}", "more than he has", w.will("PUT", "/admin/roles/made", manager, `{"permissions":["models:manage"]}`), 403, []string{"role.put denied manager made forbidden"}},
 		{"DELETE /admin/roles/{name}", "refused", w.will("DELETE", "/admin/roles/idle", late, nil), 403, []string{"role.delete denied late idle forbidden"}},
 		{"DELETE /admin/roles/{name}", "", admin("DELETE", "/admin/roles/idle", nil), 204, []string{"role.delete allowed admin idle -"}},
+		{"POST /admin/signing-keys", "", func() answer {
+			made := admin("POST", "/admin/signing-keys", nil)()
+			next = made.field("id")
+			return made
+		}, 201, []string{"signing_key.rotate allowed admin * -"}},
+		{"POST /admin/signing-keys", "refused", w.will("POST", "/admin/signing-keys", late, nil), 403, []string{"signing_key.rotate denied late - forbidden"}},
+		{"DELETE /admin/signing-keys/{id}", "refused", w.will("DELETE", "/admin/signing-keys/k", late, nil), 403, []string{"signing_key.retire denied late k forbidden"}},
+		{"DELETE /admin/signing-keys/{id}", "", func() answer { return admin("DELETE", "/admin/signing-keys/"+next, nil)() }, 204, []string{"signing_key.retire allowed admin * -"}},
 		{"GET /admin/audit/export", "", admin("GET", "/admin/audit/export?since=2020-01-01T00:00:00Z", nil), 200, []string{"audit.export allowed admin - -"}},
 		{"GET /admin/users", "refused", w.will("GET", "/admin/users", late, nil), 403, []string{"user.list denied late - forbidden"}},
 	}

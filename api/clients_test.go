@@ -57,7 +57,7 @@ func TestMainServiceAccount(t *testing.T) {
 	w := newWorld(t, noLimits)
 	w.iris()
 	made := w.post("/admin/users", w.admin, `{"username":"Nightly","roles":["user"],"kind":"service","expires_in":3600}`).is(201)
-	exactly(t, made, "id", "username", "kind", "roles", "disabled", "created_at", "updated_at", "client_id", "client_secret", "secret_id", "expires_at")
+	exactly(t, made, "id", "username", "kind", "roles", "disabled", "totp", "created_at", "updated_at", "client_id", "client_secret", "secret_id", "expires_at")
 	id, secret, path := made.field("client_id"), made.field("client_secret"), "/admin/users/"+made.field("id")
 	if id != made.field("id") || made.field("username") != "nightly" || made.field("kind") != "service" {
 		t.Errorf("%s", made.Body)

@@ -74,10 +74,10 @@ func (c *call) identifyBrowser() error {
 // permission and the same handler, so that nothing is decided twice.
 func (s *Server) consoleTable(table []*route) []*route {
 	list := []*route{
-		open(http.MethodPost, "/console/session", 200, loginRate, bound(smallBody, s.beginBrowser)),
-		inBrowser(http.MethodGet, "/console/session", 200, plain(s.browser)),
-		inBrowser(http.MethodDelete, "/console/session", 204, plain(s.endBrowser)),
-		inBrowser(http.MethodPost, "/console/session/reauthenticate", 200, bound(smallBody, s.reauthenticate)),
+		enrolling(open(http.MethodPost, "/console/session", 200, loginRate, bound(smallBody, s.beginBrowser))),
+		enrolling(inBrowser(http.MethodGet, "/console/session", 200, plain(s.browser))),
+		enrolling(inBrowser(http.MethodDelete, "/console/session", 204, plain(s.endBrowser))),
+		enrolling(inBrowser(http.MethodPost, "/console/session/reauthenticate", 200, bound(smallBody, s.reauthenticate))),
 	}
 	list = append(list, s.externalTable()...)
 	for _, r := range table {
@@ -113,7 +113,7 @@ func mirrored(path string) bool {
 func (s *Server) beginBrowser(c *call, in *loginRequest) (browserSession, error) {
 	var b auth.Browser
 	err := s.throttled(c, in.Username, func() (err error) {
-		b, err = s.auth.BeginBrowser(c.ctx(), c.origin(), userAgent(c), in.Username, in.Password, c.cookie())
+		b, err = s.auth.BeginBrowser(c.ctx(), c.origin(), userAgent(c), in.Username, in.Password, in.OTP, c.cookie())
 		return err
 	})
 	if err != nil {
@@ -163,12 +163,12 @@ func (c *call) forgetBrowser() {
 	c.setHeader("Clear-Site-Data", `"cache", "storage"`)
 }
 
-// reauthenticate proves the password anew (step-up). Guesses are bounded as in
+// reauthenticate proves the password anew, and the second factor (step-up). Guesses are bounded as in
 // changePassword.
 func (s *Server) reauthenticate(c *call, in *reauthenticateRequest) (browserSession, error) {
 	var b auth.Browser
 	err := s.guarded(c, func() (err error) {
-		b, err = s.auth.Reauthenticate(c.ctx(), c.who, c.cookie(), in.Password)
+		b, err = s.auth.Reauthenticate(c.ctx(), c.who, c.cookie(), in.Password, in.OTP)
 		return err
 	})
 	if err != nil {

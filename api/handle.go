@@ -55,6 +55,17 @@ func bound[I, O any](limit int64, f func(*call, *I) (O, error)) handler {
 	}
 }
 
+// optional is bound for a body that may be left out, which is the zero value.
+func optional[I, O any](limit int64, f func(*call, *I) (O, error)) handler {
+	with, without := bound(limit, f), plain(func(c *call) (O, error) { return f(c, new(I)) })
+	return func(c *call) error {
+		if c.gin.Request.ContentLength == 0 {
+			return without(c)
+		}
+		return with(c)
+	}
+}
+
 // call is one request on its way. It belongs to the goroutine that serves the
 // request, and is used again for others afterwards.
 type call struct {

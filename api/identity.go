@@ -45,6 +45,9 @@ func (c *call) identified(who auth.Principal, err error) error {
 	}
 	who.Origin = c.origin()
 	c.who = who
+	if who.MustEnrol && !c.rt.enrol {
+		return auth.ErrMustEnrol
+	}
 	return nil
 }
 

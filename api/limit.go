@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -41,12 +42,16 @@ type rates struct {
 
 	predict, login, stranger limiter.Rate
 
-	parsed  atomic.Pointer[map[string]limiter.Rate] // rates of roles; copied on write
-	known   knownPairs
-	metrics *metrics
-	log     *slog.Logger
-	now     func() time.Time
-	warned  atomic.Int64 // Unix second of the last warning about store
+	parsed atomic.Pointer[map[string]limiter.Rate] // rates of roles; copied on write
+	known  knownPairs
+	// signedIn lists the addresses where live sessions of an account began:
+	// what known has forgotten with a restart, or never knew, since another
+	// server let the owner in. nil: none.
+	signedIn func(ctx context.Context, account string) ([]string, error)
+	metrics  *metrics
+	log      *slog.Logger
+	now      func() time.Time
+	warned   atomic.Int64 // Unix second of the last warning about store
 }
 
 // maxParsed bounds the cache of parsed role rates.
@@ -189,7 +194,8 @@ type attempt struct {
 // succeeded and abandoned give the unit back. All strangers together share one
 // allowance per account, so that guesses spread over many addresses slow down;
 // an address from which the account has signed in before has its own, so that
-// strangers can't lock the owner out. Live sessions and keys are not touched
+// strangers can't lock the owner out; that it has is remembered, or to be seen
+// from a live session. Live sessions and keys are not touched
 // by any of this.
 func (r *rates) attempt(ctx context.Context, account, address string) (attempt, error) {
 	account = strings.ToLower(account)
@@ -200,7 +206,21 @@ func (r *rates) attempt(ctx context.Context, account, address string) (attempt, 
 	if r.known.has(pair) {
 		return r.try(ctx, "pair:"+pair, pair)
 	}
-	return r.try(ctx, "account:"+account, pair)
+	a, err := r.try(ctx, "account:"+account, pair)
+	if f := (*fault)(nil); !errors.As(err, &f) || f.code != "rate_limited" || r.signedIn == nil {
+		return a, err
+	}
+	addresses, lookup := r.signedIn(ctx, account)
+	if lookup != nil {
+		return a, lookup
+	}
+	for _, known := range addresses {
+		if addressKey(known) == addressKey(address) {
+			r.known.add(pair)
+			return r.try(ctx, "pair:"+pair, pair)
+		}
+	}
+	return a, err
 }
 
 // attemptClient is attempt for an OAuth client, with the rate of its address

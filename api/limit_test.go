@@ -124,6 +124,25 @@ func TestLoginPerAccount(t *testing.T) {
 	w.tryLogin("ada", userPassword, "192.0.2.77").is(200)
 }
 
+// TestOwnerIsKnownAfterARestart is row A9 for a server that has just started, or
+// another one on the same database: live sessions tell where the owner comes from.
+func TestOwnerIsKnownAfterARestart(t *testing.T) {
+	w := newWorld(t, limits(Limits{Login: "10-M"}), behindProxy)
+	w.do(request{method: "POST", path: "/register", header: from("198.51.100.1"),
+		json: map[string]string{"username": "ada", "password": userPassword}}).is(201)
+	session := w.tryLogin("ada", userPassword, "2001:db8:1:2::1").is(200).field("access_token")
+	w.api.rates.known.pairs = nil // as a restart does
+	for i := range 10 {
+		w.tryLogin("ada", "wrong password 1", fmt.Sprintf("203.0.113.%d", i)).refused(401, "invalid_credentials")
+	}
+	w.tryLogin("ada", userPassword, "203.0.113.77").limited() // a right guess of a stranger too
+	w.tryLogin("ada", userPassword, "2001:db8:1:3::2").limited()
+	w.tryLogin("ada", userPassword, "2001:db8:1:2::2").is(200) // of the same network
+	w.api.rates.known.pairs = nil
+	w.tryLogin("ada", "wrong password 1", "2001:db8:1:2::3").refused(401, "invalid_credentials") // an allowance of its own
+	w.post("/logout", session, nil).is(204)
+}
+
 // TestSuccessesDoNotCount proves that an account's allowance is one of failures.
 func TestSuccessesDoNotCount(t *testing.T) {
 	w := newWorld(t, limits(Limits{Login: "10-M"}), behindProxy)

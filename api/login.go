@@ -22,15 +22,15 @@ func (s *Server) register(c *call, in *registerRequest) (newUser, error) {
 }
 
 func (s *Server) login(c *call, in *loginRequest) (tokens, error) {
-	return s.signIn(c, in.Username, in.Password)
+	return s.signIn(c, in.Username, in.Password, in.OTP)
 }
 
-// signIn proves a password, for /login and the password grant alike. The rate
-// of the address was charged before.
-func (s *Server) signIn(c *call, username, password string) (tokens, error) {
+// signIn proves a password, and a second factor where there is one, for /login
+// and the password grant alike. The rate of the address was charged before.
+func (s *Server) signIn(c *call, username, password, otp string) (tokens, error) {
 	var t auth.Tokens
 	err := s.throttled(c, username, func() (err error) {
-		t, err = s.auth.Login(c.ctx(), c.origin(), userAgent(c), username, password)
+		t, err = s.auth.Login(c.ctx(), c.origin(), userAgent(c), username, password, otp)
 		return err
 	})
 	if err != nil {

@@ -31,7 +31,7 @@ func TestMainIdentity(t *testing.T) {
 	if pair.TokenType != "Bearer" || pair.ExpiresIn != 900 || pair.RefreshExpiresIn != 7*24*3600 {
 		t.Errorf("%+v", pair)
 	}
-	exactly(t, w.get("/users/me", pair.AccessToken).is(200), "id", "username", "roles", "permissions", "created_at")
+	exactly(t, w.get("/users/me", pair.AccessToken).is(200), "id", "username", "roles", "permissions", "totp", "created_at")
 
 	// Refresh, replay, and the whole family is dead.
 	var next tokens
@@ -58,7 +58,7 @@ func TestMainIdentity(t *testing.T) {
 }
 
 // exactly is row Z4: an answer has these fields and no others.
-func exactly(t *testing.T, a answer, fields ...string) {
+func exactly(t testing.TB, a answer, fields ...string) {
 	t.Helper()
 	var m map[string]any
 	a.decode(&m)

@@ -54,6 +54,12 @@ var matrix = []struct {
 	{"POST /logout", "", "", "", 0, [9]int{204, 204, 204, 204, 204, 204, 204, 403, 403}},
 	{"GET /users/me", "", "", "", 0, same(200)},
 	{"POST /users/me/password", "", `{}`, "", 0, same(400)},
+	// A bad password, so that nothing is begun: 403 wrong_password, or for keys
+	// reauthentication_required.
+	{"POST /users/me/totp", "", `{"password":"wrong password 1"}`, "", 0, same(403)},
+	{"POST /users/me/totp/confirm", "", `{}`, "", 0, same(400)},
+	{"DELETE /users/me/totp", "", `{}`, "", 0, same(400)},
+	{"POST /users/me/recovery-codes", "", `{}`, "", 0, same(400)},
 	{"GET /users/me/keys", "", "", "", 0, same(200)},
 	{"POST /users/me/keys", "", `{}`, "", 0, same(400)},
 	{"DELETE /users/me/keys/{id}", "/users/me/keys/k_none", "", "", 0, [9]int{404, 404, 404, 404, 404, 404, 404, 404, 403}},

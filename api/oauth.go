@@ -88,7 +88,7 @@ func (s *Server) passwordGrantTokens(c *call, form map[string]string) (tokens, e
 	if err != nil {
 		return tokens{}, err
 	}
-	return s.signIn(c, form["username"], form["password"])
+	return s.signIn(c, form["username"], form["password"], form["otp"])
 }
 
 // revoke is RFC 7009. Who holds a token of the public client may end it; what

@@ -123,6 +123,9 @@ func New(cfg Config) (*Server, error) {
 	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
 		return nil, err
 	}
+	if s.auth != nil {
+		s.rates.signedIn = s.auth.Addresses
+	}
 	if s.openapi, err = openapiJSON(); err != nil {
 		return nil, fmt.Errorf("api: openapi.yaml: %w", err)
 	}
@@ -249,6 +252,7 @@ type route struct {
 	rate    rateClass // per address
 	action  string    // what a denial is called in the audit log
 	handle  handler
+	enrol   bool // also for who must turn on a second factor first
 	rpc     bool // a gRPC method: answered with a status in trailers
 	metrics *routeMetrics
 }
@@ -259,6 +263,13 @@ func open(method, path string, status int, rate rateClass, h handler) *route {
 
 func signedIn(method, path string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, 0, 0}, status: status, handle: h}
+}
+
+// enrolling opens a route to those as well whose role needs a second factor
+// that they have not.
+func enrolling(r *route) *route {
+	r.enrol = true
+	return r
 }
 
 func bearerOrClient(method, path string, status int, h handler) *route {
@@ -309,10 +320,14 @@ func (s *Server) table() []*route {
 		open(post, "/token", 200, noRate, s.token),
 		open(post, "/revoke", 200, strangerRate, s.revoke),
 		bearerOrClient(post, "/introspect", 200, s.introspect),
-		signedIn(post, "/logout", 204, plain(s.logout)),
+		enrolling(signedIn(post, "/logout", 204, plain(s.logout))),
 
-		signedIn(get, "/users/me", 200, plain(s.me)),
-		signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword)),
+		enrolling(signedIn(get, "/users/me", 200, plain(s.me))),
+		enrolling(signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword))),
+		enrolling(signedIn(post, "/users/me/totp", 200, optional(smallBody, s.beginTOTP))),
+		enrolling(signedIn(post, "/users/me/totp/confirm", 200, bound(smallBody, s.confirmTOTP))),
+		signedIn(del, "/users/me/totp", 204, bound(smallBody, s.removeTOTP)),
+		signedIn(post, "/users/me/recovery-codes", 200, bound(smallBody, s.renewRecoveryCodes)),
 		signedIn(get, "/users/me/keys", 200, plain(s.keys)),
 		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
 		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
@@ -325,7 +340,7 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/users/{id}", auth.UsersManage, "user.read", 200, plain(s.user)),
 		allowed(patch, "/admin/users/{id}", auth.UsersManage, "user.update", 200, bound(smallBody, s.updateUser)),
 		allowed(del, "/admin/users/{id}", auth.UsersManage, "user.delete", 204, plain(s.deleteUser)),
-		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, plain(s.resetUser)),
+		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, optional(smallBody, s.resetUser)),
 		allowed(get, "/admin/users/{id}/secrets", auth.UsersManage, "secret.list", 200, plain(s.secrets)),
 		allowed(post, "/admin/users/{id}/secrets", auth.UsersManage, "secret.create", 201, bound(smallBody, s.createSecret)),
 		allowed(del, "/admin/users/{id}/secrets/{secret}", auth.UsersManage, "secret.delete", 204, plain(s.deleteSecret)),

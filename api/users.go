@@ -16,7 +16,7 @@ func (s *Server) me(c *call) (me, error) {
 		return me{}, err
 	}
 	return me{ID: u.ID, Username: u.Username, Roles: u.Roles,
-		Permissions: c.who.Permissions.Names(), CreatedAt: u.CreatedAt.UTC(), Budgets: budgets}, nil
+		Permissions: c.who.Permissions.Names(), TOTP: u.TOTP, CreatedAt: u.CreatedAt.UTC(), Budgets: budgets}, nil
 }
 
 // budgets are what is left of the caller's today, of those models that he has
@@ -50,10 +50,35 @@ func (s *Server) guarded(c *call, prove func() error) error {
 	err = prove()
 	if errors.Is(err, auth.ErrCredentials) {
 		// Not 401: the credential that was sent is good.
-		return &fault{code: "wrong_password", detail: "the current password is wrong"}
+		return &fault{code: "wrong_password", detail: refuse(err).detail}
 	}
 	try.abandoned(c.ctx())
 	return err
+}
+
+func (s *Server) beginTOTP(c *call, in *proofRequest) (out newTOTP, err error) {
+	err = s.guarded(c, func() (err error) {
+		out.Secret, out.URI, err = s.auth.BeginTOTP(c.ctx(), c.who, in.Password)
+		return err
+	})
+	return out, err
+}
+
+func (s *Server) confirmTOTP(c *call, in *codeRequest) (recoveryCodes, error) {
+	codes, err := s.auth.ConfirmTOTP(c.ctx(), c.who, in.OTP)
+	return recoveryCodes{codes}, err
+}
+
+func (s *Server) removeTOTP(c *call, in *proofCodeRequest) (none, error) {
+	return none{}, s.guarded(c, func() error { return s.auth.RemoveTOTP(c.ctx(), c.who, in.Password, in.OTP) })
+}
+
+func (s *Server) renewRecoveryCodes(c *call, in *proofCodeRequest) (out recoveryCodes, err error) {
+	err = s.guarded(c, func() (err error) {
+		out.Codes, err = s.auth.RenewRecoveryCodes(c.ctx(), c.who, in.Password, in.OTP)
+		return err
+	})
+	return out, err
 }
 
 func (s *Server) keys(c *call) (page[key], error) {

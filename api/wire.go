@@ -30,7 +30,7 @@ func (r *registerRequest) check() error {
 type loginRequest struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
-	OTP      string `json:"otp"` // for accounts with a second factor, of which there are none yet
+	OTP      string `json:"otp"` // of accounts with a second factor: a code of either kind
 }
 
 func (r *loginRequest) check() error {
@@ -75,6 +75,30 @@ func (r *passwordRequest) check() error {
 		return err
 	}
 	return requireText("new_password", r.NewPassword)
+}
+
+// proofRequest may be empty within 10 minutes of a sign-in.
+type proofRequest struct {
+	Password string `json:"password"`
+}
+
+type codeRequest struct {
+	OTP string `json:"otp"`
+}
+
+func (r *codeRequest) check() error { return requireText("otp", r.OTP) }
+
+// proofCodeRequest may leave the password out within 10 minutes of a sign-in.
+type proofCodeRequest struct {
+	Password string `json:"password"`
+	OTP      string `json:"otp"`
+}
+
+func (r *proofCodeRequest) check() error { return requireText("otp", r.OTP) }
+
+// resetUserRequest may be left out.
+type resetUserRequest struct {
+	TOTP bool `json:"totp"` // the token removes the second factor too
 }
 
 type keyRequest struct {
@@ -307,6 +331,7 @@ type me struct {
 	Username    string    `json:"username"`
 	Roles       []string  `json:"roles"`
 	Permissions []string  `json:"permissions"`
+	TOTP        bool      `json:"totp"` // a second factor is on
 	CreatedAt   time.Time `json:"created_at"`
 	Budgets     []budget  `json:"budgets,omitzero"` // of today; absent: none
 }
@@ -316,6 +341,15 @@ type budget struct {
 	Model     string `json:"model,omitzero"` // absent: all models together
 	DailyRows int64  `json:"daily_rows"`
 	Left      int64  `json:"left"`
+}
+
+type newTOTP struct {
+	Secret string `json:"secret"` // base32
+	URI    string `json:"uri"`    // otpauth
+}
+
+type recoveryCodes struct {
+	Codes []string `json:"recovery_codes"`
 }
 
 type key struct {
@@ -381,12 +415,13 @@ type user struct {
 	Kind      string    `json:"kind,omitzero"` // "service", or absent
 	Roles     []string  `json:"roles"`
 	Disabled  bool      `json:"disabled"`
+	TOTP      bool      `json:"totp"`
 	CreatedAt time.Time `json:"created_at"`
 	UpdatedAt time.Time `json:"updated_at"`
 }
 
 func userOf(u auth.User) user {
-	return user{ID: u.ID, Username: u.Username, Kind: string(u.Kind), Roles: u.Roles, Disabled: u.Disabled,
+	return user{ID: u.ID, Username: u.Username, Kind: string(u.Kind), Roles: u.Roles, Disabled: u.Disabled, TOTP: u.TOTP,
 		CreatedAt: u.CreatedAt.UTC(), UpdatedAt: u.UpdatedAt.UTC()}
 }
 

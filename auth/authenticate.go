@@ -182,6 +182,10 @@ func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 		who.Rate = moreGenerous(who.Rate, r.Rate)
 		who.DailyRows = max(who.DailyRows, r.DailyRows)
 	}
+	// Who has no password signs in elsewhere, where a second factor is asked for or not.
+	if user.PasswordHash != "" && !user.TOTP && who.HasAny(s.cfg.RequireTOTP) {
+		who.MustEnrol, who.Permissions = true, 0
+	}
 	return who, nil
 }
 

@@ -19,12 +19,12 @@ type Browser struct {
 // BrowserIdle is how long a browser's session lasts without a request.
 func (s *Service) BrowserIdle() time.Duration { return s.cfg.BrowserIdle }
 
-// BeginBrowser proves a password like Login, and begins the session of a
+// BeginBrowser proves a password and a second factor like Login, and begins the session of a
 // browser. It ends at BrowserTTL, or earlier when it is not used for
 // BrowserIdle. The value is a new one each time; the session of replaced, a
 // cookie that the browser had before, ends.
-func (s *Service) BeginBrowser(ctx context.Context, o Origin, userAgent, username, password, replaced string) (Browser, error) {
-	p, err := s.prove(ctx, o, username, password)
+func (s *Service) BeginBrowser(ctx context.Context, o Origin, userAgent, username, password, otp, replaced string) (Browser, error) {
+	p, err := s.prove(ctx, o, username, password, otp)
 	if err != nil {
 		return Browser{}, err
 	}
@@ -133,11 +133,13 @@ func (s *Service) touch(ctx context.Context, hash [32]byte, session Session, idl
 	return idleEnd, nil
 }
 
-// Reauthenticate proves the password of a browser's session anew, for what
+// Reauthenticate proves the password of a browser's session anew, and the second
+// factor of a user who has one, for what
 // needs a recent sign-in, and gives the session another cookie: one that was
 // stolen before is worth nothing from now on. ErrCredentials for a wrong
-// password, ErrToken for a session that has ended.
-func (s *Service) Reauthenticate(ctx context.Context, who Principal, cookie, password string) (Browser, error) {
+// password, ErrOTPRequired and ErrCode for a missing or wrong code, ErrToken for
+// a session that has ended.
+func (s *Service) Reauthenticate(ctx context.Context, who Principal, cookie, password, otp string) (Browser, error) {
 	old, ok := secretHash(cookiePrefix, cookie)
 	if !ok {
 		return Browser{}, errCookie
@@ -156,6 +158,13 @@ func (s *Service) Reauthenticate(ctx context.Context, who Principal, cookie, pas
 	attempt := signIn{origin: who.Origin, action: "user.reauthenticate", username: who.Username, user: user}
 	if reason := whyNot(user, v.match); reason != "" {
 		return Browser{}, s.failed(ctx, attempt, reason, ErrCredentials.With("the password is wrong"))
+	}
+	if user.TOTP {
+		by, err := s.secondFactor(ctx, attempt, otp, ErrCode)
+		if err != nil {
+			return Browser{}, err
+		}
+		attempt.by = string(by)
 	}
 	if err := s.succeeded(ctx, attempt); err != nil {
 		return Browser{}, err

@@ -13,7 +13,7 @@ import (
 
 func (e *env) browse(name string) auth.Browser {
 	e.t.Helper()
-	b, err := e.BeginBrowser(e.ctx, origin, "Firefox", name, password, "")
+	b, err := e.BeginBrowser(e.ctx, origin, "Firefox", name, password, "", "")
 	if err != nil {
 		e.t.Fatalf("sign in %s: %v", name, err)
 	}
@@ -111,7 +111,7 @@ func TestBrowserExpiry(t *testing.T) {
 	e.clock.advance(begun.Add(12*time.Hour - time.Second).Sub(e.clock.now()))
 	e.whoBrowses(b.Cookie)
 	// A step-up gives no more time than the sign-in did.
-	raised, err := e.Reauthenticate(e.ctx, e.whoBrowses(b.Cookie), b.Cookie, password)
+	raised, err := e.Reauthenticate(e.ctx, e.whoBrowses(b.Cookie), b.Cookie, password, "")
 	want(t, err, nil)
 	e.whoBrowses(raised.Cookie)
 	e.clock.advance(time.Second)
@@ -184,19 +184,19 @@ func TestBrowserValueChanges(t *testing.T) {
 	e.register("alice")
 	e.register("bob")
 	first := e.browse("alice")
-	second, err := e.BeginBrowser(e.ctx, origin, "x", "bob", password, first.Cookie)
+	second, err := e.BeginBrowser(e.ctx, origin, "x", "bob", password, "", first.Cookie)
 	want(t, err, nil)
 	e.deadCookie("the session that a sign-in replaced", first.Cookie)
 	if r := e.records("user.logout")[0]; r.Actor != "alice" || r.Reason != "replaced" || r.Target != first.Session.ID {
 		t.Errorf("%+v", r)
 	}
 	// A failed sign-in replaces nothing.
-	_, err = e.BeginBrowser(e.ctx, origin, "x", "alice", "a wrong password", second.Cookie)
+	_, err = e.BeginBrowser(e.ctx, origin, "x", "alice", "a wrong password", "", second.Cookie)
 	want(t, err, auth.ErrCredentials)
 	who := e.whoBrowses(second.Cookie)
 
 	e.clock.advance(11 * time.Minute)
-	third, err := e.Reauthenticate(e.ctx, who, second.Cookie, password)
+	third, err := e.Reauthenticate(e.ctx, who, second.Cookie, password, "")
 	want(t, err, nil)
 	e.deadCookie("the value before a step-up", second.Cookie)
 	now := e.whoBrowses(third.Cookie)
@@ -206,9 +206,9 @@ func TestBrowserValueChanges(t *testing.T) {
 	if r := e.records("user.reauthenticate")[0]; r.Actor != "bob" || r.Outcome != audit.Allowed {
 		t.Errorf("%+v", r)
 	}
-	_, err = e.Reauthenticate(e.ctx, now, second.Cookie, password) // the old one again
+	_, err = e.Reauthenticate(e.ctx, now, second.Cookie, password, "") // the old one again
 	want(t, err, auth.ErrToken)
-	_, err = e.Reauthenticate(e.ctx, now, third.Cookie, "a wrong password")
+	_, err = e.Reauthenticate(e.ctx, now, third.Cookie, "a wrong password", "")
 	want(t, err, auth.ErrCredentials)
 	if r := e.records("user.reauthenticate")[0]; r.Actor != "bob" || r.Outcome != audit.Failed || r.Reason != "wrong_password" {
 		t.Errorf("%+v", r)
@@ -227,7 +227,7 @@ func TestReauthenticateRace(t *testing.T) {
 	var group sync.WaitGroup
 	for range 20 {
 		group.Go(func() {
-			next, err := e.Reauthenticate(e.ctx, who, b.Cookie, password)
+			next, err := e.Reauthenticate(e.ctx, who, b.Cookie, password, "")
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
@@ -293,7 +293,7 @@ func TestBrowserSignInDuringChange(t *testing.T) {
 			}
 			return nil
 		}, nil)
-		_, err := e.BeginBrowser(e.ctx, origin, "x", "alice", password, "")
+		_, err := e.BeginBrowser(e.ctx, origin, "x", "alice", password, "", "")
 		want(t, err, auth.ErrCredentials)
 		list, err := e.db.SessionsOf(e.ctx, u.ID, e.clock.now())
 		want(t, err, nil)
@@ -311,9 +311,9 @@ func TestBrowserFailsClosed(t *testing.T) {
 	b := e.browse("alice")
 	who := e.whoBrowses(b.Cookie)
 	want(t, e.audit.Close(), nil)
-	_, err := e.BeginBrowser(e.ctx, origin, "x", "alice", password, "")
+	_, err := e.BeginBrowser(e.ctx, origin, "x", "alice", password, "", "")
 	want(t, err, auth.ErrUnavailable)
-	_, err = e.Reauthenticate(e.ctx, who, b.Cookie, password)
+	_, err = e.Reauthenticate(e.ctx, who, b.Cookie, password, "")
 	want(t, err, auth.ErrUnavailable)
 	list, err := e.db.SessionsOf(context.Background(), u.ID, e.clock.now())
 	if want(t, err, nil); len(list) != 1 || !list[0].AuthTime.Equal(b.Session.AuthTime) {

@@ -110,7 +110,7 @@ func TestChangesTakeEffectAtOnce(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		a := newAlice()
-		token, _, err := e.ResetUser(e.ctx, e.admin, a.id)
+		token, _, err := e.ResetUser(e.ctx, e.admin, a.id, false)
 		want(t, err, nil)
 		e.who(a.access)
 		want(t, e.ResetPassword(e.ctx, origin, token, "another lorry altogether"), nil)
@@ -237,7 +237,7 @@ func TestRevocationUnderLoad(t *testing.T) {
 	for i := range users {
 		wg.Go(func() {
 			for range rounds {
-				tok, err := e.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password)
+				tok, err := e.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password, "")
 				if err != nil {
 					t.Error(err)
 					return

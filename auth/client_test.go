@@ -209,14 +209,14 @@ func TestClientFailuresAreAlike(t *testing.T) {
 func TestServiceAccountIsNoPerson(t *testing.T) {
 	e := newEnv(t)
 	u, _, secret := e.service("nightly", "admin")
-	_, err := e.Login(e.ctx, origin, "x", "nightly", secret)
+	_, err := e.Login(e.ctx, origin, "x", "nightly", secret, "")
 	want(t, err, auth.ErrCredentials)
 	if r := e.records("user.login")[0]; r.Reason != "service_account" {
 		t.Errorf("%+v", r)
 	}
 	_, err = e.Register(e.ctx, origin, "nightly", password)
 	want(t, err, auth.ErrTaken)
-	_, _, err = e.ResetUser(e.ctx, e.admin, u.ID)
+	_, _, err = e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, auth.ErrInvalid)
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "nightly", password), auth.ErrInvalid)
 
@@ -228,7 +228,7 @@ func TestServiceAccountIsNoPerson(t *testing.T) {
 		return old, nil
 	})
 	want(t, err, nil)
-	_, err = e.Login(e.ctx, origin, "x", "nightly", password)
+	_, err = e.Login(e.ctx, origin, "x", "nightly", password, "")
 	want(t, err, auth.ErrCredentials)
 
 	who := e.who(e.clientToken(u.ID, secret))

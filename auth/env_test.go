@@ -304,7 +304,7 @@ func (e *env) register(name string) auth.User {
 
 func (e *env) login(name string) auth.Tokens {
 	e.t.Helper()
-	tok, err := e.Login(e.ctx, origin, "test/1", name, password)
+	tok, err := e.Login(e.ctx, origin, "test/1", name, password, "")
 	if err != nil {
 		e.t.Fatalf("login %s: %v", name, err)
 	}

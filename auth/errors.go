@@ -30,8 +30,15 @@ func (e *Error) Is(target error) bool {
 
 // The codes of the room. api maps them to a status.
 var (
-	ErrInvalid        = &Error{Code: "invalid_input", Detail: "the request is not valid"}
-	ErrCredentials    = &Error{Code: "invalid_credentials", Detail: "wrong user name or password"}
+	ErrInvalid     = &Error{Code: "invalid_input", Detail: "the request is not valid"}
+	ErrCredentials = &Error{Code: "invalid_credentials", Detail: "wrong user name or password"}
+	// ErrOTPRequired is told to who has proved the password alone.
+	ErrOTPRequired  = &Error{Code: "otp_required", Detail: "this account has a second factor: send the code of your authenticator application, or a recovery code, as otp"}
+	ErrCode         = &Error{Code: "wrong_code", Detail: "the code is wrong or used up; wait for the next one, or take a recovery code"}
+	ErrTooManyCodes = &Error{Code: "rate_limited", Detail: "too many wrong codes for this account; wait for the seconds in Retry-After, or take a recovery code"}
+	// ErrMustEnrol is what a user meets everywhere whose role needs a second
+	// factor, while he has none.
+	ErrMustEnrol      = &Error{Code: "totp_required", Detail: "your role needs a second factor, and you have none yet; begin with POST /users/me/totp, or modelgate totp enable"}
 	ErrToken          = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
 	errKey            = ErrToken.With("the API key is wrong, expired or revoked; make another, or ask for one")
 	ErrClient         = &Error{Code: "invalid_client", Detail: "the client is unknown, or its secret is wrong, expired or revoked"}

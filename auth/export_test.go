@@ -56,3 +56,22 @@ const (
 )
 
 var Reachable = reachable
+
+const (
+	GuessBurst = guessBurst
+	GuessEvery = guessEvery
+)
+
+// CodeAt is the code of a secret in base32 at a time.
+func CodeAt(secret string, at time.Time) string {
+	return hotp(Base32(secret), stepOf(at))
+}
+
+// Base32 decodes a secret as BeginTOTP returns it.
+func Base32(secret string) []byte {
+	plain, err := base32Text.DecodeString(secret)
+	if err != nil {
+		panic(err)
+	}
+	return plain
+}

@@ -130,7 +130,7 @@ func TestIdentityIsIssuerAndSubject(t *testing.T) {
 	for range 3 { // three more of a name that is taken
 		e.who(p.AccessToken(now, authtest.Members{"sub": "more-" + fmt.Sprint(len(e.records("user.create"))), "preferred_username": "ada"}))
 	}
-	if _, err := e.Login(e.ctx, origin, "", first.Username, ""); !errors.Is(err, auth.ErrCredentials) {
+	if _, err := e.Login(e.ctx, origin, "", first.Username, "", ""); !errors.Is(err, auth.ErrCredentials) {
 		t.Errorf("a user without a password logs in: %v", err)
 	}
 }
@@ -164,7 +164,7 @@ func TestProviderRoles(t *testing.T) {
 	_, err := e.UpdateUser(e.ctx, e.admin, user.UserID, auth.UserPatch{Roles: &[]string{"admin"}})
 	want(t, err, auth.ErrForbidden)
 	contains(t, detail(err), "corp")
-	_, _, err = e.ResetUser(e.ctx, e.admin, user.UserID)
+	_, _, err = e.ResetUser(e.ctx, e.admin, user.UserID, false)
 	want(t, err, auth.ErrForbidden)
 	if _, err := e.UpdateUser(e.ctx, e.admin, user.UserID, auth.UserPatch{Disabled: ptr(true)}); err != nil {
 		t.Fatal(err)

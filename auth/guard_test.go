@@ -103,9 +103,9 @@ func TestMetrics(t *testing.T) {
 	e := newEnv(t)
 	e.register("alice")
 	for range 3 {
-		e.Login(e.ctx, origin, "x", "alice", "not the password")
+		e.Login(e.ctx, origin, "x", "alice", "not the password", "")
 	}
-	e.Login(e.ctx, origin, "x", "nobody", "not the password")
+	e.Login(e.ctx, origin, "x", "nobody", "not the password", "")
 	tok := e.login("alice")
 	e.who(tok.Access)
 	e.who(tok.Access)

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"modelgate/audit"
 	"modelgate/auth"
 	"modelgate/store"
@@ -31,7 +33,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 const lanes = 3 // steps that one server does at once, each by a clock of its own

@@ -26,7 +26,7 @@ func (l *lives) browse(*rapid.T) {
 		replaced = rapid.SampledFrom(a.browsers).Draw(l.t, "browser")
 		cookie = replaced.cookie
 	}
-	made, err := l.BeginBrowser(l.ctx, origin, "x", a.name, a.password, cookie)
+	made, err := l.BeginBrowser(l.ctx, origin, "x", a.name, a.password, "", cookie)
 	if a.disabled {
 		if !errors.Is(err, auth.ErrCredentials) {
 			l.t.Fatalf("a disabled user signs in: %v", err)
@@ -83,7 +83,7 @@ func (l *lives) useBrowser(*rapid.T) {
 
 func (l *lives) stepUp(*rapid.T) {
 	a, b := l.pickBrowser()
-	next, err := l.Reauthenticate(l.ctx, l.whoBrowses(b), b.cookie, a.password)
+	next, err := l.Reauthenticate(l.ctx, l.whoBrowses(b), b.cookie, a.password, "")
 	l.must(err)
 	b.old = append(b.old, b.cookie)
 	b.cookie, b.auth, b.idle = next.Cookie, l.clock.now(), l.clock.now().Add(browserIdle)

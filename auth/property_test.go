@@ -112,7 +112,7 @@ func (l *lives) root() auth.Principal { // the administrator signs in anew, sinc
 	if l.clock.now().Before(l.bossUntil) {
 		return l.boss
 	}
-	tok, err := l.Login(l.ctx, origin, "x", "admin", password)
+	tok, err := l.Login(l.ctx, origin, "x", "admin", password, "")
 	l.must(err)
 	l.boss, err = l.Authenticate(l.ctx, tok.Access)
 	l.must(err)
@@ -195,7 +195,7 @@ func (l *lives) keep(s *login, tok auth.Tokens) {
 
 func (l *lives) login(*rapid.T) {
 	a := l.pickPerson()
-	tok, err := l.Login(l.ctx, origin, "x", a.name, a.password)
+	tok, err := l.Login(l.ctx, origin, "x", a.name, a.password, "")
 	if a.disabled {
 		if !errors.Is(err, auth.ErrCredentials) {
 			l.t.Fatalf("a disabled user signs in: %v", err)
@@ -210,7 +210,7 @@ func (l *lives) login(*rapid.T) {
 
 func (l *lives) wrongPassword(*rapid.T) {
 	a := l.pickPerson()
-	if _, err := l.Login(l.ctx, origin, "x", a.name, a.password+"?"); !errors.Is(err, auth.ErrCredentials) {
+	if _, err := l.Login(l.ctx, origin, "x", a.name, a.password+"?", ""); !errors.Is(err, auth.ErrCredentials) {
 		l.t.Fatalf("%v", err)
 	}
 }
@@ -334,7 +334,7 @@ func (l *lives) changePassword(*rapid.T) {
 
 func (l *lives) reset(*rapid.T) {
 	a := l.pickPerson()
-	token, _, err := l.ResetUser(l.ctx, l.root(), a.id)
+	token, _, err := l.ResetUser(l.ctx, l.root(), a.id, false)
 	l.must(err)
 	l.n++
 	next := fmt.Sprintf("lorry number %d under bridges", l.n)

@@ -52,18 +52,18 @@ func TestPasswordsAreVerbatim(t *testing.T) {
 		name := "user" + string(rune('a'+i))
 		_, err := e.Register(e.ctx, origin, name, p)
 		want(t, err, nil)
-		_, err = e.Login(e.ctx, origin, "x", name, p)
+		_, err = e.Login(e.ctx, origin, "x", name, p, "")
 		want(t, err, nil)
 		for _, other := range []string{strings.TrimSpace(p) + " ", strings.ToUpper(p), p + " ", p[:len(p)-1] + "~", strings.ReplaceAll(p, "\u00e9", "e\u0301"), strings.ReplaceAll(p, "a\u0301", "\u00e1")} {
 			if other == p {
 				continue
 			}
-			if _, err := e.Login(e.ctx, origin, "x", name, other); err == nil {
+			if _, err := e.Login(e.ctx, origin, "x", name, other, ""); err == nil {
 				t.Errorf("%q signs in for %q", other, p)
 			}
 		}
 	}
-	_, err := e.Login(e.ctx, origin, "x", "usera", strings.Repeat("x", 1<<20))
+	_, err := e.Login(e.ctx, origin, "x", "usera", strings.Repeat("x", 1<<20), "")
 	want(t, err, auth.ErrInvalid)
 }
 
@@ -95,7 +95,7 @@ func TestInvitation(t *testing.T) {
 	if u.Username != "alice" || len(u.Roles) != 2 || !strings.HasPrefix(token, "mgi_") {
 		t.Fatalf("%+v", u)
 	}
-	_, err = e.Login(e.ctx, origin, "x", "alice", "")
+	_, err = e.Login(e.ctx, origin, "x", "alice", "", "")
 	want(t, err, auth.ErrCredentials)
 	_, err = e.AcceptInvitation(e.ctx, origin, token, "alice123")
 	want(t, err, auth.ErrWeakPassword) // and the invitation stays good
@@ -127,9 +127,9 @@ func TestInvitation(t *testing.T) {
 func TestReset(t *testing.T) {
 	e := newEnv(t)
 	u, tok := e.user("alice")
-	first, _, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	first, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
-	token, expires, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	token, expires, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
 	if !expires.Equal(e.clock.now().Add(time.Hour)) || !strings.HasPrefix(token, "mgp_") {
 		t.Errorf("%v", expires)
@@ -142,18 +142,18 @@ func TestReset(t *testing.T) {
 	e.dead("token of before", tok.Access)
 	_, err = e.Refresh(e.ctx, origin, tok.Refresh)
 	want(t, err, auth.ErrToken)
-	_, err = e.Login(e.ctx, origin, "x", "alice", password)
+	_, err = e.Login(e.ctx, origin, "x", "alice", password, "")
 	want(t, err, auth.ErrCredentials)
-	_, err = e.Login(e.ctx, origin, "x", "alice", next)
+	_, err = e.Login(e.ctx, origin, "x", "alice", next, "")
 	want(t, err, nil)
 	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
-	token, _, err = e.ResetUser(e.ctx, e.admin, u.ID)
+	token, _, err = e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
 	e.clock.advance(time.Hour)
 	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
-	_, _, err = e.ResetUser(e.ctx, e.admin, e.admin.UserID)
+	_, _, err = e.ResetUser(e.ctx, e.admin, e.admin.UserID, false)
 	want(t, err, auth.ErrForbidden)
-	_, _, err = e.ResetUser(e.ctx, e.admin, "u_none")
+	_, _, err = e.ResetUser(e.ctx, e.admin, "u_none", false)
 	want(t, err, auth.ErrNotFound)
 }
 
@@ -181,7 +181,7 @@ func TestChangePassword(t *testing.T) {
 	e.who(tok.Access)
 	_, err = e.Refresh(e.ctx, origin, tok.Refresh)
 	want(t, err, nil)
-	_, err = e.Login(e.ctx, origin, "x", "alice", next)
+	_, err = e.Login(e.ctx, origin, "x", "alice", next, "")
 	want(t, err, nil)
 }
 
@@ -203,7 +203,7 @@ func TestOldHashesAreRenewed(t *testing.T) {
 		old := make()
 		_, err := e.db.UpdateUser(e.ctx, u.ID, func(u auth.User, _ int) (auth.User, error) { u.PasswordHash = old; return u, nil })
 		want(t, err, nil)
-		_, err = e.Login(e.ctx, origin, "x", "alice", "not the password")
+		_, err = e.Login(e.ctx, origin, "x", "alice", "not the password", "")
 		want(t, err, auth.ErrCredentials)
 		if now, _ := e.db.User(e.ctx, u.ID); now.PasswordHash != old {
 			t.Error("a failed sign-in renews the hash")
@@ -257,7 +257,7 @@ func TestEnsureAdmin(t *testing.T) {
 			t.Fatalf("%q %v %v", generated, created, err)
 		}
 		passwords[generated] = true
-		tok, err := other.Login(other.ctx, origin, "x", "admin", generated)
+		tok, err := other.Login(other.ctx, origin, "x", "admin", generated, "")
 		want(t, err, nil)
 		other.admin = other.who(tok.Access)
 	}
@@ -272,9 +272,9 @@ func TestResetOffline(t *testing.T) {
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "nobody", next), auth.ErrNotFound)
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "admin", "admin123"), auth.ErrWeakPassword)
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "Admin", next), nil)
-	_, err := e.Login(e.ctx, origin, "x", "admin", password)
+	_, err := e.Login(e.ctx, origin, "x", "admin", password, "")
 	want(t, err, auth.ErrCredentials)
-	_, err = e.Login(e.ctx, origin, "x", "admin", next)
+	_, err = e.Login(e.ctx, origin, "x", "admin", next, "")
 	want(t, err, nil)
 	list, err := e.db.SessionsOf(e.ctx, e.admin.UserID, e.clock.now())
 	want(t, err, nil)

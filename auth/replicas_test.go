@@ -68,7 +68,7 @@ func TestRevocationReachesReplicas(t *testing.T) {
 			return []string{a.other.Access}
 		},
 		"reset": func(a alice) []string {
-			token, _, err := e.ResetUser(e.ctx, e.admin, a.id)
+			token, _, err := e.ResetUser(e.ctx, e.admin, a.id, false)
 			want(t, err, nil)
 			want(t, e.ResetPassword(e.ctx, origin, token, "another lorry altogether"), nil)
 			return []string{a.tok.Access, a.other.Access}
@@ -313,7 +313,7 @@ func TestRotationUnderLoad(t *testing.T) {
 	for i := range 4 {
 		clients.Go(func() {
 			a, b := servers[i%2], servers[(i+1)%2]
-			tok, err := a.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password)
+			tok, err := a.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password, "")
 			for n := 0; err == nil; n++ {
 				select {
 				case <-stop:

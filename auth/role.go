@@ -233,5 +233,17 @@ func (s *Service) ensureRoles(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("built-in role %s", r.Name), err)
 		}
 	}
+	if len(s.cfg.RequireTOTP) == 0 {
+		return nil
+	}
+	table, err := s.roleTable(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range s.cfg.RequireTOTP {
+		if _, ok := table[name]; !ok {
+			s.cfg.Logger.Warn("a role that needs a second factor does not exist; check its spelling, or make it", "role", name)
+		}
+	}
 	return nil
 }

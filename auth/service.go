@@ -36,6 +36,7 @@ type Config struct {
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
+	RequireTOTP  []string      // roles whose holders with a password need a second factor
 	Hashing      Hashing
 	// PasswordGrant lets OAuth2 clients sign in by grant_type=password; the
 	// token endpoint asks PasswordGrant().
@@ -257,6 +258,7 @@ type signIn struct {
 	username string // as claimed
 	user     User   // zero when unknown
 	detail   map[string]string
+	by       string // kind of the code that proved a second factor
 }
 
 func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
@@ -284,7 +286,7 @@ func (s *Service) failed(ctx context.Context, a signIn, reason string, answer er
 
 // succeeded records a proved identity; without the record it does not count.
 func (s *Service) succeeded(ctx context.Context, a signIn) error {
-	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Allowed, "")); err != nil {
+	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Allowed, a.by)); err != nil {
 		return ErrUnavailable.Because(err)
 	}
 	return nil

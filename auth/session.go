@@ -37,11 +37,16 @@ type proof struct {
 	still func(ctx context.Context, now User) (bool, error)
 }
 
-// Login proves a password and begins a session. An unknown name, a wrong
-// password and a disabled user are ErrCredentials alike, after the same work:
-// one look at the database, one hash, one record.
-func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password string) (Tokens, error) {
-	p, err := s.prove(ctx, o, username, password)
+// Login proves a password, and where the user has one his second factor, and
+// begins a session. otp is a code of either kind; it is not looked at before the
+// password is proved, nor for users without a second factor.
+//
+// An unknown name, a wrong password, a disabled user and a wrong code are
+// ErrCredentials alike, after the same work: one look at the database, one hash,
+// one record. Only who has the password can tell more: that a code is missing
+// (ErrOTPRequired), and that too many were wrong (ErrTooManyCodes).
+func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password, otp string) (Tokens, error) {
+	p, err := s.prove(ctx, o, username, password, otp)
 	if err != nil {
 		return Tokens{}, err
 	}
@@ -55,7 +60,7 @@ func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, pass
 }
 
 // prove is the part of a sign-in that is the same for tokens and cookies.
-func (s *Service) prove(ctx context.Context, o Origin, username, password string) (proof, error) {
+func (s *Service) prove(ctx context.Context, o Origin, username, password, otp string) (proof, error) {
 	if err := boundPassword(password); err != nil {
 		return proof{}, err
 	}
@@ -69,10 +74,22 @@ func (s *Service) prove(ctx context.Context, o Origin, username, password string
 	if err != nil {
 		return proof{}, err
 	}
+	refusal := ErrCredentials
+	if otp != "" { // by what was sent, not by what the account has
+		refusal = refusal.With("wrong user name, password or code")
+	}
 	if reason := whyNot(user, v.match); reason != "" {
-		err := s.failed(ctx, attempt, reason, ErrCredentials)
+		err := s.failed(ctx, attempt, reason, refusal)
 		s.pacer.hold(ctx, v)
 		return proof{}, err
+	}
+	if user.TOTP {
+		by, err := s.secondFactor(ctx, attempt, otp, refusal)
+		if err != nil {
+			s.pacer.hold(ctx, v)
+			return proof{}, err
+		}
+		attempt.by = string(by)
 	}
 	if s.hasher.outdated(user.PasswordHash) {
 		user = s.upgrade(ctx, user, password)
@@ -160,6 +177,8 @@ func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, u
 }
 
 // stillGood reads the user again and returns why he may not sign in any more.
+// Also a second factor that was turned on meanwhile: its sessions of old ended
+// before this one began.
 func (s *Service) stillGood(ctx context.Context, p proof) (User, string, error) {
 	user, err := s.cfg.Store.User(ctx, p.user.ID)
 	if errors.Is(err, ErrNotFound) {
@@ -172,7 +191,13 @@ func (s *Service) stillGood(ctx context.Context, p proof) (User, string, error) 
 	if err != nil {
 		return user, "", err
 	}
-	return user, whyNot(user, match), nil
+	if reason := whyNot(user, match); reason != "" {
+		return user, reason, nil
+	}
+	if user.TOTP && !p.user.TOTP {
+		return user, "no_code", nil
+	}
+	return user, "", nil
 }
 
 // drop ends a session that may not be used, also when the caller has left.
@@ -287,6 +312,35 @@ func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error
 func (s *Service) Session(ctx context.Context, who Principal) (Session, error) {
 	session, err := s.cfg.Store.Session(ctx, who.SessionID)
 	return session, deadIfMissing(err)
+}
+
+// addressesTime is how long Addresses takes at least: longer than its questions
+// to the database, so that its time does not tell whether there is a user.
+const addressesTime = 20 * time.Millisecond
+
+// Addresses lists where the live sessions of a user began, for the throttle of
+// sign-ins. An unknown name has none, and takes the same time.
+func (s *Service) Addresses(ctx context.Context, username string) ([]string, error) {
+	rest := time.NewTimer(addressesTime)
+	defer rest.Stop()
+	user, err := s.cfg.Store.UserByName(ctx, lower(cut(username, maxUserAgent)))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	sessions, err := s.cfg.Store.SessionsOf(ctx, user.ID, s.now())
+	if err != nil {
+		return nil, err
+	}
+	list := make([]string, len(sessions))
+	for i, x := range sessions {
+		list[i] = x.Address
+	}
+	select {
+	case <-rest.C:
+		return list, nil
+	case <-ctx.Done():
+		return nil, ErrUnavailable.Because(ctx.Err())
+	}
 }
 
 // EndSession ends one of one's own sessions; ErrNotFound for any other.

@@ -21,6 +21,7 @@ type User struct {
 	PasswordHash string   // PHC string; empty until an invitation is taken
 	Roles        []string
 	Disabled     bool
+	TOTP         bool // a second factor is asked for at sign-in; UpdateTOTP and Redeem alone change it
 	CreatedAt    time.Time
 	UpdatedAt    time.Time
 }
@@ -103,6 +104,7 @@ type Ticket struct {
 	Kind      TicketKind
 	UserID    string
 	ExpiresAt time.Time
+	DropsTOTP bool // of a PasswordReset: the user's second factor goes with his password
 }
 
 // SignIn is a sign-in that has gone to a provider and not come back yet. Only
@@ -165,8 +167,9 @@ type Store interface {
 	// Users lists by username, from the first one greater than after, at most
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
-	// UpdateUser replaces what f returns (id, kind and username can't change). A
-	// user whom it leaves disabled loses all his sessions in the same step.
+	// UpdateUser replaces what f returns (id, kind, username and TOTP can't
+	// change). A user whom it leaves disabled loses all his sessions in the same
+	// step.
 	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
@@ -197,6 +200,11 @@ type Store interface {
 	// TakeSignIn removes it; ErrNotFound when it is unknown, taken or expired.
 	// Of concurrent calls one succeeds.
 	TakeSignIn(ctx context.Context, hash [32]byte, now time.Time) (SignIn, error)
+	// UpdateTOTP replaces a user's second factor by what f returns; old is the
+	// zero TOTP where there is none, and one without a UserID removes it. Of
+	// concurrent calls each sees what those before it have left. ErrNotFound
+	// without the user.
+	UpdateTOTP(ctx context.Context, userID string, f func(old TOTP) (TOTP, error)) error
 
 	// Roles lists all by name.
 	Roles(ctx context.Context) ([]Role, error)
@@ -267,8 +275,9 @@ type Store interface {
 	// PutTicket stores t and removes the user's older tickets of that kind.
 	PutTicket(ctx context.Context, t Ticket) error
 	// Redeem uses up a ticket and replaces its user by what f returns, in one
-	// step. An unknown, used or expired ticket is ErrToken. Of concurrent
-	// calls one succeeds. When f fails the ticket stays.
+	// step, in which one that DropsTOTP removes his second factor. An unknown,
+	// used or expired ticket is ErrToken. Of concurrent calls one succeeds.
+	// When f fails the ticket stays.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
 	// SigningKeys lists all, the first to be active first.

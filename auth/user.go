@@ -303,10 +303,15 @@ func (s *Service) DeleteUser(ctx context.Context, who Principal, id string) erro
 }
 
 // ResetUser makes a token by which a user sets a new password once; his old
-// password and sessions go on until he does. Needs users:manage and every
-// permission that the user has: the token is as good as his password.
-func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (token string, expires time.Time, err error) {
+// password and sessions go on until he does. dropTOTP is for who has lost his
+// second factor: it goes with the old password when the token is taken, and not
+// before. Needs users:manage and every permission that the user has: the token
+// is as good as his password.
+func (s *Service) ResetUser(ctx context.Context, who Principal, id string, dropTOTP bool) (token string, expires time.Time, err error) {
 	a := s.target(ctx, Action{Name: "user.reset"}, id)
+	if dropTOTP {
+		a.Detail = map[string]string{"totp": "removed with the token"}
+	}
 	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
 		return "", time.Time{}, err
 	}
@@ -344,7 +349,7 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (toke
 	}
 	token, hash := newSecret(resetPrefix)
 	expires = s.now().Add(s.cfg.ResetTTL)
-	if err := s.cfg.Store.PutTicket(ctx, Ticket{Hash: hash, Kind: PasswordReset, UserID: id, ExpiresAt: expires}); err != nil {
+	if err := s.cfg.Store.PutTicket(ctx, Ticket{Hash: hash, Kind: PasswordReset, UserID: id, ExpiresAt: expires, DropsTOTP: dropTOTP}); err != nil {
 		return "", time.Time{}, noSuchUser(err)
 	}
 	return token, expires, nil

@@ -25,7 +25,7 @@ func TestAdministrationNeedsThePermission(t *testing.T) {
 		"user.create": func() error { _, _, err := e.CreateUser(e.ctx, who, "eve", roles); return err },
 		"user.update": func() error { _, err := e.UpdateUser(e.ctx, who, bob.ID, auth.UserPatch{Roles: &roles}); return err },
 		"user.delete": func() error { return e.DeleteUser(e.ctx, who, alice.ID) },
-		"user.reset":  func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID); return err },
+		"user.reset":  func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID, false); return err },
 		"role.list":   func() error { _, err := e.Roles(e.ctx, who); return err },
 		"role.put":    func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, "", 0); return err },
 		"role.delete": func() error { return e.DeleteRole(e.ctx, who, "user") },
@@ -57,7 +57,7 @@ func TestAdministrationFailsClosed(t *testing.T) {
 	want(t, e.DeleteUser(e.ctx, e.admin, alice.ID), auth.ErrUnavailable)
 	_, _, err = e.CreateUser(e.ctx, e.admin, "eve", nil)
 	want(t, err, auth.ErrUnavailable)
-	_, _, err = e.ResetUser(e.ctx, e.admin, alice.ID)
+	_, _, err = e.ResetUser(e.ctx, e.admin, alice.ID, false)
 	want(t, err, auth.ErrUnavailable)
 	_, err = e.PutRole(e.ctx, e.admin, "ops", nil, "", 0)
 	want(t, err, auth.ErrUnavailable)
@@ -105,7 +105,7 @@ func TestNobodyRaisesHimself(t *testing.T) {
 	want(t, update(root.ID, auth.UserPatch{Disabled: ptr(true)}), auth.ErrForbidden)
 	want(t, update(root.ID, auth.UserPatch{Roles: &[]string{"user"}}), auth.ErrForbidden)
 	want(t, e.DeleteUser(e.ctx, mona, root.ID), auth.ErrForbidden)
-	_, _, err = e.ResetUser(e.ctx, mona, root.ID) // else she could sign in as root
+	_, _, err = e.ResetUser(e.ctx, mona, root.ID, false) // else she could sign in as root
 	want(t, err, auth.ErrForbidden)
 	if r := e.records("user.reset"); len(r) != 1 || r[0].Outcome != audit.Denied || r[0].Target != "root" {
 		t.Errorf("%+v", r)
@@ -121,7 +121,7 @@ func TestResetTokenDoesNotOutliveAPromotion(t *testing.T) {
 	e := newEnv(t)
 	mona := e.manager("mona", "users:manage")
 	alice, _ := e.user("alice")
-	token, _, err := e.ResetUser(e.ctx, mona, alice.ID)
+	token, _, err := e.ResetUser(e.ctx, mona, alice.ID, false)
 	want(t, err, nil)
 	e.give(alice.ID, "admin")
 	want(t, e.ResetPassword(e.ctx, origin, token, "another lorry altogether"), auth.ErrToken)

@@ -81,7 +81,7 @@ func newGate(tb testing.TB) *gate {
 	must(err)
 	_, err = g.auth.Register(ctx, auth.Origin{Address: "127.0.0.1"}, "caller", password)
 	must(err)
-	tokens, err := g.auth.Login(ctx, auth.Origin{Address: "127.0.0.1"}, "bench", "caller", password)
+	tokens, err := g.auth.Login(ctx, auth.Origin{Address: "127.0.0.1"}, "bench", "caller", password, "")
 	must(err)
 	g.token = tokens.Access
 	return g

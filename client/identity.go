@@ -25,6 +25,7 @@ type User struct {
 	Kind      string    `json:"kind,omitempty"` // "service": a service account
 	Roles     []string  `json:"roles"`
 	Disabled  bool      `json:"disabled,omitempty"`
+	TOTP      bool      `json:"totp"` // a second factor is on
 	CreatedAt time.Time `json:"created_at"`
 	// InviteToken is there once, in the answer to CreateUser.
 	InviteToken string `json:"invite_token,omitempty"`
@@ -95,15 +96,23 @@ type AuditEntry struct {
 	Detail    map[string]string `json:"detail,omitempty"`
 }
 
+// TOTP is a second factor that was begun: the secret in base32, and what a QR
+// code for authenticator applications holds.
+type TOTP struct {
+	Secret string `json:"secret"`
+	URI    string `json:"uri"`
+}
+
 type passwordLogin struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
+	OTP      string `json:"otp,omitempty"`
 }
 
 // Register makes an account.
 func (c *Client) Register(ctx context.Context, username, password string) (User, error) {
 	var u User
-	return u, c.call(ctx, http.MethodPost, "/register", passwordLogin{username, password}, &u)
+	return u, c.call(ctx, http.MethodPost, "/register", passwordLogin{Username: username, Password: password}, &u)
 }
 
 // Accept takes an invitation.
@@ -119,8 +128,16 @@ func (c *Client) ResetPassword(ctx context.Context, reset, password string) erro
 
 // Login proves a password.
 func (c *Client) Login(ctx context.Context, username, password string) (Tokens, error) {
+	return c.LoginOTP(ctx, username, password, "")
+}
+
+// LoginOTP proves a password and a second factor: by a code of the
+// authenticator application, or by a recovery code. Login says otp_required
+// where this is needed.
+func (c *Client) LoginOTP(ctx context.Context, username, password, otp string) (Tokens, error) {
 	var t Tokens
-	return t, c.call(ctx, http.MethodPost, "/login", passwordLogin{username, password}, &t)
+	err := c.call(ctx, http.MethodPost, "/login", passwordLogin{username, password, otp}, &t)
+	return t, err
 }
 
 // Refresh uses up a refresh token.
@@ -143,6 +160,40 @@ func (c *Client) Me(ctx context.Context) (User, error) {
 // ChangePassword ends every other login of the caller.
 func (c *Client) ChangePassword(ctx context.Context, current, next string) error {
 	return c.call(ctx, http.MethodPost, "/users/me/password", map[string]string{"current_password": current, "new_password": next}, nil)
+}
+
+// BeginTOTP makes the secret of a second factor. It changes nothing before
+// ConfirmTOTP. An empty password does within 10 minutes of the sign-in.
+func (c *Client) BeginTOTP(ctx context.Context, password string) (TOTP, error) {
+	var t TOTP
+	err := c.call(ctx, http.MethodPost, "/users/me/totp", map[string]string{"password": password}, &t)
+	return t, err
+}
+
+// ConfirmTOTP turns the second factor on by its first code and returns the
+// recovery codes. Every other login of the caller ends.
+func (c *Client) ConfirmTOTP(ctx context.Context, otp string) ([]string, error) {
+	return c.recoveryCodes(ctx, "/users/me/totp/confirm", map[string]string{"otp": otp})
+}
+
+// RenewRecoveryCodes makes new recovery codes in place of all old ones. An
+// empty password does within 10 minutes of the sign-in.
+func (c *Client) RenewRecoveryCodes(ctx context.Context, password, otp string) ([]string, error) {
+	return c.recoveryCodes(ctx, "/users/me/recovery-codes", map[string]string{"password": password, "otp": otp})
+}
+
+func (c *Client) recoveryCodes(ctx context.Context, path string, in any) ([]string, error) {
+	var a struct {
+		Codes []string `json:"recovery_codes"`
+	}
+	err := c.call(ctx, http.MethodPost, path, in, &a)
+	return a.Codes, err
+}
+
+// RemoveTOTP takes the second factor away. An empty password does within 10
+// minutes of the sign-in.
+func (c *Client) RemoveTOTP(ctx context.Context, password, otp string) error {
+	return c.call(ctx, http.MethodDelete, "/users/me/totp", map[string]string{"password": password, "otp": otp}, nil)
 }
 
 // Keys lists the caller's API keys.
@@ -228,12 +279,13 @@ func (c *Client) DeleteUser(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/admin/users/"+url.PathEscape(id), nil, nil)
 }
 
-// ResetUser returns a one-time token to set a new password with.
-func (c *Client) ResetUser(ctx context.Context, id string) (string, error) {
+// ResetUser returns a one-time token to set a new password with. With totp it
+// takes the user's second factor away too, when it is used.
+func (c *Client) ResetUser(ctx context.Context, id string, totp bool) (string, error) {
 	var a struct {
 		Token string `json:"reset_token"`
 	}
-	return a.Token, c.call(ctx, http.MethodPost, "/admin/users/"+url.PathEscape(id)+"/reset", nil, &a)
+	return a.Token, c.call(ctx, http.MethodPost, "/admin/users/"+url.PathEscape(id)+"/reset", map[string]bool{"totp": totp}, &a)
 }
 
 // Roles lists all roles.

@@ -193,6 +193,9 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}))
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
+		return auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", CreatedAt: frozenTime}, nil
+	}))
 	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
 		auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	ok(db.LinkIdentity(ctx, frozenIdentity))

@@ -37,12 +37,13 @@ import (
 //
 // All methods are safe for concurrent use.
 type Redis struct {
-	client *redis.Client
-	log    *slog.Logger
-	now    func() time.Time // nil: Redis's clock; tests have their own
-	down   atomic.Bool      // since the last failure
-	failed chan struct{}    // holds one element when Run has to look
-	up     prometheus.GaugeFunc
+	client   *redis.Client
+	patience time.Duration // of a call
+	log      *slog.Logger
+	now      func() time.Time // nil: Redis's clock; tests have their own
+	down     atomic.Bool      // since the last failure
+	failed   chan struct{}    // holds one element when Run has to look
+	up       prometheus.GaugeFunc
 }
 
 const (
@@ -88,10 +89,10 @@ func OpenRedis(url string, log *slog.Logger) (*Redis, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openRedis(o, log), nil
+	return openRedis(o, log, redisPatience), nil
 }
 
-func openRedis(o *redis.Options, log *slog.Logger) *Redis {
+func openRedis(o *redis.Options, log *slog.Logger, patience time.Duration) *Redis {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
@@ -99,12 +100,12 @@ func openRedis(o *redis.Options, log *slog.Logger) *Redis {
 	o.Protocol, o.DisableIdentity = 2, true // nothing is asked of a new connection that an old Redis or a proxy may not know
 	o.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	o.ContextTimeoutEnabled, o.MaxRetries = true, -1
-	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = redisPatience, redisPatience, redisPatience, redisPatience
+	o.DialTimeout, o.ReadTimeout, o.WriteTimeout, o.PoolTimeout = patience, patience, patience, patience
 	o.DialerRetries = 1
 	o.PoolSize = 4 * max(4, runtime.GOMAXPROCS(0))
 	o.MaxActiveConns, o.PipelinePoolSize = o.PoolSize, -1
 	o.ReadBufferSize, o.WriteBufferSize = 4<<10, 4<<10
-	r := &Redis{client: redis.NewClient(o), log: log, failed: make(chan struct{}, 1)}
+	r := &Redis{client: redis.NewClient(o), patience: patience, log: log, failed: make(chan struct{}, 1)}
 	r.up = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "modelgate_limit_store_up", Help: "Whether rates are counted in Redis (1), or it fails and predictions are counted in this process (0).",
 	}, func() float64 {
@@ -192,7 +193,7 @@ func (r *Redis) Reset(ctx context.Context, key string, rate limiter.Rate) (limit
 	if r.down.Load() {
 		return limiter.Context{}, errRedisDown
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience)
 	defer cancel()
 	if err := r.client.Del(ctx, redisKey(key)).Err(); err != nil {
 		return limiter.Context{}, r.failure(err)
@@ -224,7 +225,7 @@ func (r *Redis) failure(err error) error {
 }
 
 func (r *Redis) run(ctx context.Context, key string, count int64, rate limiter.Rate) (limiter.Context, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), redisPatience)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), r.patience)
 	defer cancel()
 	limit := min(max(rate.Limit, 0), math.MaxUint32)
 	clock, now := time.Now, ""

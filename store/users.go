@@ -13,12 +13,13 @@ import (
 // Roles are gathered in the same statement: their names hold no spaces.
 const selectUser = `
 	SELECT u.id, u.kind, u.username, u.password_hash, u.disabled, u.created_at, u.updated_at,
-		(SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.id)
+		(SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.id),
+		EXISTS (SELECT 1 FROM totp f WHERE f.user_id = u.id AND f.active)
 	FROM users u `
 
 func scanUser(s scan) (u auth.User, err error) {
 	var roles sql.NullString
-	err = s(&u.ID, &u.Kind, &u.Username, &u.PasswordHash, &u.Disabled, moment{&u.CreatedAt}, moment{&u.UpdatedAt}, &roles)
+	err = s(&u.ID, &u.Kind, &u.Username, &u.PasswordHash, &u.Disabled, moment{&u.CreatedAt}, moment{&u.UpdatedAt}, &roles, &u.TOTP)
 	u.Roles = strings.Fields(roles.String)
 	slices.Sort(u.Roles)
 	return u, err

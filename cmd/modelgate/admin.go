@@ -21,6 +21,7 @@ type ResetPasswordCmd struct {
 	Place
 	Username      string `arg:"" default:"admin" help:"The user."`
 	PasswordStdin bool   `name:"password-stdin" help:"Read the new password from standard input."`
+	TOTP          bool   `name:"totp" help:"Take the second factor away too; for who has lost it."`
 }
 
 func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
@@ -50,6 +51,11 @@ func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
 	}
 	if err := auth.ResetOffline(ctx, db, auth.Hashing{}, c.Username, password); err != nil {
 		return err
+	}
+	if c.TOTP {
+		if _, err := auth.RemoveTOTPOffline(ctx, db, log, c.Username); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(s.err, "The password of %s is set, and all his logins have ended. Start the server again.\n", c.Username)
 	return nil

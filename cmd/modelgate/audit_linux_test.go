@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"modelgate/audit"
+	"modelgate/client"
 )
 
 // command runs the command line in this process.
@@ -38,19 +39,7 @@ func TestAuditEvidence(t *testing.T) {
 		t.Fatalf("no file was closed: %v", err)
 	}
 	elsewhere := t.TempDir()
-	public, collected := filepath.Join(elsewhere, "audit.pub"), filepath.Join(elsewhere, "collected.log")
-	code, key, errs := command("", "audit", "key", "--data", data)
-	if code != 0 || !strings.HasPrefix(key, "-----BEGIN PUBLIC KEY-----") {
-		t.Fatalf("audit key: %d, %q, %s", code, key, errs)
-	}
-	for name, text := range map[string]string{public: key, collected: p.output()} {
-		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if len(audit.FindHeads(p.output())) < 2 {
-		t.Fatalf("the server's log has no signed heads:\n%s", p.output())
-	}
+	public, collected := keepElsewhere(t, p, data, elsewhere)
 	verify := func(want int, says string, more ...string) {
 		t.Helper()
 		code, out, errs := command("", append([]string{"audit", "verify", "--data", data}, more...)...)
@@ -78,6 +67,8 @@ func TestAuditEvidence(t *testing.T) {
 	}
 	_, err = admin.PutRole(ctx, "unseen", nil, "", 0)
 	refused(t, err, 503, "a change that can't be recorded")
+	_, err = admin.Audit(ctx, client.AuditQuery{})
+	refused(t, err, 503, "reading a log that is gone")
 	if p.metric("modelgate_audit_intact") != 0 {
 		t.Error("the metric says that the log is intact")
 	}
@@ -117,4 +108,23 @@ func TestAuditEvidence(t *testing.T) {
 	if code := run(ctx, []string{"audit", "export", "--data", data, "--since", "yesterday"}, std{strings.NewReader(""), &seen, &seen}); code != 2 {
 		t.Errorf("--since yesterday: exit %d: %s", code, seen.String())
 	}
+}
+
+// keepElsewhere writes the public key and the server's log into another folder.
+func keepElsewhere(t *testing.T, p *program, data, elsewhere string) (public, collected string) {
+	t.Helper()
+	public, collected = filepath.Join(elsewhere, "audit.pub"), filepath.Join(elsewhere, "collected.log")
+	code, key, errs := command("", "audit", "key", "--data", data)
+	if code != 0 || !strings.HasPrefix(key, "-----BEGIN PUBLIC KEY-----") {
+		t.Fatalf("audit key: %d, %q, %s", code, key, errs)
+	}
+	for name, text := range map[string]string{public: key, collected: p.output()} {
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(audit.FindHeads(p.output())) < 2 {
+		t.Fatalf("the server's log has no signed heads:\n%s", p.output())
+	}
+	return public, collected
 }

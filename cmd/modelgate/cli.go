@@ -23,6 +23,7 @@ type CLI struct {
 	Logout   LogoutCmd   `cmd:"" group:"Client" help:"End the login here and on the server."`
 	Accept   AcceptCmd   `cmd:"" group:"Client" help:"Take an invitation, or a token to reset a password with."`
 	Password PasswordCmd `cmd:"" group:"Client" help:"Change your password."`
+	TOTP     TOTPCmd     `cmd:"" name:"totp" group:"Client" help:"A second factor for your account: codes of an authenticator application."`
 	Whoami   WhoamiCmd   `cmd:"" group:"Client" help:"Show the server, user and roles in use."`
 	Models   ModelsCmd   `cmd:"" group:"Client" help:"List the models open to you, or show one."`
 	Predict  PredictCmd  `cmd:"" group:"Client" help:"Ask a model for a prediction."`

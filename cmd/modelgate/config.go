@@ -52,6 +52,7 @@ type Config struct {
 	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser."`
 	BrowserIdle   time.Duration `env:"MODELGATE_BROWSER_IDLE" name:"browser-idle" default:"30m" help:"Life of a sign-in with a browser that sends no request (5m or more)."`
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
+	RequireTOTP   []string      `env:"MODELGATE_REQUIRE_TOTP" name:"require-totp" placeholder:"ROLE" help:"Roles whose holders need a second factor; who has none can do nothing but turn one on. Default: none."`
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
 
 	IdentityProviders string `env:"MODELGATE_IDENTITY_PROVIDERS" name:"identity-providers" type:"path" placeholder:"FILE" help:"OpenID Connect providers (YAML) through which people sign in, or whose access tokens are taken. Default: none."`
@@ -142,6 +143,9 @@ const (
 
 // slots is how many predictions are computed at once.
 func (c *Config) slots() int { return cmp.Or(c.Slots, runtime.GOMAXPROCS(0)) }
+
+// hashers is how many passwords are hashed at once.
+func (c *Config) hashers() int { return cmp.Or(c.Hashers, max(1, runtime.NumCPU()/2)) }
 
 // DatabasePath is the file of the SQLite database.
 func (c *Config) DatabasePath() string {

@@ -202,13 +202,16 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 	if err != nil {
 		return err
 	}
+	hashing := newHashers(cfg.hashers(), s.log)
+	s.closeLater(func() error { hashing.close(); return nil })
 	s.auth, err = auth.New(auth.Config{
 		Store: db, Guard: guard, Audit: s.audit, Keys: keys, Vault: vault,
 		Issuer: s.issuer(), Audience: cfg.Audience,
 		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
 		BrowserTTL: cfg.BrowserTTL, BrowserIdle: cfg.BrowserIdle,
 		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant, Providers: providers,
-		Hashing: auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
+		RequireTOTP: cfg.RequireTOTP,
+		Hashing:     auth.Hashing{Gate: cfg.hashers(), Derive: hashing.derive}, Logger: s.log,
 	})
 	if err != nil {
 		return err

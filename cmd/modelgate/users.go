@@ -75,7 +75,7 @@ func (c *UserListCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	return c.show(s, orEmpty(list), func(w io.Writer) {
-		fmt.Fprintln(w, "USERNAME\tROLES\tSTATE\tKIND\tCREATED\tID")
+		fmt.Fprintln(w, "USERNAME\tROLES\tSTATE\tKIND\tTOTP\tCREATED\tID")
 		for _, u := range list {
 			state := "enabled"
 			if u.Disabled {
@@ -85,9 +85,16 @@ func (c *UserListCmd) Run(ctx context.Context, s std) error {
 			if kind == "" {
 				kind = "person"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", u.Username, strings.Join(u.Roles, ","), state, kind, u.CreatedAt.Format("2006-01-02"), u.ID)
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", u.Username, strings.Join(u.Roles, ","), state, kind, onOff(u.TOTP), u.CreatedAt.Format("2006-01-02"), u.ID)
 		}
 	})
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
 }
 
 // findUser takes a user name, as people know it; the API knows ids.
@@ -167,6 +174,7 @@ func (c *UserEnableCmd) Run(ctx context.Context, s std) error {
 type UserResetCmd struct {
 	Output
 	Username string `arg:"" help:"The user."`
+	TOTP     bool   `name:"totp" help:"The token takes his second factor away too; for who has lost it."`
 }
 
 func (c *UserResetCmd) Run(ctx context.Context, s std) error {
@@ -178,7 +186,7 @@ func (c *UserResetCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	token, err := api.ResetUser(ctx, u.ID)
+	token, err := api.ResetUser(ctx, u.ID, c.TOTP)
 	if err != nil {
 		return err
 	}

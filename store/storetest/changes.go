@@ -11,6 +11,8 @@ import (
 
 var changeTests = []test{
 	{"Changes", testChanges},
+	{"ModelChanges", testModelChanges},
+	{"SigningKeyChanges", testSigningKeyChanges},
 	{"ChangeMarks", testChangeMarks},
 	{"ChangesWithTheirCause", testChangesWithTheirCause},
 }
@@ -34,8 +36,7 @@ func told(t *testing.T, s Store, what string, do func() error, want ...auth.Chan
 func testChanges(t *testing.T, s Store) {
 	ctx := t.Context()
 	ada, bob := auth.Change{Kind: auth.UserChanged, Subject: "id-ada"}, auth.Change{Kind: auth.UserChanged, Subject: "id-bob"}
-	ops, keys := auth.Change{Kind: auth.RoleChanged, Subject: "ops"}, auth.Change{Kind: auth.KeysChanged}
-	iris := auth.Change{Kind: auth.ModelChanged, Subject: "iris"}
+	ops := auth.Change{Kind: auth.RoleChanged, Subject: "ops"}
 	role := auth.Role{Name: "ops", Permissions: auth.AuditRead, CreatedAt: noon}
 	put := func() error { return s.PutRole(ctx, role) }
 	told(t, s, "a new role", put, ops)
@@ -88,7 +89,20 @@ func testChanges(t *testing.T, s Store) {
 	told(t, s, "the use of a key", func() error { return s.TouchKey(ctx, "k", noon) })
 	told(t, s, "the end of a key", func() error { return s.DeleteKey(ctx, "id-bob", "k") }, bob)
 
-	update2 := func(f func(*models.Model)) func() error {
+	ok(t, session("s4", "ada")())
+	told(t, s, "the end of a user", func() error { return s.DeleteUser(ctx, "id-ada", agree) }, ada)
+	told(t, s, "a role less", func() error { return s.DeleteRole(ctx, "ops") }, ops)
+}
+
+func agree(auth.User, int) error { return nil }
+
+// The same of models.
+func testModelChanges(t *testing.T, s Store) {
+	ctx := t.Context()
+	iris := auth.Change{Kind: auth.ModelChanged, Subject: "iris"}
+	ok(t, s.PutRole(ctx, auth.Role{Name: "ops", CreatedAt: noon}))
+	addUser(t, s, "bob")
+	update := func(f func(*models.Model)) func() error {
 		return func() error {
 			_, err := s.UpdateModel(ctx, "iris", func(m *models.Model) (*models.Model, error) { f(m); return m, nil })
 			return err
@@ -98,8 +112,8 @@ func testChanges(t *testing.T, s Store) {
 		_, err := s.AddVersion(ctx, &models.Model{ID: "m", Name: "iris", OwnerID: "id-bob", Roles: []string{"ops"}}, &models.Version{ID: "v"}, nil)
 		return err
 	}, iris)
-	told(t, s, "a model's roles", update2(func(m *models.Model) { m.Roles = nil }), iris)
-	told(t, s, "a model's policy", update2(func(m *models.Model) { m.Disclosure.LabelOnly = true }), iris)
+	told(t, s, "a model's roles", update(func(m *models.Model) { m.Roles = nil }), iris)
+	told(t, s, "a model's policy", update(func(m *models.Model) { m.Disclosure.LabelOnly = true }), iris)
 	told(t, s, "a version", func() error {
 		_, err := s.AddVersion(ctx, &models.Model{Name: "iris"}, &models.Version{ID: "v2"}, func(old *models.Model, _ int) (*models.Model, error) { return old, nil })
 		return err
@@ -109,13 +123,15 @@ func testChanges(t *testing.T, s Store) {
 		_, err := s.DeleteVersion(ctx, "iris", 2, func(m *models.Model) (*models.Model, error) { return m, nil })
 		return err
 	}, iris)
-	agree := func(auth.User, int) error { return nil }
-	told(t, s, "the end of the owner", func() error { return s.DeleteUser(ctx, "id-bob", agree) }, iris, bob)
+	told(t, s, "the end of the owner", func() error { return s.DeleteUser(ctx, "id-bob", agree) },
+		iris, auth.Change{Kind: auth.UserChanged, Subject: "id-bob"})
 	told(t, s, "a model less", func() error { return s.DeleteModel(ctx, "iris") }, iris)
-	ok(t, session("s4", "ada")())
-	told(t, s, "the end of a user", func() error { return s.DeleteUser(ctx, "id-ada", agree) }, ada)
-	told(t, s, "a role less", func() error { return s.DeleteRole(ctx, "ops") }, ops)
+}
 
+// The same of signing keys.
+func testSigningKeyChanges(t *testing.T, s Store) {
+	ctx := t.Context()
+	keys := auth.Change{Kind: auth.KeysChanged}
 	write := func(list ...auth.SigningKey) func() error {
 		return func() error {
 			_, err := s.UpdateSigningKeys(ctx, func([]auth.SigningKey) ([]auth.SigningKey, error) { return list, nil })

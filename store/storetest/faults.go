@@ -101,6 +101,9 @@ func calls(s Store) map[string]func(context.Context) error {
 		},
 		"CreateSignIn": func(ctx context.Context) error { return s.CreateSignIn(ctx, newSignIn("new")) },
 		"TakeSignIn":   func(ctx context.Context) error { _, err := s.TakeSignIn(ctx, hash("in"), noon); return err },
+		"UpdateTOTP": func(ctx context.Context) error {
+			return s.UpdateTOTP(ctx, "id-ada", func(auth.TOTP) (auth.TOTP, error) { return newTOTP("ada"), nil })
+		},
 		"TakeRows": func(ctx context.Context) error {
 			_, _, err := s.TakeRows(ctx, ofDay("id-ada", "iris", 0), 10, 1, 1)
 			return err
@@ -165,6 +168,7 @@ func checkUntouched(t *testing.T, s Store) {
 	ok(t, err)
 	equal(t, "sessions", len(sessions), 2)
 	checkBrowser(t, s, "b", newBrowser("b", "ada"), time.Hour)
+	checkTOTP(t, totpOf(t, s, "id-ada"), auth.TOTP{})
 	keys, err := s.KeysOf(ctx, "id-ada")
 	ok(t, err)
 	equal(t, "keys", len(keys), 1)
@@ -266,6 +270,7 @@ func testPanic(t *testing.T, s Store) {
 		func() {
 			s.Redeem(t.Context(), hash("t"), auth.PasswordReset, noon, func(auth.User) (auth.User, error) { panic("boom") })
 		},
+		func() { s.UpdateTOTP(t.Context(), "id-ada", func(auth.TOTP) (auth.TOTP, error) { panic("boom") }) },
 		func() {
 			s.UpdateModel(t.Context(), "iris", func(*models.Model) (*models.Model, error) { panic("boom") })
 		},
