@@ -383,11 +383,13 @@ func TestTokenEndpointFails(t *testing.T) {
 		answer http.HandlerFunc
 		want   error
 	}{
-		"500":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, canary, 500) }, auth.ErrUnavailable},
-		"400":         {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"error":"`+canary+`"}`, 400) }, auth.ErrForbidden},
-		"no JSON":     {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, canary) }, auth.ErrUnavailable},
-		"enormous":    {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"id_token":"`+xs(4<<20)+`"}`) }, auth.ErrUnavailable},
-		"redirection": {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 307) }, auth.ErrUnavailable},
+		"500":      {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, canary, 500) }, auth.ErrUnavailable},
+		"400":      {func(w http.ResponseWriter, _ *http.Request) { http.Error(w, `{"error":"`+canary+`"}`, 400) }, auth.ErrForbidden},
+		"no JSON":  {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, canary) }, auth.ErrUnavailable},
+		"enormous": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, `{"id_token":"`+xs(4<<20)+`"}`) }, auth.ErrUnavailable},
+		"redirection": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, auth.ErrUnavailable},
 	} {
 		b := e.begin("corp", false).at(p, idClaims(p, e.clock.now(), nil))
 		p.Change(func() { p.Answer["/token"] = c.answer })
