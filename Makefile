@@ -11,6 +11,8 @@ SOAK     ?= ^TestMemoryIsFlat$$
 BENCH    ?= .
 BENCHARGS ?=
 COMPAREARGS ?=
+GOVULNCHECK ?= v1.9.0
+VULNDB   ?= https://vuln.go.dev
 
 # The version is stamped in by the linker. VCS stamping by the go command itself is off, since it fails the whole build
 # where git does not trust the folder's owner, as in many containers.
@@ -27,7 +29,7 @@ YARDSTICKS = ./bench/testdata/hello ./bench/testdata/bare ./bench/testdata/fill
 ORT_LIB = lib=$$(sh inference/ort/fetch.sh) || exit 1; export MODELGATE_ONNXRUNTIME_LIB="$$lib"
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint bench compare parts fuzz soak runtime clean
+.PHONY: help build run test race lint sbom deps bench compare parts fuzz soak runtime clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,11 +51,27 @@ test: ## fetch ONNX Runtime, vet, run every test
 race: ## the same tests under the race detector
 	@$(ORT_LIB); $(GO) test -race -timeout 30m $(TESTARGS) $(PKG)
 
-lint: ## gofmt, go vet, staticcheck
+lint: ## gofmt, no replaced modules, go mod verify, go vet, staticcheck
 	@unformatted=$$(gofmt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
 		if [ -n "$$unformatted" ]; then echo "not formatted (gofmt -w mends it):"; echo "$$unformatted"; exit 1; fi
+	@if grep -nE '^[[:space:]]*(replace|exclude)[[:space:](]' go.mod; then echo 'go.mod: what is built must be what its modules were published as'; exit 1; fi
+	$(GO) mod verify
 	$(GO) vet ./... ./testdata $(YARDSTICKS)
 	$(GO) tool staticcheck ./... ./testdata $(YARDSTICKS)
+
+sbom: build ## write bin/sbom.json: what the build contains, in CycloneDX
+	@$(GO) run ./deploy/sbom -version '$(VERSION)' bin/modelgate >bin/.sbom.json.new && mv -f bin/.sbom.json.new bin/sbom.json
+	@echo 'bin/sbom.json'
+
+# The scanner asks vuln.go.dev. Where that can't be reached, the report says so and is no failure; what it finds is one.
+deps: build ## list what is linked, with licences, and look for known vulnerabilities
+	@$(GO) run ./deploy/sbom -report bin/modelgate
+	@echo; if ! $(GO) run golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK) -db '$(VULNDB)' -mode binary bin/modelgate >bin/.vuln 2>&1 && \
+		grep -qE 'no such host|connection refused|timeout|dial tcp|lookup |proxyconnect|Forbidden' bin/.vuln; then \
+		echo 'Known vulnerabilities: NOT LOOKED FOR, since $(VULNDB) or the scanner can not be reached:'; tail -n 1 bin/.vuln; rm -f bin/.vuln; \
+	else \
+		cat bin/.vuln; ! grep -q '^Vulnerability #' bin/.vuln; status=$$?; rm -f bin/.vuln; exit $$status; \
+	fi
 
 bench: build ## measure the whole against its floor, and write tables and plots of docs/benchmarks.md
 	@models=$$(sh bench/models.sh) || exit 1; \
@@ -77,11 +95,13 @@ fuzz: ## run every fuzz test for FUZZTIME
 		done; \
 	done
 
-soak: ## 100,000 predictions in flat memory, 500 crashes of a publishing server, 10,000 damaged files in workers
+soak: ## flat memory, 500 crashes of a publishing server, damaged files, requests made of the contract, session histories
 	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && \
 		MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models && \
 		MODELGATE_TEST_UPLOAD_CRASH_ROUNDS=500 $(GO) test -run '^TestCrashedUploads$$' -count 1 -v -timeout 60m ./cmd/modelgate && \
-		MODELGATE_TEST_MUTANTS=10000 $(GO) test -run '^TestMutants$$' -count 1 -v -timeout 60m ./inference/worker
+		MODELGATE_TEST_EXAMPLES=150 $(GO) test -run '^TestSchemathesis$$' -count 1 -v -timeout 90m ./cmd/modelgate && \
+		MODELGATE_TEST_MUTANTS=10000 $(GO) test -run '^TestMutants$$' -count 1 -v -timeout 60m ./inference/worker && \
+		MODELGATE_SOAK=1 $(GO) test -run '^TestNoSequenceLeavesATokenAlive$$|^TestSessionHistory$$|^TestCrashedSessionHistory$$' -count 1 -v -timeout 60m ./auth
 
 runtime: ## fetch ONNX Runtime and print its path
 	@sh inference/ort/fetch.sh

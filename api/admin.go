@@ -3,11 +3,9 @@ package api
 import (
 	"bytes"
 	"strconv"
-	"strings"
 
 	"github.com/prometheus/common/expfmt"
 
-	"modelgate/audit"
 	"modelgate/auth"
 )
 
@@ -52,12 +50,40 @@ func (s *Server) users(c *call) (page[user], error) {
 	return pageOf(items, next, userOf), nil
 }
 
-func (s *Server) createUser(c *call, in *userRequest) (invitedUser, error) {
+// createUser invites a person, or makes a service account.
+func (s *Server) createUser(c *call, in *userRequest) (any, error) {
+	if auth.UserKind(in.Kind) == auth.ServiceAccount {
+		u, first, secret, err := s.auth.CreateService(c.ctx(), c.who, in.Username, in.Roles, lifetime(in.ExpiresIn))
+		if err != nil {
+			return nil, err
+		}
+		return newService{user: userOf(u), ClientID: u.ID, ClientSecret: secret, SecretID: first.ID, ExpiresAt: instant(first.ExpiresAt)}, nil
+	}
 	u, invite, err := s.auth.CreateUser(c.ctx(), c.who, in.Username, in.Roles)
 	if err != nil {
-		return invitedUser{}, err
+		return nil, err
 	}
 	return invitedUser{user: userOf(u), InviteToken: invite}, nil
+}
+
+func (s *Server) secrets(c *call) (page[secret], error) {
+	all, err := s.auth.Secrets(c.ctx(), c.who, c.param("id"))
+	if err != nil {
+		return page[secret]{}, err
+	}
+	return pageOf(all, "", secretOf), nil
+}
+
+func (s *Server) createSecret(c *call, in *secretRequest) (newSecret, error) {
+	made, secret, err := s.auth.CreateSecret(c.ctx(), c.who, c.param("id"), lifetime(in.ExpiresIn))
+	if err != nil {
+		return newSecret{}, err
+	}
+	return newSecret{ID: made.ID, ClientID: made.UserID, ClientSecret: secret, CreatedAt: made.CreatedAt.UTC(), ExpiresAt: instant(made.ExpiresAt)}, nil
+}
+
+func (s *Server) deleteSecret(c *call) (none, error) {
+	return none{}, s.auth.DeleteSecret(c.ctx(), c.who, c.param("id"), c.param("secret"))
 }
 
 func (s *Server) user(c *call) (user, error) {
@@ -80,8 +106,8 @@ func (s *Server) deleteUser(c *call) (none, error) {
 	return none{}, s.auth.DeleteUser(c.ctx(), c.who, c.param("id"))
 }
 
-func (s *Server) resetUser(c *call) (ticket, error) {
-	token, expires, err := s.auth.ResetUser(c.ctx(), c.who, c.param("id"))
+func (s *Server) resetUser(c *call, in *resetUserRequest) (ticket, error) {
+	token, expires, err := s.auth.ResetUser(c.ctx(), c.who, c.param("id"), in.TOTP)
 	if err != nil {
 		return ticket{}, err
 	}
@@ -97,7 +123,7 @@ func (s *Server) roles(c *call) (page[role], error) {
 }
 
 func (s *Server) putRole(c *call, in *roleRequest) (role, error) {
-	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit)
+	r, err := s.auth.PutRole(c.ctx(), c.who, c.param("name"), in.Permissions, in.RateLimit, in.dailyRows())
 	if err != nil {
 		return role{}, err
 	}
@@ -108,29 +134,24 @@ func (s *Server) deleteRole(c *call) (none, error) {
 	return none{}, s.auth.DeleteRole(c.ctx(), c.who, c.param("name"))
 }
 
-// auditLog pages through the audit log, newest first. The cursor is the
-// number of the last record shown.
-func (s *Server) auditLog(c *call) (page[auditEntry], error) {
-	after, limit, err := c.pageQuery()
+func (s *Server) signingKeys(c *call) (page[signingKey], error) {
+	all, err := s.auth.SigningKeys(c.ctx(), c.who)
 	if err != nil {
-		return page[auditEntry]{}, err
+		return page[signingKey]{}, err
 	}
-	values := c.gin.Request.URL.Query()
-	q := audit.Query{Limit: limit, Actor: strings.ToLower(values.Get("actor")), Action: values.Get("action")}
-	if after != "" {
-		if q.Before, err = strconv.ParseUint(after, 10, 64); err != nil || q.Before == 0 {
-			return page[auditEntry]{}, invalid("after must be the next of the page before")
-		}
-	}
-	p, err := s.audit.Read(c.ctx(), q)
+	return pageOf(all, "", signingKeyOf), nil
+}
+
+func (s *Server) rotateSigningKey(c *call) (signingKey, error) {
+	k, err := s.auth.RotateSigningKey(c.ctx(), c.who)
 	if err != nil {
-		return page[auditEntry]{}, err
+		return signingKey{}, err
 	}
-	next := ""
-	if p.Next != 0 {
-		next = strconv.FormatUint(p.Next, 10)
-	}
-	return pageOf(p.Items, next, auditEntryOf), nil
+	return signingKeyOf(k), nil
+}
+
+func (s *Server) retireSigningKey(c *call) (none, error) {
+	return none{}, s.auth.RetireSigningKey(c.ctx(), c.who, c.param("id"))
 }
 
 // showMetrics writes the Prometheus text format, version 0.0.4.

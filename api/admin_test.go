@@ -143,6 +143,11 @@ func TestMetrics(t *testing.T) {
 		`modelgate_limit_refusals_total{limit="predict"} 1`,
 		`modelgate_limit_refusals_total{limit="register"} 0`, // there before the first
 		`modelgate_http_bad_credentials_total 1`,
+		`modelgate_http_refusals_total{code="rate_limited"} 1`,
+		`modelgate_http_refusals_total{code="forbidden"} 2`,
+		`modelgate_http_refusals_total{code="invalid_token"} 1`,
+		`modelgate_http_refusals_total{code="unauthenticated"} 0`,
+		`modelgate_http_refusals_total{code="unavailable"} 0`,
 		`modelgate_build_info{version="test"} 1`,
 	} {
 		if !strings.Contains(text, want) {
@@ -163,8 +168,9 @@ func TestNoSecretsWritten(t *testing.T) {
 	pair := w.tokens("ada", userPassword)
 	key := w.post("/users/me/keys", pair.AccessToken, `{"name":"k"}`).is(201).field("key")
 	reset := w.post("/admin/users/"+id+"/reset", w.admin, nil).is(200).field("reset_token")
+	client, clientSecret := w.service("robot")
 	const typo = "canary password 4711"
-	secrets := []string{userPassword, adminPassword, typo, pair.AccessToken, pair.RefreshToken, key, reset,
+	secrets := []string{userPassword, adminPassword, typo, pair.AccessToken, pair.RefreshToken, key, reset, clientSecret,
 		pair.AccessToken[strings.LastIndexByte(pair.AccessToken, '.')+1:]}
 	check := func(where, text string) {
 		t.Helper()
@@ -184,6 +190,10 @@ func TestNoSecretsWritten(t *testing.T) {
 		w.post("/predict", key, irisRow),
 		w.post("/refresh", "", map[string]string{"refresh_token": pair.RefreshToken + "x"}),
 		w.post("/password-reset", "", map[string]string{"reset_token": reset, "password": "short"}),
+		w.formWith("/token", basic(client, clientSecret), "grant_type", "password"),
+		w.formWith("/token", nil, "grant_type", "client_credentials", "client_id", clientSecret, "client_secret", clientSecret),
+		w.formWith("/token", basic(client, clientSecret), "grant_type", "client_credentials", "client_secret", clientSecret),
+		w.get("/admin/users/"+client+"/secrets", w.admin),
 		w.form("/revoke", "", url.Values{"token": {key}}),
 		w.form("/introspect", w.admin, url.Values{"token": {pair.RefreshToken}}),
 		w.get("/admin/audit", w.admin), w.get("/admin/metrics", w.admin), w.get("/users/me/keys", pair.AccessToken),
@@ -262,4 +272,38 @@ func TestReadiness(t *testing.T) {
 	down.Store(false)
 	w.api.probe.asked = time.Time{}
 	w.get("/readyz", "").is(200)
+}
+
+// TestSigningKeyRoutes is row T12 over HTTP: a new key is published before it
+// signs, a key that is retired is gone, and nothing but public parts is shown.
+func TestSigningKeyRoutes(t *testing.T) {
+	w := newWorld(t)
+	var list struct{ Items []signingKey }
+	w.get("/admin/signing-keys", w.admin).is(200).decode(&list)
+	if len(list.Items) != 1 || list.Items[0].State != "signing" {
+		t.Fatalf("%+v", list)
+	}
+	first := list.Items[0].ID
+	made := w.post("/admin/signing-keys", w.admin, nil).is(201)
+	if made.field("state") != "next" || made.field("id") == first {
+		t.Errorf("%s", made.Body)
+	}
+	w.post("/admin/signing-keys", w.admin, nil).refused(409, "in_use")
+	set := w.get("/.well-known/jwks.json", "").is(200)
+	for _, id := range []string{first, made.field("id")} {
+		if !strings.Contains(string(set.Body), id) {
+			t.Errorf("%s is not published: %s", id, set.Body)
+		}
+	}
+	if strings.Contains(string(set.Body), `"d"`) || set.Header.Get("Cache-Control") != "public, max-age=300" { // half of the 10 minutes in which a key does not sign yet
+		t.Errorf("%v: %s", set.Header, set.Body)
+	}
+	_, ada := w.user("ada")
+	w.get("/users/me", ada).is(200)
+	w.do(request{method: "DELETE", path: "/admin/signing-keys/" + first, token: w.admin}).is(204)
+	w.get("/users/me", ada).refused(401, "invalid_token")
+	w.get("/users/me", w.login("ada", userPassword)).is(200)
+	if set := w.get("/.well-known/jwks.json", "").Body; strings.Contains(string(set), first) {
+		t.Errorf("a retired key is published: %s", set)
+	}
 }

@@ -60,11 +60,16 @@ var outcomes = map[string]outcome{
 	"forbidden":                 {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"wrong_password":            {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"reauthentication_required": {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"otp_required":              {http.StatusUnauthorized, "invalid_grant", 0, oipgrpc.Unauthenticated},
+	"wrong_code":                {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"totp_required":             {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"cross_origin":              {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"not_found":                 {http.StatusNotFound, "invalid_request", 0, oipgrpc.NotFound},
 	"method_not_allowed":        {http.StatusMethodNotAllowed, "invalid_request", 0, oipgrpc.Unimplemented},
 	"timeout":                   {http.StatusRequestTimeout, "invalid_request", 0, oipgrpc.DeadlineExceeded},
 	"taken":                     {http.StatusConflict, "invalid_request", 0, oipgrpc.AlreadyExists},
 	"conflict":                  {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
+	"linked":                    {http.StatusConflict, "invalid_request", 0, oipgrpc.AlreadyExists},
 	"last_admin":                {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
 	"builtin_role":              {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
 	"in_use":                    {http.StatusConflict, "invalid_request", 0, oipgrpc.FailedPrecondition},
@@ -76,6 +81,7 @@ var outcomes = map[string]outcome{
 	"unsupported_encoding":      {http.StatusUnsupportedMediaType, "invalid_request", 0, oipgrpc.Unimplemented},
 	"run_failed":                {http.StatusUnprocessableEntity, "invalid_request", 0, oipgrpc.InvalidArgument},
 	"rate_limited":              {http.StatusTooManyRequests, "temporarily_unavailable", 1, oipgrpc.ResourceExhausted},
+	"budget_exhausted":          {http.StatusTooManyRequests, "temporarily_unavailable", 60, oipgrpc.ResourceExhausted},
 	"internal":                  {http.StatusInternalServerError, "server_error", 0, oipgrpc.Internal},
 	"unavailable":               {http.StatusServiceUnavailable, "temporarily_unavailable", 1, oipgrpc.Unavailable},
 	"model_unavailable":         {http.StatusServiceUnavailable, "temporarily_unavailable", 30, oipgrpc.Unavailable},
@@ -88,6 +94,7 @@ var outcomes = map[string]outcome{
 	// OAuth routes alone.
 	"invalid_request":        {http.StatusBadRequest, "invalid_request", 0, oipgrpc.InvalidArgument},
 	"invalid_client":         {http.StatusUnauthorized, "invalid_client", 0, oipgrpc.Unauthenticated},
+	"unauthorized_client":    {http.StatusBadRequest, "unauthorized_client", 0, oipgrpc.PermissionDenied},
 	"invalid_scope":          {http.StatusBadRequest, "invalid_scope", 0, oipgrpc.InvalidArgument},
 	"unsupported_grant_type": {http.StatusBadRequest, "unsupported_grant_type", 0, oipgrpc.InvalidArgument},
 }
@@ -125,13 +132,13 @@ walk:
 			code, detail, retry = e.code, e.detail, e.retry
 			break walk
 		case *auth.Error:
-			code, detail = e.Code, e.Detail
+			code, detail, retry = e.Code, e.Detail, seconds(e.Retry)
 			break walk
 		case *models.Error:
 			code, detail = e.Code, e.Detail
 			break walk
 		case *inference.Error:
-			code, detail, retry = e.Code, e.Detail, int((e.Retry+time.Second-1)/time.Second)
+			code, detail, retry = e.Code, e.Detail, seconds(e.Retry)
 			break walk
 		}
 	}
@@ -162,6 +169,9 @@ walk:
 	}
 	return refusal{status: o.status, code: code, oauth: o.oauth, rpc: o.rpc, detail: detail, retry: retry, bare: bare}
 }
+
+// seconds rounds up.
+func seconds(d time.Duration) int { return int((d + time.Second - 1) / time.Second) }
 
 // problem is RFC 9457's application/problem+json. Type is always about:blank:
 // code tells errors apart.
@@ -227,11 +237,15 @@ func printable(s string) string {
 // challenge returns the WWW-Authenticate of a refusal (RFC 6750 section 3), or
 // "". bearer says whether the route reads a bearer credential at all: a wrong
 // password is no invalid token.
-func (r refusal) challenge(bearer bool) string {
+// A browser is to show its own page: there is no registered scheme for cookies,
+// and what stands in its place makes no browser ask for a password.
+func (r refusal) challenge(bearer, browser bool) string {
 	const realm = `Bearer realm="modelgate"`
 	switch {
+	case browser && r.status == http.StatusUnauthorized:
+		return `Cookie realm="modelgate"`
 	case r.code == "invalid_client":
-		return `Basic realm="modelgate"`
+		return clientChallenge
 	case bearer && r.code == "invalid_token" && !r.bare:
 		return realm + `, error="invalid_token", error_description="` + printable(r.detail) + `"`
 	case r.status == http.StatusUnauthorized:
@@ -244,6 +258,9 @@ func (r refusal) challenge(bearer bool) string {
 	}
 	return ""
 }
+
+// clientChallenge asks for the credentials of a client (RFC 6749 section 5.2).
+const clientChallenge = `Basic realm="modelgate"`
 
 // reauthenticateWithin is the seconds after a proof of the password within
 // which credentials may be changed.

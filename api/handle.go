@@ -55,6 +55,17 @@ func bound[I, O any](limit int64, f func(*call, *I) (O, error)) handler {
 	}
 }
 
+// optional is bound for a body that may be left out, which is the zero value.
+func optional[I, O any](limit int64, f func(*call, *I) (O, error)) handler {
+	with, without := bound(limit, f), plain(func(c *call) (O, error) { return f(c, new(I)) })
+	return func(c *call) error {
+		if c.gin.Request.ContentLength == 0 {
+			return without(c)
+		}
+		return with(c)
+	}
+}
+
 // call is one request on its way. It belongs to the goroutine that serves the
 // request, and is used again for others afterwards.
 type call struct {
@@ -85,7 +96,11 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 		c.conn = connOf(g.Request)
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
+		c.shareWithOrigin()
 		defer c.finish()
+		if endsConnection(g.Request) {
+			g.Writer.Header()["Connection"] = []string{"close"}
+		}
 		if g.Request.ContentLength != 0 && !rt.rpc { // -1: chunks; calls of gRPC have it from their server
 			// Also of a body that nobody will read: before it sends the answer,
 			// net/http waits for what is left of a small one.
@@ -100,6 +115,15 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 	}
 }
 
+// endsConnection reports whether a request may hold what a proxy in front
+// frames otherwise: then nothing that follows on its connection is believed.
+// It is so of chunks beside a length (RFC 9112 section 6.1) and of chunks in
+// HTTP/1.0, both of which net/http takes in silence; hence of all chunks, and
+// of HTTP/1.0.
+func endsConnection(r *http.Request) bool {
+	return r.ProtoMajor == 1 && (r.ProtoMinor == 0 || len(r.TransferEncoding) > 0)
+}
+
 // admit does what comes before a body is looked at: the form of the request,
 // who asks, whether he may, and the rate of his address.
 func (c *call) admit() error {
@@ -109,11 +133,28 @@ func (c *call) admit() error {
 		// like another (%2e, %2f).
 		return errNoRoute
 	}
+	if r.URL.User != nil { // RFC 9110 section 4.2.4
+		return invalid("the address of the request names a user; credentials go into the Authorization header")
+	}
 	if len(r.Header["Authorization"]) > 1 {
 		return invalid("the Authorization header is given more than once")
 	}
-	if c.rt.Access == Bearer {
+	if c.rt.console() {
+		if err := c.fromOwnPages(); err != nil {
+			return err
+		}
+	}
+	switch c.rt.Access {
+	case Bearer:
 		if err := c.identify(); err != nil {
+			return err
+		}
+	case Cookie:
+		if err := c.identifyBrowser(); err != nil {
+			return err
+		}
+	case BearerOrClient:
+		if err := c.bearerOrClient(); err != nil {
 			return err
 		}
 	}
@@ -233,11 +274,12 @@ func (c *call) write(status int, mediaType []string, data []byte) {
 // fail answers with a refusal.
 func (c *call) fail(err error) {
 	r := refuse(err)
+	c.s.metrics.code(r)
 	if c.rt.rpc && oipgrpc.IsContentType(c.gin.Request.Header.Get("Content-Type")) {
 		c.failRPC(r)
 		return
 	}
-	bearer := c.rt.Access == Bearer
+	bearer, browser := c.rt.Access == Bearer || c.rt.Access == BearerOrClient, c.rt.console()
 	if oauthRoute(c.path) {
 		switch {
 		case bearer && r.code == "invalid_token" && !r.bare:
@@ -249,7 +291,10 @@ func (c *call) fail(err error) {
 	if oipRoute(c.path) && r.status == http.StatusUnprocessableEntity {
 		r.status = http.StatusBadRequest // the protocol has no 422
 	}
-	if challenge := r.challenge(bearer); challenge != "" && r.status >= 401 && r.status <= 403 {
+	if challenge := r.challenge(bearer, browser); challenge != "" && r.status >= 401 && r.status <= 403 {
+		if c.rt.Access == BearerOrClient && r.bare {
+			challenge += ", " + clientChallenge
+		}
 		c.setHeader("Www-Authenticate", challenge)
 	}
 	if r.retry > 0 {

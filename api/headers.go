@@ -61,6 +61,13 @@ func (c *call) put(h header) {
 	c.headers = append(c.headers, h)
 }
 
+// setCookie adds a cookie to the answer, which may have several.
+func (c *call) setCookie(text string) {
+	c.headers = append(c.headers, header{name: setCookie, text: text})
+}
+
+const setCookie = "Set-Cookie"
+
 // standardHeaders sets what every answer has besides the constant headers.
 func (c *call) standardHeaders() {
 	c.headers = append(c.headers, header{name: "X-Request-Id", text: c.id},
@@ -103,6 +110,10 @@ func (c *call) sendHeaders() {
 	for i := range all {
 		if values[i] = all[i].text; values[i] == "" {
 			values[i] = strconv.FormatInt(all[i].number, 10)
+		}
+		if all[i].name == setCookie {
+			h[setCookie] = append(h[setCookie], values[i])
+			continue
 		}
 		h[all[i].name] = values[i : i+1 : i+1]
 	}

@@ -67,9 +67,17 @@ func (p *probe) ask(ready func(context.Context) error) error {
 //go:embed openapi.yaml
 var openapiYAML []byte
 
-// openapiJSON is openapi.yaml as JSON, its keys in the order written. Both this
-// and docsPage are made of constants, once.
-var openapiJSON = sync.OnceValues(func() ([]byte, error) { return yaml.YAMLToJSON(openapiYAML) })
+// openapiJSON is openapi.yaml as JSON, its keys in the order written, with the
+// routes that the console mirrors. Both this and docsPage are made of constants,
+// once.
+var openapiJSON = sync.OnceValues(func() ([]byte, error) {
+	var doc yaml.MapSlice
+	if err := yaml.UnmarshalWithOptions(openapiYAML, &doc, yaml.UseOrderedMap()); err != nil {
+		return nil, err
+	}
+	mirrorContract(doc)
+	return yaml.MarshalWithOptions(doc, yaml.JSON())
+})
 
 func (s *Server) serveOpenAPI(c *call) error {
 	c.setHeader("Cache-Control", briefly)

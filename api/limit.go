@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -27,29 +28,37 @@ type Limits struct {
 }
 
 // rates charges what callers do. Keys of the store: the bare user id for
-// predictions; "login:", "register:", "reset:" and "stranger:" with an address;
-// "account:" with a user name; "pair:" with both; "change:" with a user id.
+// predictions; "login:", "register:", "reset:", "client:" and "stranger:" with an
+// address; "account:" with a user name and "secret:" with a client id; "pair:"
+// with one of them and an address; "change:" with a user id.
 type rates struct {
 	store limiter.Store
 	// local takes over for predictions and strangers while store fails, so that
-	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead.
-	local *Sliding
+	// a lost Redis neither stops nor unbinds them. Sign-in refuses instead. What
+	// store grants is counted here too, so that who has used up his rate at this
+	// process does not get another one from the failure.
+	local  *Sliding
+	shared bool // store is not of this process alone
 
 	predict, login, stranger limiter.Rate
 
-	parsed  atomic.Pointer[map[string]limiter.Rate] // rates of roles; copied on write
-	known   knownPairs
-	metrics *metrics
-	log     *slog.Logger
-	now     func() time.Time
-	warned  atomic.Int64 // Unix second of the last warning about store
+	parsed atomic.Pointer[map[string]limiter.Rate] // rates of roles; copied on write
+	known  knownPairs
+	// signedIn lists the addresses where live sessions of an account began:
+	// what known has forgotten with a restart, or never knew, since another
+	// server let the owner in. nil: none.
+	signedIn func(ctx context.Context, account string) ([]string, error)
+	metrics  *metrics
+	log      *slog.Logger
+	now      func() time.Time
+	warned   atomic.Int64 // Unix second of the last warning about store
 }
 
 // maxParsed bounds the cache of parsed role rates.
 const maxParsed = 1000
 
 func newRates(l Limits, store limiter.Store, now func() time.Time, m *metrics, log *slog.Logger) (*rates, error) {
-	r := &rates{store: store, local: NewSliding(0, now), metrics: m, log: log, now: now}
+	r := &rates{store: store, local: NewSliding(0, now), shared: store != nil, metrics: m, log: log, now: now}
 	if store == nil {
 		r.store = NewSliding(0, now)
 	}
@@ -112,19 +121,29 @@ func (r *rates) rateOf(who *auth.Principal) limiter.Rate {
 
 // chargePrediction takes n rows of who's rate, all or none.
 func (r *rates) chargePrediction(ctx context.Context, who *auth.Principal, n int64) (limiter.Context, error) {
-	rate := r.rateOf(who)
-	lc, err := r.store.Increment(ctx, who.UserID, n, rate)
+	lc, err := r.chargeAnyway(ctx, who.UserID, n, r.rateOf(who))
 	if err != nil {
-		r.storeFailed(err)
-		if lc, err = r.local.Increment(ctx, who.UserID, n, rate); err != nil {
-			return lc, err
-		}
+		return lc, err
 	}
 	if lc.Reached {
 		r.metrics.refused("predict")
 		return lc, r.tooMany(lc, "you have used up your rate; wait for the seconds in Retry-After")
 	}
 	return lc, nil
+}
+
+// chargeAnyway takes n units under key, from this process's own count while the
+// store fails.
+func (r *rates) chargeAnyway(ctx context.Context, key string, n int64, rate limiter.Rate) (limiter.Context, error) {
+	lc, err := r.store.Increment(ctx, key, n, rate)
+	switch {
+	case err != nil:
+		r.storeFailed(err)
+		return r.local.Increment(ctx, key, n, rate)
+	case r.shared && !lc.Reached:
+		_, err = r.local.Increment(ctx, key, n, rate)
+	}
+	return lc, err
 }
 
 // tooManyRows refuses what no waiting would let through.
@@ -135,7 +154,7 @@ func (r *rates) tooManyRows(rows, limit int64) *fault {
 }
 
 // chargeAddress takes one unit of the sign-in rate of an address. class is
-// "login", "register" or "reset". It fails with unavailable when the store
+// "login", "register", "reset", "external" or "client". It fails with unavailable when the store
 // does: passwords are not to be guessed unlimited.
 func (r *rates) chargeAddress(ctx context.Context, class, address string) (limiter.Context, error) {
 	lc, err := r.store.Increment(ctx, class+":"+addressKey(address), 1, r.login)
@@ -153,12 +172,9 @@ func (r *rates) chargeAddress(ctx context.Context, class, address string) (limit
 // chargeStranger counts something that an unknown caller did at most so often.
 func (r *rates) chargeStranger(ctx context.Context, address string) error {
 	key := "stranger:" + addressKey(address)
-	lc, err := r.store.Increment(ctx, key, 1, r.stranger)
+	lc, err := r.chargeAnyway(ctx, key, 1, r.stranger)
 	if err != nil {
-		r.storeFailed(err)
-		if lc, err = r.local.Increment(ctx, key, 1, r.stranger); err != nil {
-			return err
-		}
+		return err
 	}
 	if lc.Reached {
 		r.metrics.refused("stranger")
@@ -178,7 +194,8 @@ type attempt struct {
 // succeeded and abandoned give the unit back. All strangers together share one
 // allowance per account, so that guesses spread over many addresses slow down;
 // an address from which the account has signed in before has its own, so that
-// strangers can't lock the owner out. Live sessions and keys are not touched
+// strangers can't lock the owner out; that it has is remembered, or to be seen
+// from a live session. Live sessions and keys are not touched
 // by any of this.
 func (r *rates) attempt(ctx context.Context, account, address string) (attempt, error) {
 	account = strings.ToLower(account)
@@ -189,7 +206,35 @@ func (r *rates) attempt(ctx context.Context, account, address string) (attempt, 
 	if r.known.has(pair) {
 		return r.try(ctx, "pair:"+pair, pair)
 	}
-	return r.try(ctx, "account:"+account, pair)
+	a, err := r.try(ctx, "account:"+account, pair)
+	if f := (*fault)(nil); !errors.As(err, &f) || f.code != "rate_limited" || r.signedIn == nil {
+		return a, err
+	}
+	addresses, lookup := r.signedIn(ctx, account)
+	if lookup != nil {
+		return a, lookup
+	}
+	for _, known := range addresses {
+		if addressKey(known) == addressKey(address) {
+			r.known.add(pair)
+			return r.try(ctx, "pair:"+pair, pair)
+		}
+	}
+	return a, err
+}
+
+// attemptClient is attempt for an OAuth client, with the rate of its address
+// where it has not proved itself before: a client that has is held up by its
+// own failures alone, since it may come often.
+func (r *rates) attemptClient(ctx context.Context, id, address string) (attempt, error) {
+	pair := "client:" + id + "|" + addressKey(address)
+	if r.known.has(pair) {
+		return r.try(ctx, "pair:"+pair, pair)
+	}
+	if _, err := r.chargeAddress(ctx, "client", address); err != nil || len(id) > 64 {
+		return attempt{rates: r}, err
+	}
+	return r.try(ctx, "secret:"+id, pair)
 }
 
 // try reserves one failure under key.
@@ -202,7 +247,7 @@ func (r *rates) try(ctx context.Context, key, pair string) (attempt, error) {
 	}
 	if lc.Reached {
 		r.metrics.refused("account")
-		return a, r.tooMany(lc, "too many wrong passwords for this account; wait for the seconds in Retry-After")
+		return a, r.tooMany(lc, "too many wrong passwords or secrets for this account; wait for the seconds in Retry-After")
 	}
 	return a, nil
 }

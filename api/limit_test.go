@@ -14,6 +14,8 @@ import (
 	"github.com/ulule/limiter/v3"
 
 	"modelgate/auth"
+	"modelgate/store"
+	"modelgate/store/ratetest"
 )
 
 func limits(l Limits) option { return func(_ *auth.Config, c *Config) { c.Limits = l } }
@@ -120,6 +122,25 @@ func TestLoginPerAccount(t *testing.T) {
 	w.tryLogin("ada", userPassword, "192.0.2.77").limited()
 	w.clock.advance(62 * time.Second)
 	w.tryLogin("ada", userPassword, "192.0.2.77").is(200)
+}
+
+// TestOwnerIsKnownAfterARestart is row A9 for a server that has just started, or
+// another one on the same database: live sessions tell where the owner comes from.
+func TestOwnerIsKnownAfterARestart(t *testing.T) {
+	w := newWorld(t, limits(Limits{Login: "10-M"}), behindProxy)
+	w.do(request{method: "POST", path: "/register", header: from("198.51.100.1"),
+		json: map[string]string{"username": "ada", "password": userPassword}}).is(201)
+	session := w.tryLogin("ada", userPassword, "2001:db8:1:2::1").is(200).field("access_token")
+	w.api.rates.known.pairs = nil // as a restart does
+	for i := range 10 {
+		w.tryLogin("ada", "wrong password 1", fmt.Sprintf("203.0.113.%d", i)).refused(401, "invalid_credentials")
+	}
+	w.tryLogin("ada", userPassword, "203.0.113.77").limited() // a right guess of a stranger too
+	w.tryLogin("ada", userPassword, "2001:db8:1:3::2").limited()
+	w.tryLogin("ada", userPassword, "2001:db8:1:2::2").is(200) // of the same network
+	w.api.rates.known.pairs = nil
+	w.tryLogin("ada", "wrong password 1", "2001:db8:1:2::3").refused(401, "invalid_credentials") // an allowance of its own
+	w.post("/logout", session, nil).is(204)
 }
 
 // TestSuccessesDoNotCount proves that an account's allowance is one of failures.
@@ -255,6 +276,9 @@ func TestStoreDown(t *testing.T) {
 		}
 	}
 	w.form("/token", "", url.Values{"grant_type": {"password"}, "username": {"admin"}, "password": {adminPassword}}).is(503)
+	w.form("/token", "", url.Values{"grant_type": {"client_credentials"}, "client_id": {"u_x"}, "client_secret": {"x"}}).is(503)
+	w.post("/users/me/password", ada, map[string]string{"current_password": userPassword, "new_password": "another unusual phrase 4"}).refused(503, "unavailable")
+	w.form("/revoke", "", url.Values{"token": {"mg_wrong"}}).is(200)
 
 	for range 5 {
 		w.post("/predict", ada, irisRow).is(403)
@@ -317,5 +341,55 @@ func TestRates(t *testing.T) {
 		if _, err := New(Config{Limits: Limits{Login: bad}}); err == nil || !strings.Contains(err.Error(), "10-S") {
 			t.Errorf("rate %q: %v; want a refusal that shows how to write one", bad, err)
 		}
+	}
+}
+
+// TestTwoServersShareAWindow is row L2 over several servers: with one Redis a user has one allowance at all of them, and
+// when it is gone each server knows what it let through itself.
+func TestTwoServersShareAWindow(t *testing.T) {
+	redis := ratetest.StartRedis(t)
+	open := func() *store.Redis {
+		s, err := store.OpenRedis(redis.URL(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { s.Close() })
+		return s
+	}
+	w := newWorld(t, limits(Limits{Predict: "9-H", Login: "1000-S"}), func(_ *auth.Config, c *Config) { c.Store = open() })
+	second, err := New(Config{Auth: w.auth, Guard: w.api.guard, Catalog: w.models, Inference: w.api.inference, Audit: w.audit,
+		Limits: Limits{Predict: "9-H", Login: "1000-S"}, Store: open()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, ada := w.user("ada")
+	_, eve := w.user("eve")
+	two := w.in(t)
+	two.api = second
+	two.serve()
+	for i := range 9 {
+		at := []*world{w, two, w}[i%3] // six at the first, three at the second
+		if left := at.post("/predict", ada, irisRow).is(403).Header.Get("X-RateLimit-Remaining"); left != strconv.Itoa(8-i) {
+			t.Errorf("remaining %s after %d", left, i+1)
+		}
+	}
+	for _, at := range []*world{w, two} {
+		if got := at.post("/predict", ada, irisRow); got.Status != 429 || got.Header.Get("Retry-After") == "" {
+			t.Errorf("the tenth: %d %s", got.Status, got.Body)
+		}
+	}
+	two.post("/predict", eve, irisRow).is(403)
+
+	redis.Kill()
+	granted := map[*world]int{}
+	for _, at := range []*world{w, two} {
+		for range 12 {
+			if at.post("/predict", ada, irisRow).Status == 403 {
+				granted[at]++
+			}
+		}
+	}
+	if granted[w] != 3 || granted[two] != 6 {
+		t.Errorf("without Redis %d and %d more went through; 3 and 6 are left of what each server has seen", granted[w], granted[two])
 	}
 }

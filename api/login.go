@@ -22,26 +22,40 @@ func (s *Server) register(c *call, in *registerRequest) (newUser, error) {
 }
 
 func (s *Server) login(c *call, in *loginRequest) (tokens, error) {
-	return s.signIn(c, in.Username, in.Password)
+	return s.signIn(c, in.Username, in.Password, in.OTP)
 }
 
-// signIn proves a password, for /login and the password grant alike. The rate
-// of the address was charged before.
-func (s *Server) signIn(c *call, username, password string) (tokens, error) {
-	try, err := s.rates.attempt(c.ctx(), username, c.address)
+// signIn proves a password, and a second factor where there is one, for /login
+// and the password grant alike. The rate of the address was charged before.
+func (s *Server) signIn(c *call, username, password, otp string) (tokens, error) {
+	var t auth.Tokens
+	err := s.throttled(c, username, func() (err error) {
+		t, err = s.auth.Login(c.ctx(), c.origin(), userAgent(c), username, password, otp)
+		return err
+	})
 	if err != nil {
 		return tokens{}, err
 	}
-	t, err := s.auth.Login(c.ctx(), c.origin(), shorten(c.gin.Request.UserAgent(), 200), username, password)
+	return tokensOf(t), nil
+}
+
+// throttled runs a try at an account's password. Only failures count.
+func (s *Server) throttled(c *call, username string, prove func() error) error {
+	try, err := s.rates.attempt(c.ctx(), username, c.address)
+	if err != nil {
+		return err
+	}
+	err = prove()
 	switch {
 	case err == nil:
 		try.succeeded(c.ctx())
-		return tokensOf(t), nil
 	case !errors.Is(err, auth.ErrCredentials):
 		try.abandoned(c.ctx())
 	}
-	return tokens{}, err
+	return err
 }
+
+func userAgent(c *call) string { return shorten(c.gin.Request.UserAgent(), 200) }
 
 func (s *Server) refresh(c *call, in *refreshRequest) (tokens, error) {
 	return s.renew(c, in.RefreshToken)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,7 +31,7 @@ func TestMainIdentity(t *testing.T) {
 	if pair.TokenType != "Bearer" || pair.ExpiresIn != 900 || pair.RefreshExpiresIn != 7*24*3600 {
 		t.Errorf("%+v", pair)
 	}
-	exactly(t, w.get("/users/me", pair.AccessToken).is(200), "id", "username", "roles", "permissions", "created_at")
+	exactly(t, w.get("/users/me", pair.AccessToken).is(200), "id", "username", "roles", "permissions", "totp", "created_at")
 
 	// Refresh, replay, and the whole family is dead.
 	var next tokens
@@ -57,7 +58,7 @@ func TestMainIdentity(t *testing.T) {
 }
 
 // exactly is row Z4: an answer has these fields and no others.
-func exactly(t *testing.T, a answer, fields ...string) {
+func exactly(t testing.TB, a answer, fields ...string) {
 	t.Helper()
 	var m map[string]any
 	a.decode(&m)
@@ -226,7 +227,7 @@ func TestOAuth(t *testing.T) {
 		"no grant":             {post("username=ada"), 400, "invalid_request"},
 		"empty":                {post(""), 400, "invalid_request"},
 		"unknown grant":        {w.form("/token", "", with("grant_type", "implicit")), 400, "unsupported_grant_type"},
-		"client_credentials":   {w.form("/token", "", with("grant_type", "client_credentials")), 400, "unsupported_grant_type"},
+		"client_credentials":   {w.form("/token", "", with("grant_type", "client_credentials")), 401, "invalid_client"},
 		"no password":          {w.form("/token", "", with("password", "")), 400, "invalid_request"},
 		"wrong password":       {w.form("/token", "", with("password", "wrong password 1")), 400, "invalid_grant"},
 		"used refresh token":   {w.form("/token", "", url.Values{"grant_type": {"refresh_token"}, "refresh_token": {pair.RefreshToken}}), 400, "invalid_grant"},
@@ -311,6 +312,15 @@ func TestMetadata(t *testing.T) {
 		w.get("/.well-known/oauth-authorization-server", "").is(200).decode(&m)
 		if got := strings.Contains(strings.Join(m.GrantTypes, " "), "password"); got != on {
 			t.Errorf("password grant %v, but the metadata has %v", on, m.GrantTypes)
+		}
+		grants := []string{"refresh_token", "client_credentials"}
+		if on {
+			grants = append([]string{"password"}, grants...)
+		}
+		methods := "none client_secret_basic client_secret_post"
+		if !slices.Equal(m.GrantTypes, grants) || strings.Join(m.TokenAuthMethods, " ") != methods || strings.Join(m.RevocationAuthMethods, " ") != methods ||
+			strings.Join(m.IntrospectionAuthMethods, " ") != "client_secret_basic client_secret_post Bearer" {
+			t.Errorf("%+v", m)
 		}
 		if m.Issuer != "http://modelgate.test" || m.TokenEndpoint != "http://modelgate.test/token" || m.JWKS == "" {
 			t.Errorf("%+v", m)

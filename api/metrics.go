@@ -15,6 +15,7 @@ type metrics struct {
 	requests         *prometheus.CounterVec   // route, method, status
 	seconds          *prometheus.HistogramVec // route, method
 	refusals         *prometheus.CounterVec   // limit
+	codes            *prometheus.CounterVec   // code
 	badCredentials   prometheus.Counter
 	limitStoreErrors prometheus.Counter
 	panics           prometheus.Counter
@@ -30,8 +31,11 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}},
 			[]string{"route", "method"}),
 		refusals: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "modelgate_limit_refusals_total", Help: "Requests refused by a rate: predict, rows, login, register, reset, account, stranger."},
+			Name: "modelgate_limit_refusals_total", Help: "Requests refused by a rate: predict, rows, login, register, reset, external, client, account, stranger."},
 			[]string{"limit"}),
+		codes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "modelgate_http_refusals_total", Help: "Requests refused, by the code of the refusal; unauthenticated: no credential was sent."},
+			[]string{"code"}),
 		badCredentials: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_http_bad_credentials_total", Help: "Requests with an access token or API key that is no good."}),
 		limitStoreErrors: prometheus.NewCounter(prometheus.CounterOpts{
@@ -39,15 +43,21 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 		panics: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_http_panics_total", Help: "Requests that ended in a panic and were answered 500."}),
 	}
-	for _, limit := range []string{"predict", "rows", "login", "register", "reset", "account", "stranger"} {
+	for _, limit := range []string{"predict", "rows", "login", "register", "reset", "external", "client", "account", "stranger"} {
 		m.refusals.WithLabelValues(limit) // a rise from nothing to 1 would not be seen
 	}
+	for code := range outcomes {
+		if _, renamed := outward[code]; !renamed {
+			m.codes.WithLabelValues(code)
+		}
+	}
+	m.codes.WithLabelValues(noCredential)
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "modelgate_build_info", Help: "Always 1.", ConstLabels: prometheus.Labels{"version": version}})
 	build.Set(1)
 	held := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "modelgate_http_body_bytes", Help: "Memory held for request bodies."}, bodyBytes)
-	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refusals, m.badCredentials, m.limitStoreErrors, m.panics, build, held} {
+	for _, c := range []prometheus.Collector{m.requests, m.seconds, m.refusals, m.codes, m.badCredentials, m.limitStoreErrors, m.panics, build, held} {
 		if err := reg.Register(c); err != nil {
 			return nil, err
 		}
@@ -56,6 +66,15 @@ func newMetrics(reg prometheus.Registerer, version string, bodyBytes func() floa
 }
 
 func (m *metrics) refused(limit string) { m.refusals.WithLabelValues(limit).Inc() }
+
+// code counts a refusal. Its code is one of outcomes, never a caller's word.
+func (m *metrics) code(r refusal) {
+	code := r.code
+	if r.bare {
+		code = noCredential
+	}
+	m.codes.WithLabelValues(code).Inc()
+}
 
 // routeMetrics are one route's, looked up once.
 type routeMetrics struct {

@@ -1,9 +1,10 @@
 package api
 
 import (
-	"bytes"
+	"fmt"
 	"net/url"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -17,35 +18,63 @@ func (s *Server) token(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.oauthClient(form); err != nil {
+	client, err := c.oauthClient(form)
+	if err != nil {
 		return err
 	}
 	if form["scope"] != "" {
 		return &fault{code: "invalid_scope", detail: "there are no scopes here; what a token may do follows from the roles of its user"}
 	}
 	c.setHeader("Pragma", "no-cache")
-	var t tokens
-	switch grant := form["grant_type"]; {
+	grant := form["grant_type"]
+	switch {
 	case grant == "":
 		return missing("grant_type")
-	case grant == "password" && s.passwordGrant:
-		if t, err = s.passwordGrantTokens(c, form); err != nil {
-			return err
-		}
-	case grant == "refresh_token":
-		if form["refresh_token"] == "" {
-			return missing("refresh_token")
-		}
-		if err := s.rates.chargeStranger(c.ctx(), c.address); err != nil {
-			return err
-		}
-		if t, err = s.renew(c, form["refresh_token"]); err != nil {
-			return err
-		}
+	case grant == "client_credentials":
+		return s.clientToken(c, client)
+	case grant == "password" && s.passwordGrant, grant == "refresh_token":
 	default:
 		return &fault{code: "unsupported_grant_type", detail: "this grant_type is not switched on; /.well-known/oauth-authorization-server lists those that are"}
 	}
+	if client != nil {
+		return &fault{code: "unauthorized_client", detail: "a service account gets its tokens by grant_type=client_credentials"}
+	}
+	var t tokens
+	if grant == "password" {
+		t, err = s.passwordGrantTokens(c, form)
+	} else {
+		t, err = s.refreshGrantTokens(c, form)
+	}
+	if err != nil {
+		return err
+	}
 	return c.reply(t)
+}
+
+// clientToken is the grant of RFC 6749 section 4.4: an access token and, as its
+// section 4.4.3 asks, no refresh token.
+func (s *Server) clientToken(c *call, client *auth.Client) error {
+	if client == nil {
+		return auth.ErrClient.With("this grant needs the client id and secret of a service account")
+	}
+	if err := s.rates.chargeStranger(c.ctx(), c.address); err != nil {
+		return err
+	}
+	access, ttl, err := s.auth.ClientToken(c.ctx(), c.origin(), shorten(c.gin.Request.UserAgent(), 200), *client)
+	if err != nil {
+		return err
+	}
+	return c.reply(accessToken{access, "Bearer", int64(ttl / time.Second)})
+}
+
+func (s *Server) refreshGrantTokens(c *call, form map[string]string) (tokens, error) {
+	if form["refresh_token"] == "" {
+		return tokens{}, missing("refresh_token")
+	}
+	if err := s.rates.chargeStranger(c.ctx(), c.address); err != nil {
+		return tokens{}, err
+	}
+	return s.renew(c, form["refresh_token"])
 }
 
 func (s *Server) passwordGrantTokens(c *call, form map[string]string) (tokens, error) {
@@ -59,37 +88,47 @@ func (s *Server) passwordGrantTokens(c *call, form map[string]string) (tokens, e
 	if err != nil {
 		return tokens{}, err
 	}
-	return s.signIn(c, form["username"], form["password"])
+	return s.signIn(c, form["username"], form["password"], form["otp"])
 }
 
-// revoke is RFC 7009. The one client is public, so who holds a token may end
-// it; an unknown token is answered like a known one.
+// revoke is RFC 7009. Who holds a token of the public client may end it; what
+// was issued to a client with a secret, that client alone. An unknown token is
+// answered like a known one.
 func (s *Server) revoke(c *call) error {
 	form, err := c.form()
 	if err != nil {
 		return err
 	}
-	if err := c.oauthClient(form); err != nil {
+	client, err := c.oauthClient(form)
+	if err != nil {
 		return err
 	}
-	if form["token"] == "" {
+	token := form["token"]
+	switch {
+	case token == "":
 		return missing("token")
+	case len(token) > maxCredential:
+	case client != nil:
+		err = s.auth.RevokeIssued(c.ctx(), *client, token)
+	default:
+		err = s.auth.Revoke(c.ctx(), c.origin(), token)
 	}
-	if len(form["token"]) <= maxCredential {
-		if err := s.auth.Revoke(c.ctx(), c.origin(), form["token"]); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	c.write(c.rt.status, nil, nil)
 	return nil
 }
 
-// introspect is RFC 7662, authorised by the caller's own bearer token (section
-// 2.1). A caller learns of tokens of his own; who manages users, of all.
-// Anything else is inactive to him.
+// introspect is RFC 7662, authorised by the caller's own bearer token or by the
+// credentials of a client (section 2.1). A caller learns of tokens of his own;
+// who manages users, of all. Anything else is inactive to him.
 func (s *Server) introspect(c *call) error {
 	form, err := c.form()
 	if err != nil {
+		return err
+	}
+	if err := c.introspector(form); err != nil {
 		return err
 	}
 	if form["token"] == "" {
@@ -109,6 +148,27 @@ func (s *Server) introspect(c *call) error {
 	return c.reply(introspectionOf(i, s.issuer))
 }
 
+// introspector finds out who asks, if no bearer token has said so yet.
+func (c *call) introspector(form map[string]string) error {
+	if c.who.UserID != "" {
+		if form["client_secret"] != "" {
+			return &fault{code: "invalid_request", detail: "send a bearer token or the client's credentials, not both"}
+		}
+		return nil
+	}
+	client, err := c.oauthClient(form)
+	if err != nil {
+		return err
+	}
+	if client == nil {
+		return errNoCaller
+	}
+	c.who = client.Principal
+	return nil
+}
+
+var errNoCaller = &fault{code: noCredential, detail: "send an access token or API key as Authorization: Bearer, or the id and secret of a service account by HTTP Basic"}
+
 // metadata is RFC 8414. It names what is switched on and nothing else.
 func (s *Server) metadata(c *call) (metadata, error) {
 	base := s.base(c.gin.Request)
@@ -116,16 +176,16 @@ func (s *Server) metadata(c *call) (metadata, error) {
 		Issuer:                   s.issuer,
 		TokenEndpoint:            base + "/token",
 		ResponseTypes:            []string{},
-		GrantTypes:               []string{"refresh_token"},
-		TokenAuthMethods:         []string{"none"},
+		GrantTypes:               []string{"refresh_token", "client_credentials"},
+		TokenAuthMethods:         []string{"none", "client_secret_basic", "client_secret_post"},
 		RevocationEndpoint:       base + "/revoke",
-		RevocationAuthMethods:    []string{"none"},
+		RevocationAuthMethods:    []string{"none", "client_secret_basic", "client_secret_post"},
 		IntrospectionEndpoint:    base + "/introspect",
-		IntrospectionAuthMethods: []string{"Bearer"},
+		IntrospectionAuthMethods: []string{"client_secret_basic", "client_secret_post", "Bearer"},
 		ServiceDocumentation:     base + "/docs",
 	}
 	if s.passwordGrant {
-		m.GrantTypes = []string{"password", "refresh_token"}
+		m.GrantTypes = append([]string{"password"}, m.GrantTypes...)
 	}
 	if s.publishesKeys() {
 		m.JWKS = base + "/.well-known/jwks.json"
@@ -144,8 +204,8 @@ func (s *Server) publishesKeys() bool {
 }
 
 func (s *Server) jwks(c *call) error {
-	c.setHeader("Cache-Control", briefly)
-	c.write(c.rt.status, typeJSON, bytes.Clone(s.auth.JWKS()))
+	c.setHeader("Cache-Control", fmt.Sprintf("public, max-age=%d", int(s.auth.JWKSAge().Seconds())))
+	c.write(c.rt.status, typeJSON, s.auth.JWKS())
 	return nil
 }
 

@@ -108,7 +108,7 @@ func (c *call) writeInference(result *inference.Result, asked *inference.Infer, 
 		mediaType = typeOctets
 		c.setNumber(headerLength, int64(header))
 	}
-	c.setHeader("Vary", "Accept-Encoding")
+	c.vary("Accept-Encoding")
 	if coding != "" {
 		c.setHeader("Content-Encoding", coding)
 	}
@@ -137,7 +137,13 @@ func headerOf(r *http.Request) (int, error) {
 	case 0:
 		return inference.NoHeader, nil
 	case 1:
-		return inference.HeaderLength(given[0])
+		n, err := inference.HeaderLength(given[0])
+		if err == nil && n == 0 && hasMediaType(r, "application/json") {
+			// The text would be taken for numbers.
+			return 0, invalid("a body of Content-Type application/json is not the bytes of an input: leave " + headerLength +
+				" out, or send Content-Type: application/octet-stream")
+		}
+		return n, err
 	}
 	return 0, invalid("the header " + headerLength + " is given more than once")
 }

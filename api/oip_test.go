@@ -272,6 +272,7 @@ func TestInferRefusals(t *testing.T) {
 		"header no number":      {x(sized), sixteen, "0x10", 400, "Length"},
 		"empty header":          {x(sized), sixteen, " ", 400, "Length"},
 		"no header":             {x(sized), nil, "", 400, "Inference-Header-Content-Length"},
+		"nothing":               {"", nil, "", 400, "JSON"},
 		"header cuts the JSON":  {x(sized), sixteen, "10", 400, "JSON"},
 		"size beyond body":      {x(`"shape":[1,4],"parameters":{"binary_data_size":17}`), sixteen, "", 400, "only 16"},
 		"negative size":         {x(`"shape":[1,4],"parameters":{"binary_data_size":-16}`), sixteen, "", 400, "binary_data_size"},
@@ -306,6 +307,11 @@ func TestInferRefusals(t *testing.T) {
 	w.do(request{method: "POST", path: "/v2/models/iris/infer", token: ada, body: irisInfer, contentType: "text/plain"}).oipRefused(415)
 	w.do(request{method: "POST", path: "/v2/models/iris/infer", token: ada, body: irisInfer, contentType: "application/json",
 		header: http.Header{"Inference-Header-Content-Length": {"1", "2"}}}).oipRefused(400)
+	// 16 bytes of JSON must not be four floats.
+	if words := w.do(request{method: "POST", path: "/v2/models/iris/infer", token: ada, json: `{"inputs":[    ]`,
+		header: http.Header{"Inference-Header-Content-Length": {"0"}}}).oipRefused(400); !strings.Contains(words, "octet-stream") {
+		t.Errorf("JSON as raw bytes: %s", words)
+	}
 	if n := w.fake.Stats().Runs; n != runs {
 		t.Errorf("%d runs of refused predictions", n-runs)
 	}

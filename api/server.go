@@ -36,6 +36,7 @@ type Config struct {
 	Limits         Limits
 	Store          limiter.Store // of rates; nil: NewSliding
 	TrustedProxies []string      // networks whose X-Forwarded-For is believed; none: nobody's
+	Origins        []string      // whose pages may read answers to bearer credentials (CORS); none: nobody's
 	MaxBody        int64         // bytes of a body of /predict; 0: 32 MiB
 	MaxModel       int64         // bytes of an uploaded file; 0: 512 MiB
 	BodyBudget     int64         // bytes of all bodies at once; 0: 256 MiB, never below MaxBody
@@ -66,6 +67,7 @@ type Server struct {
 
 	rates         *rates
 	proxies       proxies
+	origins       origins
 	bodies        *inference.Memory // of predictions, and of large answers
 	reserve       *inference.Memory // of small bodies: whoever fills the other keeps nobody from signing in
 	small         *inference.Memory // of small gRPC messages: large ones keep nobody from a small prediction
@@ -115,8 +117,14 @@ func New(cfg Config) (*Server, error) {
 	if s.proxies, err = parseProxies(cfg.TrustedProxies); err != nil {
 		return nil, err
 	}
+	if s.origins, err = parseOrigins(cfg.Origins); err != nil {
+		return nil, err
+	}
 	if s.rates, err = newRates(cfg.Limits, cfg.Store, cfg.Now, s.metrics, s.log); err != nil {
 		return nil, err
+	}
+	if s.auth != nil {
+		s.rates.signedIn = s.auth.Addresses
 	}
 	if s.openapi, err = openapiJSON(); err != nil {
 		return nil, fmt.Errorf("api: openapi.yaml: %w", err)
@@ -156,17 +164,18 @@ func (s *Server) build() error {
 		return err
 	}
 	s.routes = s.table()
+	s.routes = append(s.routes, s.consoleTable(s.routes)...)
 	for _, r := range s.routes {
 		r.metrics = s.metrics.forRoute(r.Path, r.Method, r.status)
 		e.Handle(r.Method, ginPath(r.Path), s.serve(r))
 	}
-	unmatched := func(path string, err error) gin.HandlerFunc {
-		r := &route{Route: Route{Path: path}, handle: func(*call) error { return err }}
+	unmatched := func(path string, h handler) gin.HandlerFunc {
+		r := &route{Route: Route{Path: path}, handle: h}
 		r.metrics = s.metrics.forRoute(path, "", 0)
 		return s.serve(r)
 	}
-	e.NoRoute(unmatched("unmatched", errNoRoute))
-	e.NoMethod(unmatched("wrong method", &fault{code: "method_not_allowed", detail: "this route does not take that method; see the Allow header"}))
+	e.NoRoute(unmatched("unmatched", func(*call) error { return errNoRoute }))
+	e.NoMethod(unmatched("wrong method", wrongMethod))
 	s.engine = e
 	return nil
 }
@@ -200,8 +209,10 @@ func (s *Server) Close() { s.accessLog.flush() }
 type Access string
 
 const (
-	Public Access = "public" // no credentials are asked for or looked at
-	Bearer Access = "bearer" // an access token or API key
+	Public         Access = "public"           // no credentials are asked for; OAuth routes look at those of clients
+	Bearer         Access = "bearer"           // an access token or API key
+	BearerOrClient Access = "bearer or client" // or the credentials of an OAuth client
+	Cookie         Access = "cookie"           // the cookie of a browser that signed in
 )
 
 // Route is one line of the route table.
@@ -231,6 +242,7 @@ const (
 	loginRate    rateClass = "login"    // the sign-in rate, counted apart for each of these
 	registerRate rateClass = "register"
 	resetRate    rateClass = "reset"
+	externalRate rateClass = "external" // sign-in through identity providers
 )
 
 // route is a Route with what it does.
@@ -240,6 +252,7 @@ type route struct {
 	rate    rateClass // per address
 	action  string    // what a denial is called in the audit log
 	handle  handler
+	enrol   bool // also for who must turn on a second factor first
 	rpc     bool // a gRPC method: answered with a status in trailers
 	metrics *routeMetrics
 }
@@ -250,6 +263,17 @@ func open(method, path string, status int, rate rateClass, h handler) *route {
 
 func signedIn(method, path string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, 0, 0}, status: status, handle: h}
+}
+
+// enrolling opens a route to those as well whose role needs a second factor
+// that they have not.
+func enrolling(r *route) *route {
+	r.enrol = true
+	return r
+}
+
+func bearerOrClient(method, path string, status int, h handler) *route {
+	return &route{Route: Route{method, path, BearerOrClient, 0, 0}, status: status, handle: h}
 }
 
 func allowed(method, path string, need auth.Permission, action string, status int, h handler) *route {
@@ -295,15 +319,20 @@ func (s *Server) table() []*route {
 		open(post, "/password-reset", 204, resetRate, bound(smallBody, s.resetPassword)),
 		open(post, "/token", 200, noRate, s.token),
 		open(post, "/revoke", 200, strangerRate, s.revoke),
-		signedIn(post, "/introspect", 200, s.introspect),
-		signedIn(post, "/logout", 204, plain(s.logout)),
+		bearerOrClient(post, "/introspect", 200, s.introspect),
+		enrolling(signedIn(post, "/logout", 204, plain(s.logout))),
 
-		signedIn(get, "/users/me", 200, plain(s.me)),
-		signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword)),
+		enrolling(signedIn(get, "/users/me", 200, plain(s.me))),
+		enrolling(signedIn(post, "/users/me/password", 204, bound(smallBody, s.changePassword))),
+		enrolling(signedIn(post, "/users/me/totp", 200, optional(smallBody, s.beginTOTP))),
+		enrolling(signedIn(post, "/users/me/totp/confirm", 200, bound(smallBody, s.confirmTOTP))),
+		signedIn(del, "/users/me/totp", 204, bound(smallBody, s.removeTOTP)),
+		signedIn(post, "/users/me/recovery-codes", 200, bound(smallBody, s.renewRecoveryCodes)),
 		signedIn(get, "/users/me/keys", 200, plain(s.keys)),
 		signedIn(post, "/users/me/keys", 201, bound(smallBody, s.createKey)),
 		signedIn(del, "/users/me/keys/{id}", 204, plain(s.deleteKey)),
 		signedIn(get, "/users/me/sessions", 200, plain(s.sessions)),
+		signedIn(del, "/users/me/sessions", 204, plain(s.endSessions)),
 		signedIn(del, "/users/me/sessions/{id}", 204, plain(s.endSession)),
 
 		allowed(get, "/admin/users", auth.UsersManage, "user.list", 200, plain(s.users)),
@@ -311,11 +340,21 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/users/{id}", auth.UsersManage, "user.read", 200, plain(s.user)),
 		allowed(patch, "/admin/users/{id}", auth.UsersManage, "user.update", 200, bound(smallBody, s.updateUser)),
 		allowed(del, "/admin/users/{id}", auth.UsersManage, "user.delete", 204, plain(s.deleteUser)),
-		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, plain(s.resetUser)),
+		allowed(post, "/admin/users/{id}/reset", auth.UsersManage, "user.reset", 200, optional(smallBody, s.resetUser)),
+		allowed(get, "/admin/users/{id}/secrets", auth.UsersManage, "secret.list", 200, plain(s.secrets)),
+		allowed(post, "/admin/users/{id}/secrets", auth.UsersManage, "secret.create", 201, bound(smallBody, s.createSecret)),
+		allowed(del, "/admin/users/{id}/secrets/{secret}", auth.UsersManage, "secret.delete", 204, plain(s.deleteSecret)),
+		allowed(get, "/admin/users/{id}/identities", auth.UsersManage, "identity.list", 200, plain(s.identities)),
+		allowed(post, "/admin/users/{id}/identities", auth.UsersManage, "identity.link", 201, bound(smallBody, s.linkIdentity)),
+		allowed(del, "/admin/users/{id}/identities/{identity}", auth.UsersManage, "identity.unlink", 204, plain(s.unlinkIdentity)),
 		allowed(get, "/admin/roles", auth.UsersManage, "role.list", 200, plain(s.roles)),
 		allowed(put, "/admin/roles/{name}", auth.UsersManage, "role.put", 200, bound(smallBody, s.putRole)),
 		allowed(del, "/admin/roles/{name}", auth.UsersManage, "role.delete", 204, plain(s.deleteRole)),
+		allowed(get, "/admin/signing-keys", auth.UsersManage, "signing_key.list", 200, plain(s.signingKeys)),
+		allowed(post, "/admin/signing-keys", auth.UsersManage, "signing_key.rotate", 201, plain(s.rotateSigningKey)),
+		allowed(del, "/admin/signing-keys/{id}", auth.UsersManage, "signing_key.retire", 204, plain(s.retireSigningKey)),
 		allowed(get, "/admin/audit", auth.AuditRead, "audit.read", 200, plain(s.auditLog)),
+		allowed(get, "/admin/audit/export", auth.AuditRead, "audit.export", 200, s.exportAudit),
 		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
 
 		signedIn(get, "/models", 200, plain(s.listModels)),
@@ -323,7 +362,7 @@ func (s *Server) table() []*route {
 		managed(post, "/models/{name}/versions", "model.publish", 201, plain(s.upload)),
 		managed(patch, "/models/{name}", "model.update", 200, bound(policyBody, s.updateModel)),
 		managed(del, "/models/{name}", "model.delete", 204, plain(s.deleteModel)),
-		managed(del, "/models/{name}/versions/{version}", "version.delete", 204, plain(s.deleteVersion)),
+		managed(del, "/models/{name}/versions/{version}", "model.delete_version", 204, plain(s.deleteVersion)),
 
 		signedIn(post, "/predict", 200, s.predict),
 

@@ -123,6 +123,7 @@ func (s *Sliding) Increment(_ context.Context, key string, count int64, rate lim
 		w = s.insert(sh, key, rate.Period, elapsed)
 	}
 	if w.period != int64(rate.Period) {
+		w.advance(elapsed / slotWidth(time.Duration(w.period)))
 		w.rescale(int64(rate.Period), elapsed/width)
 	}
 	w.advance(elapsed / width)
@@ -130,7 +131,7 @@ func (s *Sliding) Increment(_ context.Context, key string, count int64, rate lim
 	c := limiter.Context{Limit: limit}
 	switch {
 	case count < 0:
-		w.giveBack(-count)
+		w.giveBack(-max(count, -math.MaxInt64))
 	case count > limit-int64(w.used):
 		c.Reached = true
 	default:
@@ -240,10 +241,10 @@ func (w *window) giveBack(n int64) {
 
 // freeAt returns the slot at whose start at least need units have come back.
 func (w *window) freeAt(need int64) int64 {
+	if need <= 0 {
+		return w.head
+	}
 	for slot := max(0, w.head-slidingSlots); slot <= w.head; slot++ {
-		if need <= 0 {
-			return slot
-		}
 		if n := int64(w.slots[slot%int64(len(w.slots))]); n > 0 {
 			if need -= n; need <= 0 {
 				return slot + slidingSlots + 1

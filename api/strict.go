@@ -18,10 +18,6 @@ import (
 var strictly = json.JoinOptions(json.RejectUnknownMembers(true), json.MatchCaseInsensitiveNames(false),
 	jsontext.AllowDuplicateNames(false), jsontext.AllowInvalidUTF8(false))
 
-// patch marks request types in which null is refused: what is left out stays
-// as it is, and null could be meant as either "leave" or "remove".
-type patch interface{ patch() }
-
 // checker is a request type with rules of its own.
 type checker interface {
 	// check says what is missing or contradictory.
@@ -37,10 +33,10 @@ func decodeJSON(data []byte, v any) error {
 	if err := json.Unmarshal(data, v, strictly); err != nil {
 		return invalid(describeJSON(err))
 	}
-	if _, ok := v.(patch); ok {
-		if field, found := findNull(data); found {
-			return invalid(field + " must not be null; leave it out to keep what is there")
-		}
+	// A decoder takes null for nothing said, which is not what all mean by it:
+	// in a patch it could mean "remove", in a scope or a policy "none".
+	if field, found := findNull(data); found {
+		return invalid(field + " must not be null; give it a value or leave it out")
 	}
 	if c, ok := v.(checker); ok {
 		return c.check()

@@ -12,6 +12,7 @@ type rule struct {
 	TopK      int      `json:"top_k,omitzero"`
 	Decimals  *int     `json:"decimals,omitzero"`
 	LabelOnly bool     `json:"label_only,omitzero"`
+	DailyRows int64    `json:"daily_rows,omitzero"`
 }
 
 type disclosure struct {
@@ -84,8 +85,6 @@ type modelPatch struct {
 	Aliases        *map[string]int `json:"aliases"`
 }
 
-func (*modelPatch) patch() {}
-
 func (p *modelPatch) model() models.Patch {
 	return models.Patch{Description: p.Description, Roles: p.Roles, Disclosure: p.Disclosure.model(), Serving: p.Serving.model(),
 		DefaultVersion: p.DefaultVersion, Aliases: p.Aliases}
@@ -130,11 +129,12 @@ type modelView struct {
 	Description string   `json:"description"`
 	Inputs      []tensor `json:"inputs"`
 	Outputs     []tensor `json:"outputs"`
+	DailyRows   int64    `json:"daily_rows,omitzero"` // the caller's budget of this model
 }
 
 // viewOf shows the outputs that the caller gets, as he gets them.
 func viewOf(a models.Access) modelView {
-	v := modelView{Name: a.Model.Name, Description: a.Model.Description, Inputs: []tensor{}, Outputs: []tensor{}}
+	v := modelView{Name: a.Model.Name, Description: a.Model.Description, Inputs: []tensor{}, Outputs: []tensor{}, DailyRows: a.Rule.DailyRows}
 	if a.Version == nil {
 		return v
 	}

@@ -44,6 +44,7 @@ type world struct {
 	http    *httptest.Server
 	auth    *auth.Service
 	db      *store.DB
+	vault   *auth.Vault
 	audit   *audit.Log
 	models  *models.Catalog
 	log     *lockedBuffer
@@ -52,8 +53,11 @@ type world struct {
 	memory  *inference.Memory
 	fake    *inferencetest.Fake
 
-	admin string                                // access token
+	admin string                                // access token, or the cookie of browser
 	seen  func(method, path string, status int) // told of every answer, by route
+	// browser makes requests of the console API: tokens are values of cookies,
+	// and routes that are mirrored are asked for there.
+	browser bool
 }
 
 // lockedBuffer is a log that tests can read while it is written.
@@ -112,9 +116,11 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	must("audit")
 	t.Cleanup(func() { w.audit.Close() })
 	guard := auth.NewGuard(w.audit)
-	keys, err := auth.OpenKeyring(filepath.Join(w.dir, "keys"), "")
+	w.vault, err = auth.OpenVault(filepath.Join(w.dir, "keys", "master.key"), "")
+	must("vault")
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{Store: w.db, Vault: w.vault, Now: w.clock.now, Logger: log})
 	must("keyring")
-	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Issuer: "http://modelgate.test",
+	authConfig := auth.Config{Store: w.db, Guard: guard, Audit: w.audit, Keys: keys, Vault: w.vault, Issuer: "http://modelgate.test",
 		Hashing: auth.Hashing{Memory: 64, Time: 1, Parallel: 1, Queue: 1000}, PasswordGrant: true, Now: w.clock.now, Logger: log}
 	files, err := models.OpenFiles(filepath.Join(w.dir, "models"), 4<<20)
 	must("files")
@@ -139,6 +145,16 @@ func newWorldOn(t testing.TB, real bool, options ...option) *world {
 	return w
 }
 
+// inBrowser is the world as pages of the console see it, with the administrator
+// signed in.
+func (w *world) inBrowser() *world {
+	w.t.Helper()
+	c := *w
+	c.browser = true
+	c.admin = c.login("admin", adminPassword)
+	return &c
+}
+
 // in is the world for a subtest.
 func (w *world) in(t testing.TB) *world {
 	c := *w
@@ -152,6 +168,9 @@ func (w *world) inference(real bool) *inference.Service {
 	w.memory = inference.NewMemory(64 << 20)
 	w.fake = inferencetest.NewFake(w.memory)
 	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.metrics}
+	cfg.Charge = func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error {
+		return w.auth.Spend(ctx, who, access.Model.Name, access.Rule.DailyRows, int64(rows))
+	}
 	if real {
 		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))
 		if err != nil {
@@ -218,6 +237,9 @@ func (w *world) do(r request) answer {
 		}
 		body, contentType = bytes.NewReader(data), "application/json"
 	}
+	if path, _, _ := strings.Cut(r.path, "?"); w.browser && mirrored(path) {
+		r.path = consoleAPI + r.path
+	}
 	req, err := http.NewRequest(r.method, w.http.URL+r.path, body)
 	if err != nil {
 		w.t.Fatal(err)
@@ -225,7 +247,9 @@ func (w *world) do(r request) answer {
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
 	}
-	if r.token != "" {
+	if r.token != "" && w.browser {
+		req.Header.Set("Cookie", cookieName+"="+r.token)
+	} else if r.token != "" {
 		req.Header.Set("Authorization", "Bearer "+r.token)
 	}
 	for name, values := range r.header {
@@ -295,6 +319,18 @@ func (a answer) decode(v any) {
 	}
 }
 
+// cookie returns the value of the session's cookie that an answer sets, and
+// checks that a browser would keep it to itself.
+func (a answer) cookie() string {
+	a.t.Helper()
+	set := (&http.Response{Header: a.Header}).Cookies()
+	if len(set) != 1 || set[0].Name != cookieName || set[0].Path != "/" || set[0].Domain != "" || !set[0].Secure || !set[0].HttpOnly ||
+		set[0].SameSite != http.SameSiteStrictMode || set[0].MaxAge != 0 || !set[0].Expires.IsZero() {
+		a.t.Fatalf("%s: Set-Cookie %q", a.what, a.Header["Set-Cookie"])
+	}
+	return set[0].Value
+}
+
 // field returns a top-level string.
 func (a answer) field(name string) string {
 	a.t.Helper()
@@ -307,9 +343,12 @@ func (a answer) field(name string) string {
 	return s
 }
 
-// login returns an access token.
+// login returns an access token, or the cookie of a browser.
 func (w *world) login(name, password string) string {
 	w.t.Helper()
+	if w.browser {
+		return w.post("/console/session", "", map[string]string{"username": name, "password": password}).is(200).cookie()
+	}
 	return w.tokens(name, password).AccessToken
 }
 

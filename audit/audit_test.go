@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,24 +19,41 @@ import (
 	"time"
 )
 
-// heads keeps a head in memory, as the database does.
+// heads keeps the heads of logs in memory, as the database does. head is that of
+// the log without a key, or of the one opened last.
 type heads struct {
 	mu    sync.Mutex
 	head  Head
+	id    string
+	other map[string]Head
+	fresh bool // nothing is known of the log yet
 	tries int
 	saves int
 	err   error
 }
 
-func (h *heads) AuditHead(context.Context) (Head, error) {
+func (h *heads) AuditHeads(context.Context) (map[string]Head, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.head, nil
+	all := maps.Clone(h.other)
+	if all == nil {
+		all = map[string]Head{}
+	}
+	if !h.fresh {
+		all[h.id] = h.head
+	}
+	return all, nil
 }
 
-func (h *heads) SetAuditHead(_ context.Context, n Head) error {
+func (h *heads) SetAuditHead(_ context.Context, log string, n Head) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.fresh {
+		h.id, h.fresh = log, false
+	}
+	if log != h.id {
+		return fmt.Errorf("the log %q saves a head, not %q", log, h.id)
+	}
 	h.tries++
 	if h.err != nil {
 		return h.err
@@ -43,6 +61,15 @@ func (h *heads) SetAuditHead(_ context.Context, n Head) error {
 	h.saves++
 	if n.Seq > h.head.Seq {
 		h.head = n
+	}
+	return nil
+}
+
+func (h *heads) ClaimAuditHead(_ context.Context, log string) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.id == "" {
+		h.id = log
 	}
 	return nil
 }

@@ -53,15 +53,21 @@ type Head struct {
 	Hash string `json:"hash"`
 }
 
-// Heads keeps the head of the chain somewhere else than the log itself, so
+// Heads keeps the heads of chains somewhere else than the logs themselves, so
 // that a cut tail is found. The database implements it; it is an interface
-// because audit stands below store.
+// because audit stands below store. A database that several servers share has
+// the heads of all their logs, each under the id of the log.
 type Heads interface {
-	// AuditHead returns the zero Head when none was saved.
-	AuditHead(ctx context.Context) (Head, error)
-	// SetAuditHead replaces the head. It never moves Seq backwards: a lower or
-	// equal Seq is ignored, so that concurrent writers can't undo each other.
-	SetAuditHead(ctx context.Context, h Head) error
+	// AuditHeads returns the heads of all logs, by their ids.
+	AuditHeads(ctx context.Context) (map[string]Head, error)
+	// SetAuditHead replaces the head of a log, the first time also by the zero
+	// Head. It never moves Seq backwards: a lower or equal Seq is ignored, so
+	// that concurrent writers can't undo each other.
+	SetAuditHead(ctx context.Context, log string, h Head) error
+	// ClaimAuditHead gives the head that has no log's id, as one of an earlier
+	// version, to log, unless that has a head already. Of concurrent callers
+	// one gets it.
+	ClaimAuditHead(ctx context.Context, log string) error
 }
 
 // Query selects records, newest first. Zero fields select everything.

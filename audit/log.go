@@ -15,6 +15,10 @@ import (
 type Config struct {
 	Path       string           // the JSON-lines file; made with mode 0600
 	Heads      Heads            // nil: no head is kept elsewhere, and a cut tail is not seen
+	Key        *Key             // signs heads, and its id names the log in Heads; nil: no signed heads, and no name
+	HeadEvery  time.Duration    // how soon a signed head follows a record at the latest; 0: five minutes
+	MaxSize    int64            // bytes from which a file is closed and the next begun; 0: 64 MiB
+	MaxAge     time.Duration    // age of its first record from which a file is closed; 0: any
 	Now        func() time.Time // nil: time.Now
 	FoldWindow time.Duration    // how long repeated denials are folded; 0: one minute
 	Logger     *slog.Logger     // nil: slog.Default
@@ -31,12 +35,18 @@ const (
 	headPause   = 5 * time.Second
 	// lastFlush bounds the writing of counts at the end.
 	lastFlush = 5 * time.Second
+	// watch is how often the file is looked at where nothing is written.
+	watch = 2 * time.Second
+
+	defaultHeadEvery = 5 * time.Minute
+	defaultMaxSize   = 64 << 20
 )
 
 // Log is the open audit log. All methods are safe for concurrent use.
 type Log struct {
-	cfg  Config
-	file *os.File
+	cfg     Config
+	metrics *metrics
+	file    *os.File // replaced under mu by the holder of commit, used by him
 	// commit is held (one element sent) by the one who writes to file.
 	commit chan struct{}
 	// size is the length of the file up to the last durable record; changed by
@@ -50,6 +60,20 @@ type Log struct {
 	// torn: bytes beyond size may be in the file after a failed write; owned by
 	// the holder of commit.
 	torn bool
+	// first and begun are number and time of the file's first record, zero in an
+	// empty file; owned by the holder of commit.
+	first uint64
+	begun time.Time
+	// rotateAfter: no rotation before then; owned by the holder of commit.
+	rotateAfter time.Time
+	// unsigned counts the records after the last signed head, signedAt is its
+	// time; owned by the holder of commit.
+	unsigned int
+	signedAt time.Time
+	// lost is what intact found wrong last; owned by the holder of commit.
+	lost string
+	// step is told how far a rotation is. Tests end the process there.
+	step func(done string)
 
 	mu     sync.Mutex
 	batch  *batch // takes entries until the next holder of commit writes it; guarded by mu
@@ -160,31 +184,34 @@ func (l *Log) writeBatch() {
 	l.batch = newBatch()
 	l.mu.Unlock()
 	if len(b.entries) > 0 {
-		b.err = l.writeEntries(b.entries)
+		l.rotateIfDue()
+		b.err = l.writeEntries(b.entries, false)
 	}
 	close(b.done)
 }
 
-// writeEntries chains, writes and syncs entries, then saves the head. The
-// caller holds commit.
-func (l *Log) writeEntries(entries []*Entry) error {
+// writeEntries chains, writes and syncs entries and the signed heads that are
+// due (sign: one at the end in any case), then saves the head. The caller holds
+// commit.
+func (l *Log) writeEntries(entries []*Entry, sign bool) (err error) {
+	defer func() {
+		if err != nil {
+			l.metrics.failed(err)
+		}
+	}()
 	if l.torn {
 		if err := l.mend(); err != nil {
 			return err
 		}
 	}
-	head, now := l.head, l.cfg.Now().UTC().Truncate(time.Microsecond)
-	var buf []byte
-	for _, e := range entries {
-		e.Seq, e.Prev, e.Time = head.Seq+1, head.Hash, now
-		line, err := seal(e)
-		if err != nil {
-			return err
-		}
-		buf = append(buf, line...)
-		head = headOf(e)
+	if err := l.intact(); err != nil {
+		return err
 	}
-	_, err := l.file.Write(buf)
+	c, err := l.link(entries, sign)
+	if err != nil {
+		return err
+	}
+	_, err = l.file.Write(c.lines)
 	if err == nil {
 		err = l.file.Sync()
 	}
@@ -195,10 +222,77 @@ func (l *Log) writeEntries(entries []*Entry) error {
 		}
 		return fmt.Errorf("audit: write a record: %w", err)
 	}
-	l.size.Add(int64(len(buf)))
-	l.head = head
+	l.size.Add(int64(len(c.lines)))
+	l.head, l.unsigned = c.head, c.unsigned
+	if l.first == 0 {
+		l.first, l.begun = c.first, c.now
+	}
+	for _, e := range entries {
+		l.metrics.records.WithLabelValues(string(e.Outcome)).Inc()
+	}
+	for _, e := range c.signed {
+		l.signedAt = c.now
+		l.metrics.heads.Inc()
+		// Whoever collects this log has the head where nobody here can change it.
+		l.cfg.Logger.Info("signed head of the audit log", "seq", e.Seq-1, "head", e.signedHead().String())
+	}
 	l.saveHead()
 	return nil
+}
+
+// chained is a group of records on its way to the file.
+type chained struct {
+	lines    []byte
+	first    uint64 // number of the first of them
+	head     Head   // of the last
+	now      time.Time
+	unsigned int      // records after the last signed head
+	signed   []*Entry // the signed heads among them
+}
+
+// link gives the entries their place in the chain, with signed heads between
+// and after them where they are due.
+func (l *Log) link(entries []*Entry, sign bool) (*chained, error) {
+	c := &chained{first: l.head.Seq + 1, head: l.head, now: l.cfg.Now().UTC().Truncate(time.Microsecond), unsigned: l.unsigned}
+	add := func(e *Entry) error {
+		e.Seq, e.Prev, e.Time = c.head.Seq+1, c.head.Hash, c.now
+		line, err := seal(e)
+		if err != nil {
+			return err
+		}
+		c.lines = append(c.lines, line...)
+		c.head = headOf(e)
+		c.unsigned++
+		return nil
+	}
+	addHead := func() error {
+		e := l.cfg.Key.headEntry(c.head, c.now)
+		if err := add(e); err != nil {
+			return err
+		}
+		c.unsigned, c.signed = 0, append(c.signed, e)
+		return nil
+	}
+	for _, e := range entries {
+		if err := add(e); err != nil {
+			return nil, err
+		}
+		if l.cfg.Key != nil && c.unsigned >= HeadRecords {
+			if err := addHead(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if c.unsigned > 0 && (sign && l.cfg.Key != nil || l.headDue(c.now)) {
+		return c, addHead()
+	}
+	return c, nil
+}
+
+// headDue says whether it is time for a signed head. The caller holds commit.
+func (l *Log) headDue(now time.Time) bool {
+	age := now.Sub(l.signedAt)
+	return l.cfg.Key != nil && (age < 0 || age >= l.cfg.HeadEvery)
 }
 
 // mend cuts off what a failed write left behind, so that the next record does
@@ -223,7 +317,7 @@ func (l *Log) saveHead() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), headTimeout)
 	defer cancel()
-	if err := l.cfg.Heads.SetAuditHead(ctx, l.head); err != nil {
+	if err := l.cfg.Heads.SetAuditHead(ctx, l.cfg.Key.ID(), l.head); err != nil {
 		l.pause = time.Now().Add(headPause)
 		l.cfg.Logger.Error("the head of the audit log could not be saved; it will be tried again", "seq", l.head.Seq, "cause", err)
 		return
@@ -232,13 +326,19 @@ func (l *Log) saveHead() {
 }
 
 // Run writes folded denials and the counts of predictions once per fold window,
-// and a last time when ctx ends.
+// and a last time when ctx ends. It signs heads and rotates when it is time,
+// and sees to it that nobody else changed the file.
 func (l *Log) Run(ctx context.Context) error {
 	tick := time.NewTicker(l.cfg.FoldWindow)
 	defer tick.Stop()
+	look := time.NewTicker(watch)
+	defer look.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-look.C:
+			l.look()
+			continue
 		case <-l.tallies.full:
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
@@ -271,16 +371,34 @@ func (l *Log) flush(ctx context.Context, all bool) error {
 		}
 		return nil
 	}
-	select { // nothing to write, but an earlier head may wait to be saved
+	select { // nothing to write, but a head may be due, or the file be old
 	case l.commit <- struct{}{}:
+		defer func() { <-l.commit }()
+		if l.unsigned > 0 && l.headDue(l.cfg.Now()) {
+			if err := l.writeEntries(nil, true); err != nil {
+				return err
+			}
+		}
+		l.rotateIfDue()
 		l.saveHead()
-		<-l.commit
 	case <-ctx.Done():
 	}
 	return nil
 }
 
-// Close writes what is folded or tallied and closes the file.
+// look sees whether the file is intact, unless it is being written anyway.
+func (l *Log) look() {
+	select {
+	case l.commit <- struct{}{}:
+		if !l.torn {
+			_ = l.intact() // says so in the log and the metrics
+		}
+		<-l.commit
+	default:
+	}
+}
+
+// Close writes what is folded or tallied, signs the head and closes the file.
 func (l *Log) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), lastFlush)
 	defer cancel()
@@ -298,6 +416,9 @@ func (l *Log) Close() error {
 	l.commit <- struct{}{}
 	defer func() { <-l.commit }()
 	l.writeBatch()
+	if l.cfg.Key != nil && l.unsigned > 0 {
+		err = errors.Join(err, l.writeEntries(nil, true))
+	}
 	l.pause = time.Time{}
 	l.saveHead()
 	return errors.Join(err, l.file.Close())

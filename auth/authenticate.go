@@ -10,22 +10,27 @@ import (
 	"unsafe"
 )
 
-// Authenticate tells who an access token or an API key proves to be, with the
-// rights he has now: roles are read from the database, not from the token.
+// Authenticate tells who an access token, ours or a provider's, or an API key
+// proves to be, with the rights he has now: roles are read from the database,
+// not from the token.
 // What this process changes (logout, disabling, roles, passwords) is seen by the
-// next call; what another process changes in the same database, within 30
+// next call; what another process changes in the same database, within two
 // seconds.
 //
 // A credential seen lately costs a hash and a lookup, and no question to the
 // database. Everything that proves nothing is ErrToken; ErrUnavailable means
-// that the database could not be asked.
+// that the database could not be asked: for longer than these two seconds nobody
+// is let in without it.
 func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
-	if len(credential) == 0 || len(credential) > maxToken {
-		return Principal{}, ErrToken
+	if len(credential) == 0 || len(credential) > s.maxToken || strings.HasPrefix(credential, cookiePrefix) {
+		return Principal{}, ErrToken // a cookie is none, though the cache may know it
 	}
 	// A conversion would copy the token onto the heap; Sum256 only reads.
 	sum := sha256.Sum256(unsafe.Slice(unsafe.StringData(credential), len(credential)))
 	now := s.cfg.Now()
+	if err := s.abreast(ctx, now); err != nil {
+		return Principal{}, err
+	}
 	if e := s.cache.get(&sum, now.UnixNano()); e != nil {
 		s.metrics.hits.Inc()
 		if e.use != nil {
@@ -34,28 +39,46 @@ func (s *Service) Authenticate(ctx context.Context, credential string) (Principa
 		return e.who, nil
 	}
 	s.metrics.misses.Inc()
+	who, err := s.authenticate(ctx, &sum, credential, now)
+	if err != nil {
+		s.metrics.rejected(err)
+	}
+	return who, err
+}
+
+// Why a credential proves nothing, for the protected log and the metrics.
+var (
+	errEnded    = errors.New("it, or the session that it belongs to, has expired")
+	errDisabled = errors.New("the user is disabled")
+)
+
+// authenticate asks the database.
+func (s *Service) authenticate(ctx context.Context, sum *[32]byte, credential string, now time.Time) (Principal, error) {
 	if strings.HasPrefix(credential, keyPrefix) {
-		who, err := s.authenticateKey(ctx, &sum, credential, now)
+		who, err := s.authenticateKey(ctx, sum, credential, now)
 		if told := (*Error)(nil); errors.As(err, &told) && told.Is(ErrToken) {
 			return who, errKey.Because(told.Cause) // a login would not mend it
 		}
 		return who, err
 	}
-	return s.authenticateToken(ctx, &sum, credential, now)
+	if p := s.providers.ofToken(credential); p != nil {
+		return s.authenticateForeign(ctx, sum, p, credential, now)
+	}
+	return s.authenticateToken(ctx, sum, credential, now)
 }
 
 func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token string, now time.Time) (Principal, error) {
-	c, err := s.verifier.verify(token)
-	if err != nil {
-		return Principal{}, ErrToken.Because(err)
-	}
 	epoch := s.cache.begin()
+	c, err := s.verify(ctx, token)
+	if err != nil {
+		return Principal{}, err
+	}
 	session, err := s.cfg.Store.Session(ctx, c.SessionID)
 	if err != nil {
 		return Principal{}, deadIfMissing(err)
 	}
 	if session.UserID != c.Subject || session.ClientID != c.ClientID || !now.Before(session.ExpiresAt) {
-		return Principal{}, ErrToken.Because(errors.New("its session has ended"))
+		return Principal{}, ErrToken.Because(errEnded)
 	}
 	who, err := s.principal(ctx, session.UserID)
 	if err != nil {
@@ -69,6 +92,23 @@ func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token st
 	}
 	s.cache.put(sum, epoch, who, until, now, nil)
 	return who, nil
+}
+
+// verify proves an access token, else ErrToken. A key that is not known here may
+// have been made by another server a moment ago: the Store is asked for it, which
+// strangers can bring about once a second.
+func (s *Service) verify(ctx context.Context, token string) (*claims, error) {
+	c, err := s.verifier.verify(token)
+	if errors.Is(err, errUnknownKey) && s.cfg.Keys.stored() && s.mayLook(s.cfg.Now()) {
+		if err := s.poll(ctx); err != nil {
+			return nil, err
+		}
+		c, err = s.verifier.verify(token)
+	}
+	if err != nil {
+		return nil, ErrToken.Because(err)
+	}
+	return c, nil
 }
 
 // scopedPermissions are all that a key limited to some models keeps of its
@@ -88,7 +128,7 @@ func (s *Service) authenticateKey(ctx context.Context, sum *[32]byte, secret str
 	until := now.Add(cacheAge)
 	if !key.ExpiresAt.IsZero() {
 		if !now.Before(key.ExpiresAt) {
-			return Principal{}, ErrToken.Because(errors.New("the key has expired"))
+			return Principal{}, ErrToken.Because(errEnded)
 		}
 		if key.ExpiresAt.Before(until) {
 			until = key.ExpiresAt
@@ -124,17 +164,27 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 		return Principal{}, deadIfMissing(err)
 	}
 	if user.Disabled {
-		return Principal{}, ErrToken.Because(errors.New("the user is disabled"))
+		return Principal{}, ErrToken.Because(errDisabled)
 	}
+	return s.rights(ctx, user)
+}
+
+// rights are those of an enabled user.
+func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 	roles, err := s.roleTable(ctx)
 	if err != nil {
 		return Principal{}, err
 	}
-	who := Principal{UserID: user.ID, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
+	who := Principal{UserID: user.ID, Kind: user.Kind, Username: user.Username, Roles: slices.Sorted(slices.Values(user.Roles))}
 	for _, name := range who.Roles {
 		r := roles[name]
 		who.Permissions |= r.Permissions
 		who.Rate = moreGenerous(who.Rate, r.Rate)
+		who.DailyRows = max(who.DailyRows, r.DailyRows)
+	}
+	// Who has no password signs in elsewhere, where a second factor is asked for or not.
+	if user.PasswordHash != "" && !user.TOTP && who.HasAny(s.cfg.RequireTOTP) {
+		who.MustEnrol, who.Permissions = true, 0
 	}
 	return who, nil
 }

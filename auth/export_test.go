@@ -2,6 +2,8 @@ package auth
 
 import (
 	"context"
+	"crypto/ed25519"
+	"time"
 )
 
 // What tests of the room's outside need of its inside.
@@ -31,6 +33,48 @@ func (s *Service) Cached() int {
 	return n
 }
 
-func (k *Keyring) SignerID() string { return k.signer.id }
+func (k *Keyring) SignerID() string { return k.signer(k.now()).id }
 
-const CacheAge = cacheAge
+// Private is the key that signs.
+func (k *Keyring) Private() ed25519.PrivateKey { return k.signer(k.now()).private.(ed25519.PrivateKey) }
+
+func (k *Keyring) now() time.Time {
+	if k.cfg.Now == nil {
+		return time.Now()
+	}
+	return k.cfg.Now()
+}
+
+func (s *Service) KeepKeys(ctx context.Context) error { return s.keepKeys(ctx) }
+
+func (s *Service) Poll(ctx context.Context) error { return s.poll(ctx) }
+
+const (
+	CacheAge = cacheAge
+	Believed = believed
+	KeySlack = keySlack
+)
+
+var Reachable = reachable
+
+const (
+	GuessBurst = guessBurst
+	GuessEvery = guessEvery
+)
+
+// CodeAt is the code of a secret in base32 at a time.
+func CodeAt(secret string, at time.Time) string {
+	return hotp(Base32(secret), stepOf(at))
+}
+
+// Base32 decodes a secret as BeginTOTP returns it.
+func Base32(secret string) []byte {
+	plain, err := base32Text.DecodeString(secret)
+	if err != nil {
+		panic(err)
+	}
+	return plain
+}
+
+// RewrapPage is how many second factors are read at once.
+const RewrapPage = rewrapPage

@@ -7,12 +7,17 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"modelgate/audit"
 )
 
 // Guard is where a permission is decided and the decision recorded, in one
 // step: no caller can do the one and forget the other.
-type Guard struct{ log *audit.Log }
+type Guard struct {
+	log     *audit.Log
+	denials *prometheus.CounterVec // by action and reason: words of the program, never a caller's
+}
 
 // Action is what somebody wants to do, in the words of the audit log. Nothing
 // secret may stand in it.
@@ -23,7 +28,14 @@ type Action struct {
 }
 
 // NewGuard makes the guard that writes to log.
-func NewGuard(log *audit.Log) *Guard { return &Guard{log: log} }
+func NewGuard(log *audit.Log) *Guard {
+	return &Guard{log: log, denials: prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "modelgate_denials_total", Help: "Actions that a known caller was denied, by action and reason.",
+	}, []string{"action", "reason"})}
+}
+
+// Collectors are the guard's metrics, for the server to register.
+func (g *Guard) Collectors() []prometheus.Collector { return []prometheus.Collector{g.denials} }
 
 // denialTimeout bounds how long a denial may take to record. The caller's own
 // context does not: whoever hangs up early is recorded all the same.
@@ -70,6 +82,7 @@ func (g *Guard) deny(ctx context.Context, who Principal, denied error, a Action)
 	if e := (*Error)(nil); errors.As(denied, &e) {
 		reason = e.Code
 	}
+	g.denials.WithLabelValues(a.Name, reason).Inc()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), denialTimeout)
 	defer cancel()
 	if err := g.log.Append(ctx, record(who, a, audit.Denied, reason)); err != nil {

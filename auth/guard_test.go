@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -55,6 +56,11 @@ func TestGuard(t *testing.T) {
 		t.Errorf("a read is recorded: %+v", r)
 	}
 	want(t, g.Check(e.ctx, writer, auth.UsersManage, act("c.deny")), auth.ErrForbidden)
+	for _, c := range g.Collectors() {
+		text := gather(t, c)
+		contains(t, text, `value:"a.deny"`)
+		contains(t, text, `value:"forbidden"`)
+	}
 	if r := last("c.deny"); r == nil || r.Outcome != audit.Denied {
 		t.Errorf("%+v", r)
 	}
@@ -97,12 +103,24 @@ func TestMetrics(t *testing.T) {
 	e := newEnv(t)
 	e.register("alice")
 	for range 3 {
-		e.Login(e.ctx, origin, "x", "alice", "not the password")
+		e.Login(e.ctx, origin, "x", "alice", "not the password", "")
 	}
-	e.Login(e.ctx, origin, "x", "nobody", "not the password")
+	e.Login(e.ctx, origin, "x", "nobody", "not the password", "")
 	tok := e.login("alice")
 	e.who(tok.Access)
 	e.who(tok.Access)
+	e.dead("a forged token", tok.Access+"x")
+	e.dead("no key", "mgk_none")
+	ended := e.login("alice")
+	want(t, e.Logout(e.ctx, e.who(ended.Access)), nil)
+	e.dead("a token that was logged out", ended.Access)
+	bob, bobs := e.user("bob")
+	_, err := e.UpdateUser(e.ctx, e.admin, bob.ID, auth.UserPatch{Disabled: ptr(true)})
+	want(t, err, nil)
+	e.dead("a token of a disabled user", bobs.Access)
+	old := e.login("alice")
+	e.clock.advance(time.Hour)
+	e.dead("an old token", old.Access)
 	r := prometheus.NewRegistry()
 	r.MustRegister(e.Collectors()...)
 	families, err := r.Gather()
@@ -119,7 +137,8 @@ func TestMetrics(t *testing.T) {
 	}
 	for name, w := range map[string]float64{
 		"modelgate_signin_failures_total user.login wrong_password": 3, "modelgate_signin_failures_total user.login unknown_user": 1,
-		"modelgate_token_lookups_total hit": 1, "modelgate_token_lookups_total miss": 2, "modelgate_password_hash_refused_total ": 0,
+		"modelgate_token_lookups_total hit": 1, "modelgate_token_lookups_total miss": 8,
+		"modelgate_credential_rejections_total invalid": 2, "modelgate_credential_rejections_total expired": 1, "modelgate_password_hash_refused_total ": 0,
 	} {
 		if got[name] != w {
 			t.Errorf("%s is %v, want %v", name, got[name], w)

@@ -25,6 +25,9 @@ type Hashing struct {
 	Parallel uint8  // lanes; 0: 1
 	Gate     int    // hashes computed at once; 0: half the cores, at least 1
 	Queue    int    // callers that may wait for the gate; 0: 128
+	// Derive computes what argon2.IDKey does, elsewhere; nil: argon2.IDKey. It
+	// is called at most Gate times at once.
+	Derive func(password, salt []byte, time, memory uint32, parallel uint8, size uint32) []byte
 }
 
 const (
@@ -57,14 +60,18 @@ func (h Hashing) withDefaults() Hashing {
 	if h.Queue <= 0 {
 		h.Queue = 128
 	}
+	if h.Derive == nil {
+		h.Derive = argon2.IDKey
+	}
 	return h
 }
 
 // hasher computes and verifies password hashes, few at a time: each takes a
 // core and tens of megabytes.
 type hasher struct {
-	cost  argonCost
-	dummy string // a hash no password matches, as costly as a real one
+	derive func(password, salt []byte, time, memory uint32, parallel uint8, size uint32) []byte
+	cost   argonCost
+	dummy  string // a hash no password matches, as costly as a real one
 
 	slots   chan struct{} // one element for each hash at work
 	waiting atomic.Int64  // callers in line for slots
@@ -81,7 +88,7 @@ func newHasher(h Hashing, m *metrics) *hasher {
 	rand.Read(salt)
 	rand.Read(sum)
 	return &hasher{
-		cost: c, dummy: c.encode(salt, sum), slots: make(chan struct{}, h.Gate), queue: int64(h.Queue),
+		derive: h.Derive, cost: c, dummy: c.encode(salt, sum), slots: make(chan struct{}, h.Gate), queue: int64(h.Queue),
 		wait: m.hashWait, refused: m.hashRefused,
 	}
 }
@@ -121,7 +128,7 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	defer h.leave()
 	salt := make([]byte, saltSize)
 	rand.Read(salt)
-	return h.cost.encode(salt, h.cost.sum(password, salt, hashSize)), nil
+	return h.cost.encode(salt, h.sum(h.cost, password, salt, hashSize)), nil
 }
 
 // verification is the result of verify.
@@ -144,7 +151,7 @@ func (h *hasher) verify(ctx context.Context, stored, password string) (verificat
 		stored = h.dummy
 	}
 	v.other = h.outdated(stored)
-	v.match = compare(stored, password) && usable
+	v.match = h.compare(stored, password) && usable
 	return v, nil
 }
 
@@ -163,10 +170,10 @@ func matchable(stored string) bool {
 	return err == nil && cost <= maxBcryptCost
 }
 
-func compare(stored, password string) bool {
+func (h *hasher) compare(stored, password string) bool {
 	c, salt, sum, err := parseArgon(stored)
 	if err == nil {
-		return subtle.ConstantTimeCompare(c.sum(password, salt, uint32(len(sum))), sum) == 1
+		return subtle.ConstantTimeCompare(h.sum(c, password, salt, uint32(len(sum))), sum) == 1
 	}
 	// bcrypt would ignore what follows byte 72, so that any suffix would do.
 	p := []byte(password)
@@ -181,8 +188,8 @@ type argonCost struct {
 	parallel     uint8
 }
 
-func (c argonCost) sum(password string, salt []byte, size uint32) []byte {
-	return argon2.IDKey([]byte(password), salt, c.time, c.memory, c.parallel, size)
+func (h *hasher) sum(c argonCost, password string, salt []byte, size uint32) []byte {
+	return h.derive([]byte(password), salt, c.time, c.memory, c.parallel, size)
 }
 
 // encode writes the PHC string format, as libargon2 does.

@@ -32,7 +32,11 @@ type KeyRequest struct {
 // fresh refuses credentials that don't prove that the user himself is there
 // now: a new credential outlives the one it was made with.
 func (s *Service) fresh(ctx context.Context, who Principal, within time.Duration, a Action) error {
-	ok := who.SessionID != "" && (within == 0 || s.cfg.Now().Sub(who.AuthTime) <= within)
+	if who.Kind == ServiceAccount {
+		return s.cfg.Guard.Decide(ctx, who, false, errService, false, a)
+	}
+	ok := who.SessionID != "" && within == 0 ||
+		(who.SessionID != "" || who.Provider != "") && within > 0 && s.cfg.Now().Sub(who.AuthTime) <= within
 	return s.cfg.Guard.Decide(ctx, who, ok, ErrReauthenticate, false, a)
 }
 
@@ -145,7 +149,7 @@ func (s *Service) revokeKey(ctx context.Context, o Origin, secret string) error 
 	return nil
 }
 
-// keyUse is when a key was last shown, as far as this process knows.
+// keyUse is when a key or secret was last shown, as far as this process knows.
 type keyUse struct {
 	last    atomic.Int64 // Unix nanoseconds
 	flushed int64        // what the store knows; owned by flushUses
@@ -153,11 +157,11 @@ type keyUse struct {
 
 func (u *keyUse) mark(now time.Time) { u.last.Store(now.UnixNano()) }
 
-// keyUses gathers the last uses of keys between two flushes, so that a request
+// keyUses gathers the last uses of keys, or of secrets, between two flushes, so that a request
 // never writes to the database for them.
 type keyUses struct {
 	mu sync.Mutex
-	m  map[string]*keyUse // by key id; guarded by mu
+	m  map[string]*keyUse // by id; guarded by mu
 }
 
 func newKeyUses() *keyUses { return &keyUses{m: make(map[string]*keyUse)} }
@@ -190,14 +194,19 @@ func (k *keyUses) take(now time.Time) map[string]*keyUse {
 	return used
 }
 
-// flushUses stores when keys were last used. One flush at a time.
+// flushUses stores when keys and secrets were last used. One flush at a time.
 func (s *Service) flushUses(ctx context.Context) {
-	for id, u := range s.uses.take(s.cfg.Now()) {
+	flush(ctx, s, s.uses, s.cfg.Store.TouchKey)
+	flush(ctx, s, s.secretUses, s.cfg.Store.TouchSecret)
+}
+
+func flush(ctx context.Context, s *Service, uses *keyUses, touch func(ctx context.Context, id string, used time.Time) error) {
+	for id, u := range uses.take(s.cfg.Now()) {
 		last := u.last.Load()
-		err := s.cfg.Store.TouchKey(ctx, id, time.Unix(0, last).UTC())
+		err := touch(ctx, id, time.Unix(0, last).UTC())
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			if ctx.Err() == nil {
-				s.cfg.Logger.Warn("the last use of API keys could not be stored; it is tried again in a minute", "cause", err)
+				s.cfg.Logger.Warn("the last use of API keys and client secrets could not be stored; it is tried again in a minute", "cause", err)
 			}
 			return
 		}

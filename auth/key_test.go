@@ -193,7 +193,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	want(t, err, nil)
 	secrets := []string{canary, next, password}
 	login := func(p string) auth.Tokens {
-		tok, err := e.Login(e.ctx, origin, "agent", "alice", p)
+		tok, err := e.Login(e.ctx, origin, "agent", "alice", p, "")
 		want(t, err, nil)
 		secrets = append(secrets, tok.Access, tok.Refresh, strings.Split(tok.Access, ".")[2])
 		return tok
@@ -205,7 +205,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	e.who(key)
 	u, invite, err := e.CreateUser(e.ctx, e.admin, "bob", nil)
 	want(t, err, nil)
-	reset, _, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	reset, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
 	secrets = append(secrets, key, invite, reset)
 	want(t, e.ChangePassword(e.ctx, alice, canary, next), nil)
@@ -213,8 +213,8 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	want(t, err, nil)
 	secrets = append(secrets, refreshed.Access, refreshed.Refresh)
 	e.Refresh(e.ctx, origin, tok.Refresh)
-	e.Login(e.ctx, origin, "agent", "alice", canary)
-	e.Login(e.ctx, origin, "agent", "nobody", canary)
+	e.Login(e.ctx, origin, "agent", "alice", canary, "")
+	e.Login(e.ctx, origin, "agent", "nobody", canary, "")
 	e.Revoke(e.ctx, origin, key)
 	e.Introspect(e.ctx, refreshed.Access)
 	e.AcceptInvitation(e.ctx, origin, invite, "password")
@@ -222,7 +222,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	e.ResetPassword(e.ctx, origin, reset, canary)
 	want(t, e.audit.Close(), nil) // makes what follows fail with causes
 	for _, err := range []error{
-		errOf(e.Login(e.ctx, origin, "agent", "alice", next)), errOf(e.Refresh(e.ctx, origin, refreshed.Refresh)), errOf(e.Authenticate(e.ctx, key)),
+		errOf(e.Login(e.ctx, origin, "agent", "alice", next, "")), errOf(e.Refresh(e.ctx, origin, refreshed.Refresh)), errOf(e.Authenticate(e.ctx, key)),
 		errOf(e.Authenticate(e.ctx, tok.Access)), errOf(e.Authenticate(e.ctx, tok.Access+"x")), errOf(e.Register(e.ctx, origin, "eve", canary)), errOf(e.Authenticate(e.ctx, "mg_"+canary)),
 	} {
 		if err == nil {

@@ -1,31 +1,58 @@
 package auth
 
 import (
+	"context"
 	"crypto/ed25519"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"log/slog"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
 )
 
-// Keyring holds the keys that sign and verify access tokens. It doesn't change
-// once it is open.
-type Keyring struct {
-	signer *signingKey
-	keys   map[string]*signingKey // by kid; the signer too
-	public []byte                 // the JWK set
+// KeyringConfig is what OpenKeyring needs: Secret, or Store and Vault. Durations
+// that are zero take the defaults named, but for Every.
+type KeyringConfig struct {
+	// Secret signs by HS256, and nothing else is looked at. It must be hard to
+	// guess: at least 32 bytes, best made by `openssl rand -base64 48`; samples and
+	// phrases are refused.
+	Secret string
+
+	Store Store
+	Vault *Vault
+	// Dir held the keys in earlier versions, as *.pem; they are taken over into the
+	// Store, and removed there. Empty: none did.
+	Dir string
+	// Every is how often a new key is made; 0: by command alone.
+	Every time.Duration
+	// Lead is how long a new key is published before it signs, so that all who
+	// verify know it by then; 10 minutes.
+	Lead time.Duration
+	// AccessTTL is the life of access tokens: a key verifies for so long after the
+	// next one signs; 15 minutes.
+	AccessTTL time.Duration
+	Now       func() time.Time // nil: time.Now
+	Logger    *slog.Logger     // nil: slog.Default
 }
+
+// Keyring holds the keys that sign and verify access tokens. Its ring is
+// immutable and replaced as a whole, so that reading takes no lock.
+type Keyring struct {
+	cfg    KeyringConfig
+	method jwt.SigningMethod // of all keys
+	ring   atomic.Pointer[ring]
+}
+
+// ring is the keys of one moment, the first to be active first. Immutable.
+type ring struct{ keys []*signingKey }
 
 // signingKey is bound to one algorithm: a token that names its kid and another
 // algorithm is forged (RFC 8725 section 3.1).
@@ -34,56 +61,188 @@ type signingKey struct {
 	method  jwt.SigningMethod
 	private any
 	verify  any
+	created time.Time
+	active  time.Time // signs from then on, until a later one does
+	retire  time.Time // verifies until then; zero: always
 }
 
-const keyBlock = "PRIVATE KEY" // PKCS #8
+const (
+	// keyPurpose is what signing keys are sealed for.
+	keyPurpose = "signing_key"
+	// keySlack is how much longer than the life of a token a key verifies: servers
+	// may hear late of the next one, and clocks differ by leeway.
+	keySlack = time.Minute
+	// maxSigningKeys bounds what commands can make of the JWK set.
+	maxSigningKeys = 20
+)
 
 // OpenKeyring opens the keys of access tokens.
 //
-// With a secret they are signed by HS256, and nothing is read from dir. The
-// secret must be hard to guess: at least 32 bytes, best made by `openssl rand
-// -base64 48`; samples and phrases are refused.
-//
-// Without one they are signed by EdDSA (Ed25519). Every *.pem file in dir is a
-// key (PKCS #8); the one with the last name signs, all of them verify, so that
-// keys can be rotated with an overlap: put a new file beside the old one,
-// restart, and remove the old one once its tokens have expired. If there is
-// none, one is made; dir gets mode 0700, the file 0600. A key file that others
-// than its owner may read, or a folder that they may write to, is refused.
-func OpenKeyring(dir string, secret string) (*Keyring, error) {
-	if secret != "" {
-		return secretKeyring(secret)
+// Without a secret they are Ed25519 keys (EdDSA) in the Store, sealed by the
+// Vault. The first is made at need. Servers that share the Store share the keys.
+// A key that the Vault can't open stops the start: ErrMasterKey.
+func OpenKeyring(ctx context.Context, cfg KeyringConfig) (*Keyring, error) {
+	if cfg.Secret != "" {
+		return secretKeyring(cfg.Secret)
 	}
-	if err := prepareKeyDir(dir); err != nil {
-		return nil, err
+	if cfg.Store == nil || cfg.Vault == nil {
+		return nil, errors.New("auth: the keyring needs a Store and a Vault, or a secret")
 	}
-	names, err := filepath.Glob(filepath.Join(dir, "*.pem"))
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.Default()
+	}
+	if cfg.Lead == 0 {
+		cfg.Lead = 10 * time.Minute
+	}
+	if cfg.AccessTTL == 0 {
+		cfg.AccessTTL = defaultAccessTTL
+	}
+	k := &Keyring{cfg: cfg, method: jwt.SigningMethodEdDSA}
+	rows, err := k.begin(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("signing keys: %w", err)
 	}
-	if len(names) == 0 {
-		name, err := makeKey(dir)
-		if err != nil {
-			return nil, fmt.Errorf("make a signing key: %w", err)
-		}
-		names = []string{name}
+	keys, err := k.unseal(rows)
+	if errors.Is(err, ErrMasterKey) {
+		return nil, fmt.Errorf("%w: give the master key that the keys in the database were sealed by; if it is lost, 'modelgate admin rewrap --discard' removes what it sealed", err)
 	}
-	slices.Sort(names)
-	var keys []*signingKey
-	for _, name := range names {
-		k, err := readKey(name)
-		if err != nil {
-			return nil, err
-		}
-		keys = append(keys, k)
+	if err != nil {
+		return nil, err
 	}
-	return newKeyring(keys), nil
+	k.ring.Store(&ring{keys})
+	if k.signer(cfg.Now()) == nil {
+		return nil, errors.New("signing keys: none of those in the database signs at this time; is the clock right?")
+	}
+	return k, nil
 }
 
-// newKeyring makes a ring whose last key signs.
-func newKeyring(keys []*signingKey) *Keyring {
-	r := &Keyring{signer: keys[len(keys)-1], keys: make(map[string]*signingKey)}
-	type jwk struct {
+func secretKeyring(secret string) (*Keyring, error) {
+	if err := checkSecret(secret); err != nil {
+		return nil, err
+	}
+	key := []byte(secret)
+	mac := hmac.New(sha256.New, key)
+	mac.Write([]byte("modelgate key id")) // tells no more of the secret than any token does
+	k := &Keyring{method: jwt.SigningMethodHS256}
+	k.ring.Store(&ring{[]*signingKey{{id: b64(mac.Sum(nil)[:12]), method: k.method, private: key, verify: key}}})
+	return k, nil
+}
+
+// stored says whether the keys are in the Store, and can be rotated.
+func (k *Keyring) stored() bool { return k.cfg.Store != nil }
+
+// signer returns the key that signs at a time, or nil.
+func (k *Keyring) signer(now time.Time) *signingKey {
+	keys := k.ring.Load().keys
+	for i := len(keys) - 1; i >= 0; i-- {
+		if !keys[i].active.After(now) && keys[i].verifies(now) {
+			return keys[i]
+		}
+	}
+	return nil
+}
+
+// find returns the key of that name, or nil. One that does not sign yet will do:
+// the clock of another server may be ahead.
+func (k *Keyring) find(id string, now time.Time) *signingKey {
+	for _, key := range k.ring.Load().keys {
+		if key.id == id && key.verifies(now) {
+			return key
+		}
+	}
+	return nil
+}
+
+func (k *signingKey) verifies(now time.Time) bool { return k.retire.IsZero() || now.Before(k.retire) }
+
+// unseal makes keys of rows. Those that can't be opened are left out, and are the
+// error. The public part is made from the private one: who can write to the
+// database and has no master key can't bring in a key of his own.
+func (k *Keyring) unseal(rows []SigningKey) (keys []*signingKey, err error) {
+	for _, row := range rows {
+		seed, failed := k.cfg.Vault.Open(keyPurpose, row.ID, row.Sealed)
+		if failed == nil && len(seed) != ed25519.SeedSize {
+			failed = fmt.Errorf("it has %d bytes", len(seed))
+		}
+		if failed != nil {
+			err = errors.Join(err, fmt.Errorf("signing key %s: %w", row.ID, failed))
+			continue
+		}
+		private := ed25519.NewKeyFromSeed(seed)
+		public := private.Public().(ed25519.PublicKey)
+		if thumbprint(public) != row.ID {
+			err = errors.Join(err, fmt.Errorf("signing key %s: its name is another's", row.ID))
+			continue
+		}
+		keys = append(keys, &signingKey{id: row.ID, method: k.method, private: private, verify: public,
+			created: row.CreatedAt, active: row.ActiveAt, retire: row.RetireAt})
+	}
+	slices.SortStableFunc(keys, func(a, b *signingKey) int { return a.active.Compare(b.active) })
+	return keys, err
+}
+
+// replace makes the ring of rows. Keys that can't be opened are told to the log:
+// tokens that they signed are refused here.
+func (k *Keyring) replace(rows []SigningKey) {
+	keys, err := k.unseal(rows)
+	if err != nil {
+		k.cfg.Logger.Error("a signing key of the database can't be used; do all servers have the same master key?", "cause", err)
+	}
+	k.ring.Store(&ring{keys})
+}
+
+// reload asks the Store for the keys, when they are there.
+func (k *Keyring) reload(ctx context.Context) error {
+	if !k.stored() {
+		return nil
+	}
+	rows, err := k.cfg.Store.SigningKeys(ctx)
+	if err == nil && len(rows) == 0 { // removed from outside, as Rewrap can
+		rows, err = k.first(ctx, nil)
+	}
+	if err == nil {
+		k.replace(rows)
+	}
+	return err
+}
+
+// newKey makes a key, sealed; when it is active is left open.
+func (k *Keyring) newKey(now time.Time) (SigningKey, error) {
+	_, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return SigningKey{}, err
+	}
+	return k.seal(private, now), nil
+}
+
+func (k *Keyring) seal(private ed25519.PrivateKey, now time.Time) SigningKey {
+	id := thumbprint(private.Public().(ed25519.PublicKey))
+	return SigningKey{ID: id, Sealed: k.cfg.Vault.Seal(keyPurpose, id, private.Seed()), CreatedAt: now}
+}
+
+// settled drops the keys that verify nothing any more, and gives each of the rest
+// its end: the last verifies until there is a later one, the others until the
+// last token that they sign has expired.
+func (k *Keyring) settled(keys []SigningKey, now time.Time) []SigningKey {
+	keys = slices.DeleteFunc(keys, func(key SigningKey) bool { return !key.RetireAt.IsZero() && !now.Before(key.RetireAt) })
+	slices.SortStableFunc(keys, func(a, b SigningKey) int { return a.ActiveAt.Compare(b.ActiveAt) })
+	for i := range keys {
+		switch {
+		case i == len(keys)-1:
+			keys[i].RetireAt = time.Time{}
+		case keys[i].RetireAt.IsZero():
+			keys[i].RetireAt = keys[i+1].ActiveAt.Add(k.cfg.AccessTTL + keySlack)
+		}
+	}
+	return keys
+}
+
+// jwks writes the public keys that verify at a time.
+func (k *Keyring) jwks(now time.Time) []byte {
+	type jwk struct { // RFC 8037
 		Kty string `json:"kty"`
 		Crv string `json:"crv"`
 		X   string `json:"x"`
@@ -94,100 +253,13 @@ func newKeyring(keys []*signingKey) *Keyring {
 	set := struct {
 		Keys []jwk `json:"keys"`
 	}{Keys: []jwk{}}
-	for _, k := range keys {
-		r.keys[k.id] = k
-		if pub, ok := k.verify.(ed25519.PublicKey); ok { // RFC 8037
-			set.Keys = append(set.Keys, jwk{Kty: "OKP", Crv: "Ed25519", X: b64(pub), Kid: k.id, Alg: "EdDSA", Use: "sig"})
+	for _, key := range k.ring.Load().keys {
+		if public, ok := key.verify.(ed25519.PublicKey); ok && key.verifies(now) {
+			set.Keys = append(set.Keys, jwk{Kty: "OKP", Crv: "Ed25519", X: b64(public), Kid: key.id, Alg: "EdDSA", Use: "sig"})
 		}
 	}
-	r.public, _ = json.Marshal(set) // strings only: can't fail
-	return r
-}
-
-func secretKeyring(secret string) (*Keyring, error) {
-	if err := checkSecret(secret); err != nil {
-		return nil, err
-	}
-	key := []byte(secret)
-	mac := hmac.New(sha256.New, key)
-	mac.Write([]byte("modelgate key id")) // tells no more of the secret than any token does
-	return newKeyring([]*signingKey{{id: b64(mac.Sum(nil)[:12]), method: jwt.SigningMethodHS256, private: key, verify: key}}), nil
-}
-
-func prepareKeyDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("signing keys: %w", err)
-	}
-	info, err := os.Stat(dir)
-	if err != nil {
-		return fmt.Errorf("signing keys: %w", err)
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("others than its owner may write to the folder of the signing keys: run chmod 700 %s, and if somebody may have put a key there, remove the keys", dir)
-	}
-	return nil
-}
-
-// makeKey writes a new key; the file appears whole or not at all.
-func makeKey(dir string) (name string, err error) {
-	_, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		return "", err
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		return "", err
-	}
-	tmp, err := os.CreateTemp(dir, "new-*") // mode 0600
-	if err != nil {
-		return "", err
-	}
-	defer os.Remove(tmp.Name()) // fails once it is renamed
-	err = pem.Encode(tmp, &pem.Block{Type: keyBlock, Bytes: der})
-	if err = errors.Join(err, tmp.Sync(), tmp.Close()); err != nil {
-		return "", err
-	}
-	id := thumbprint(private.Public().(ed25519.PublicKey))
-	name = filepath.Join(dir, fmt.Sprintf("ed25519-%s-%s.pem", time.Now().UTC().Format("20060102T150405Z"), id[:8]))
-	if err := os.Rename(tmp.Name(), name); err != nil {
-		return "", err
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return "", err
-	}
-	return name, errors.Join(d.Sync(), d.Close())
-}
-
-func readKey(name string) (*signingKey, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("signing key: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("others than its owner may use the signing key %s (mode %#o): run chmod 600 %s; if somebody may have read it, remove it, and a new one is made (everybody logs in again)", name, mode, name)
-	}
-	b := make([]byte, 4096)
-	n, err := f.Read(b)
-	if err != nil {
-		return nil, fmt.Errorf("signing key %s: %w", name, err)
-	}
-	block, _ := pem.Decode(b[:n])
-	if block == nil || block.Type != keyBlock {
-		return nil, fmt.Errorf("signing key %s: not a PEM file with a %q; remove it, and a new key is made if it was the only one", name, keyBlock)
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	private, ok := parsed.(ed25519.PrivateKey)
-	if err != nil || !ok {
-		return nil, fmt.Errorf("signing key %s: not an Ed25519 key in PKCS #8", name)
-	}
-	public := private.Public().(ed25519.PublicKey)
-	return &signingKey{id: thumbprint(public), method: jwt.SigningMethodEdDSA, private: private, verify: public}, nil
+	b, _ := json.Marshal(set) // strings only: can't fail
+	return b
 }
 
 // thumbprint is the key's name after RFC 7638 and RFC 8037 appendix A.3.
@@ -199,5 +271,11 @@ func thumbprint(k ed25519.PublicKey) string {
 func b64(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
 
 // JWKS is the set of public keys that verify access tokens, as RFC 7517 writes
-// it. With a shared secret there is no public key, and the set is empty.
-func (s *Service) JWKS() []byte { return s.cfg.Keys.public }
+// it: those that sign, will sign, and have signed tokens that are still good.
+// With a shared secret there is no public key, and the set is empty.
+func (s *Service) JWKS() []byte { return s.cfg.Keys.jwks(s.cfg.Now()) }
+
+// JWKSAge is how long the set may be kept by who verifies tokens himself: half of
+// the time for which a key is published before it signs, so that a server which
+// heard late of it, and a cache on the way, have their part.
+func (s *Service) JWKSAge() time.Duration { return s.cfg.Keys.cfg.Lead / 2 }

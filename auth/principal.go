@@ -31,14 +31,18 @@ type Origin struct {
 // value; the slices in it are shared and must not be written to.
 type Principal struct {
 	UserID      string
+	Kind        UserKind
 	Username    string
 	Roles       []string // sorted
 	Permissions Permission
 	SessionID   string    // empty for API keys
 	KeyID       string    // empty for access tokens
+	Provider    string    // whose access token it was, if not our own
 	Models      []string  // an API key's scope; nil: no restriction
-	AuthTime    time.Time // last proof of the password; zero for API keys
+	AuthTime    time.Time // last proof of the password, here or at a provider; zero for API keys and service accounts
+	MustEnrol   bool      // his role needs a second factor that he has not: he may turn one on, and nothing else
 	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
+	DailyRows   int64     // largest budget of rows a day that a role names; 0: none does
 	Origin      Origin
 }
 

@@ -90,7 +90,7 @@ func (s *Service) AcceptInvitation(ctx context.Context, o Origin, token, passwor
 }
 
 // ResetPassword sets a new password by a reset token, and ends every session
-// of the user. An unknown, used or expired token is ErrToken.
+// of the user. His second factor stays, unless the token was made to remove it. An unknown, used or expired token is ErrToken.
 func (s *Service) ResetPassword(ctx context.Context, o Origin, token, password string) error {
 	_, err := s.redeem(ctx, signIn{origin: o, action: "user.reset"}, PasswordReset, resetPrefix, token, password)
 	return err

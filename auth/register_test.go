@@ -1,10 +1,7 @@
 package auth_test
 
 import (
-	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -55,18 +52,18 @@ func TestPasswordsAreVerbatim(t *testing.T) {
 		name := "user" + string(rune('a'+i))
 		_, err := e.Register(e.ctx, origin, name, p)
 		want(t, err, nil)
-		_, err = e.Login(e.ctx, origin, "x", name, p)
+		_, err = e.Login(e.ctx, origin, "x", name, p, "")
 		want(t, err, nil)
 		for _, other := range []string{strings.TrimSpace(p) + " ", strings.ToUpper(p), p + " ", p[:len(p)-1] + "~", strings.ReplaceAll(p, "\u00e9", "e\u0301"), strings.ReplaceAll(p, "a\u0301", "\u00e1")} {
 			if other == p {
 				continue
 			}
-			if _, err := e.Login(e.ctx, origin, "x", name, other); err == nil {
+			if _, err := e.Login(e.ctx, origin, "x", name, other, ""); err == nil {
 				t.Errorf("%q signs in for %q", other, p)
 			}
 		}
 	}
-	_, err := e.Login(e.ctx, origin, "x", "usera", strings.Repeat("x", 1<<20))
+	_, err := e.Login(e.ctx, origin, "x", "usera", strings.Repeat("x", 1<<20), "")
 	want(t, err, auth.ErrInvalid)
 }
 
@@ -85,7 +82,7 @@ func TestRegistrationModes(t *testing.T) {
 	want(t, err, auth.ErrForbidden)
 	_, _, err = closed.CreateUser(closed.ctx, closed.admin, "alice", nil)
 	want(t, err, auth.ErrForbidden)
-	_, err = auth.New(auth.Config{Store: closed.db, Guard: auth.NewGuard(closed.audit), Audit: closed.audit, Keys: closed.keys, Issuer: issuer, Registration: "sometimes"})
+	_, err = auth.New(auth.Config{Store: closed.db, Guard: auth.NewGuard(closed.audit), Audit: closed.audit, Keys: closed.keys, Vault: closed.vault, Issuer: issuer, Registration: "sometimes"})
 	if err == nil {
 		t.Error("an unknown mode is taken")
 	}
@@ -98,7 +95,7 @@ func TestInvitation(t *testing.T) {
 	if u.Username != "alice" || len(u.Roles) != 2 || !strings.HasPrefix(token, "mgi_") {
 		t.Fatalf("%+v", u)
 	}
-	_, err = e.Login(e.ctx, origin, "x", "alice", "")
+	_, err = e.Login(e.ctx, origin, "x", "alice", "", "")
 	want(t, err, auth.ErrCredentials)
 	_, err = e.AcceptInvitation(e.ctx, origin, token, "alice123")
 	want(t, err, auth.ErrWeakPassword) // and the invitation stays good
@@ -130,9 +127,9 @@ func TestInvitation(t *testing.T) {
 func TestReset(t *testing.T) {
 	e := newEnv(t)
 	u, tok := e.user("alice")
-	first, _, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	first, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
-	token, expires, err := e.ResetUser(e.ctx, e.admin, u.ID)
+	token, expires, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
 	if !expires.Equal(e.clock.now().Add(time.Hour)) || !strings.HasPrefix(token, "mgp_") {
 		t.Errorf("%v", expires)
@@ -145,18 +142,18 @@ func TestReset(t *testing.T) {
 	e.dead("token of before", tok.Access)
 	_, err = e.Refresh(e.ctx, origin, tok.Refresh)
 	want(t, err, auth.ErrToken)
-	_, err = e.Login(e.ctx, origin, "x", "alice", password)
+	_, err = e.Login(e.ctx, origin, "x", "alice", password, "")
 	want(t, err, auth.ErrCredentials)
-	_, err = e.Login(e.ctx, origin, "x", "alice", next)
+	_, err = e.Login(e.ctx, origin, "x", "alice", next, "")
 	want(t, err, nil)
 	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
-	token, _, err = e.ResetUser(e.ctx, e.admin, u.ID)
+	token, _, err = e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
 	e.clock.advance(time.Hour)
 	want(t, e.ResetPassword(e.ctx, origin, token, password), auth.ErrToken)
-	_, _, err = e.ResetUser(e.ctx, e.admin, e.admin.UserID)
+	_, _, err = e.ResetUser(e.ctx, e.admin, e.admin.UserID, false)
 	want(t, err, auth.ErrForbidden)
-	_, _, err = e.ResetUser(e.ctx, e.admin, "u_none")
+	_, _, err = e.ResetUser(e.ctx, e.admin, "u_none", false)
 	want(t, err, auth.ErrNotFound)
 }
 
@@ -184,7 +181,7 @@ func TestChangePassword(t *testing.T) {
 	e.who(tok.Access)
 	_, err = e.Refresh(e.ctx, origin, tok.Refresh)
 	want(t, err, nil)
-	_, err = e.Login(e.ctx, origin, "x", "alice", next)
+	_, err = e.Login(e.ctx, origin, "x", "alice", next, "")
 	want(t, err, nil)
 }
 
@@ -206,7 +203,7 @@ func TestOldHashesAreRenewed(t *testing.T) {
 		old := make()
 		_, err := e.db.UpdateUser(e.ctx, u.ID, func(u auth.User, _ int) (auth.User, error) { u.PasswordHash = old; return u, nil })
 		want(t, err, nil)
-		_, err = e.Login(e.ctx, origin, "x", "alice", "not the password")
+		_, err = e.Login(e.ctx, origin, "x", "alice", "not the password", "")
 		want(t, err, auth.ErrCredentials)
 		if now, _ := e.db.User(e.ctx, u.ID); now.PasswordHash != old {
 			t.Error("a failed sign-in renews the hash")
@@ -260,7 +257,7 @@ func TestEnsureAdmin(t *testing.T) {
 			t.Fatalf("%q %v %v", generated, created, err)
 		}
 		passwords[generated] = true
-		tok, err := other.Login(other.ctx, origin, "x", "admin", generated)
+		tok, err := other.Login(other.ctx, origin, "x", "admin", generated, "")
 		want(t, err, nil)
 		other.admin = other.who(tok.Access)
 	}
@@ -275,95 +272,13 @@ func TestResetOffline(t *testing.T) {
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "nobody", next), auth.ErrNotFound)
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "admin", "admin123"), auth.ErrWeakPassword)
 	want(t, auth.ResetOffline(e.ctx, e.db, cheap, "Admin", next), nil)
-	_, err := e.Login(e.ctx, origin, "x", "admin", password)
+	_, err := e.Login(e.ctx, origin, "x", "admin", password, "")
 	want(t, err, auth.ErrCredentials)
-	_, err = e.Login(e.ctx, origin, "x", "admin", next)
+	_, err = e.Login(e.ctx, origin, "x", "admin", next, "")
 	want(t, err, nil)
 	list, err := e.db.SessionsOf(e.ctx, e.admin.UserID, e.clock.now())
 	want(t, err, nil)
 	if len(list) != 1 {
 		t.Errorf("%d sessions: the old one should have ended", len(list))
-	}
-}
-
-func TestKeyring(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "keys")
-	k, err := auth.OpenKeyring(dir, "")
-	want(t, err, nil)
-	again, err := auth.OpenKeyring(dir, "")
-	want(t, err, nil)
-	if k.SignerID() != again.SignerID() {
-		t.Fatal("a second start makes another key")
-	}
-	names, _ := filepath.Glob(filepath.Join(dir, "*"))
-	if len(names) != 1 {
-		t.Fatalf("%v", names)
-	}
-	for path, mode := range map[string]os.FileMode{dir: 0o700, names[0]: 0o600} {
-		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
-			t.Errorf("%s: %v, %v", path, info.Mode(), err)
-		}
-	}
-	for _, mode := range []os.FileMode{0o640, 0o604, 0o660, 0o666, 0o644} {
-		want(t, os.Chmod(names[0], mode), nil)
-		_, err := auth.OpenKeyring(dir, "")
-		if err == nil || !strings.Contains(err.Error(), "chmod 600 "+names[0]) {
-			t.Errorf("mode %#o: %v", mode, err)
-		}
-	}
-	want(t, os.Chmod(names[0], 0o600), nil)
-	want(t, os.Chmod(dir, 0o770), nil)
-	if _, err := auth.OpenKeyring(dir, ""); err == nil || !strings.Contains(err.Error(), "chmod 700") {
-		t.Errorf("a folder others may write to: %v", err)
-	}
-	want(t, os.Chmod(dir, 0o700), nil)
-	for _, content := range []string{"", "junk", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", "-----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n"} {
-		bad := filepath.Join(dir, "zz.pem")
-		want(t, os.WriteFile(bad, []byte(content), 0o600), nil)
-		if _, err := auth.OpenKeyring(dir, ""); err == nil {
-			t.Errorf("%q is taken for a key", content)
-		}
-		want(t, os.Remove(bad), nil)
-	}
-	fresh, err := auth.OpenKeyring(filepath.Join(t.TempDir(), "keys"), "")
-	want(t, err, nil)
-	if fresh.SignerID() == k.SignerID() {
-		t.Error("two fresh starts have one key")
-	}
-}
-
-// A newer key signs, the older one still verifies, and only public parts show.
-func TestKeyRotation(t *testing.T) {
-	e := newEnv(t)
-	_, tok := e.user("alice")
-	dir, other := filepath.Join(e.dir, "keys"), filepath.Join(t.TempDir(), "keys")
-	_, err := auth.OpenKeyring(other, "")
-	want(t, err, nil)
-	names, _ := filepath.Glob(filepath.Join(other, "*.pem"))
-	newer, err := os.ReadFile(names[0])
-	want(t, err, nil)
-	want(t, os.WriteFile(filepath.Join(dir, "ed25519-99990101T000000Z-next.pem"), newer, 0o600), nil)
-	both, err := auth.OpenKeyring(dir, "")
-	want(t, err, nil)
-	if both.SignerID() == e.keys.SignerID() {
-		t.Fatal("the newer key does not sign")
-	}
-	s, err := auth.New(auth.Config{Store: e.db, Guard: auth.NewGuard(e.audit), Audit: e.audit, Keys: both, Issuer: issuer, Audience: audience, Hashing: cheap, Now: e.clock.now})
-	want(t, err, nil)
-	_, err = s.Authenticate(context.Background(), tok.Access)
-	want(t, err, nil)
-	next, err := s.Refresh(context.Background(), origin, tok.Refresh)
-	want(t, err, nil)
-	_, err = s.Authenticate(context.Background(), next.Access)
-	want(t, err, nil)
-	e.dead("token of a key that this ring does not have", next.Access)
-	set := string(s.JWKS())
-	if strings.Count(set, `"kid"`) != 2 || strings.Contains(set, `"d"`) {
-		t.Errorf("%s", set)
-	}
-	contains(t, set, both.SignerID())
-	contains(t, set, `"kty":"OKP","crv":"Ed25519"`)
-	if e.JWKS()[0] != '{' || strings.Count(string(e.JWKS()), `"kid"`) != 1 {
-		t.Errorf("%s", e.JWKS())
 	}
 }

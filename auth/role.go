@@ -105,11 +105,14 @@ func (s *Service) Roles(ctx context.Context, who Principal) ([]Role, error) {
 	return s.cfg.Store.Roles(ctx)
 }
 
-// PutRole makes a role or replaces its permissions and rate ("600-M", or empty
-// for the server's own). Needs users:manage and every permission that the role
+// PutRole makes a role or replaces its permissions, its rate ("600-M", or empty
+// for the server's own) and its budget of rows a day (0: none). Needs users:manage and every permission that the role
 // has or gets. ErrBuiltin for built-in roles.
-func (s *Service) PutRole(ctx context.Context, who Principal, name string, permissions []string, rate string) (Role, error) {
+func (s *Service) PutRole(ctx context.Context, who Principal, name string, permissions []string, rate string, dailyRows int64) (Role, error) {
 	a := Action{Name: "role.put", Target: name, Detail: map[string]string{"permissions": strings.Join(permissions, " "), "rate": rate}}
+	if dailyRows != 0 {
+		a.Detail["daily_rows"] = strconv.FormatInt(dailyRows, 10)
+	}
 	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
 		return Role{}, err
 	}
@@ -122,6 +125,9 @@ func (s *Service) PutRole(ctx context.Context, who Principal, name string, permi
 	}
 	if _, _, ok := parseRate(rate); rate != "" && !ok {
 		return Role{}, ErrInvalid.With(fmt.Sprintf("%q is no rate; write a count and S, M, H or D, as in 600-M for 600 a minute", rate))
+	}
+	if err := checkDailyRows(dailyRows); err != nil {
+		return Role{}, err
 	}
 	unlock, err := s.lockAdmin(ctx)
 	if err != nil {
@@ -139,7 +145,7 @@ func (s *Service) PutRole(ctx context.Context, who Principal, name string, permi
 	if !exists {
 		role = Role{Name: name, CreatedAt: s.now()}
 	}
-	role.Permissions, role.Rate = p, rate
+	role.Permissions, role.Rate, role.DailyRows = p, rate, dailyRows
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return Role{}, err
 	}
@@ -161,7 +167,7 @@ func (s *Service) mayChangeRole(ctx context.Context, who Principal, old Role, ne
 		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
 	if slices.Contains(who.Roles, old.Name) && !slices.Contains(who.Roles, adminRole) {
-		err := ErrForbidden.With("nobody changes a role that he has himself, nor its rate; ask an administrator")
+		err := ErrForbidden.With("nobody changes a role that he has himself, nor its rate or budget; ask an administrator")
 		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
 	return nil
@@ -225,6 +231,18 @@ func (s *Service) ensureRoles(ctx context.Context) error {
 		r.CreatedAt = s.now()
 		if err := s.cfg.Store.PutRole(ctx, r); err != nil {
 			return errors.Join(fmt.Errorf("built-in role %s", r.Name), err)
+		}
+	}
+	if len(s.cfg.RequireTOTP) == 0 {
+		return nil
+	}
+	table, err := s.roleTable(ctx)
+	if err != nil {
+		return err
+	}
+	for _, name := range s.cfg.RequireTOTP {
+		if _, ok := table[name]; !ok {
+			s.cfg.Logger.Warn("a role that needs a second factor does not exist; check its spelling, or make it", "role", name)
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ func TestTokenOfManyRoles(t *testing.T) {
 	roles := []string{"user"}
 	for i := range 60 {
 		name := fmt.Sprintf("r%02d%s", i, strings.Repeat("x", 61))
-		_, err := e.PutRole(e.ctx, boss, name, nil, "")
+		_, err := e.PutRole(e.ctx, boss, name, nil, "", 0)
 		want(t, err, nil)
 		roles = append(roles, name)
 	}

@@ -15,8 +15,10 @@ import (
 const (
 	keyPrefix     = "mg_"
 	refreshPrefix = "mgr_"
+	cookiePrefix  = "mgb_"
 	invitePrefix  = "mgi_"
 	resetPrefix   = "mgp_"
+	clientPrefix  = "mgs_"
 
 	randomDigits = 43 // 62^43 > 2^256
 	checkDigits  = 6  // 62^6 > 2^32

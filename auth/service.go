@@ -25,18 +25,23 @@ type Config struct {
 	Guard        *Guard
 	Audit        *audit.Log
 	Keys         *Keyring
+	Vault        *Vault        // seals what the database keeps and readers of it must not see
 	Issuer       string        // iss of access tokens: this server's URL
 	Audience     string        // aud of access tokens; empty: "modelgate"
 	AccessTTL    time.Duration // of access tokens; 15 minutes
 	RefreshTTL   time.Duration // of a refresh token that is not used; 7 days
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
+	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
+	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
+	RequireTOTP  []string      // roles whose holders with a password need a second factor
 	Hashing      Hashing
 	// PasswordGrant lets OAuth2 clients sign in by grant_type=password; the
 	// token endpoint asks PasswordGrant().
 	PasswordGrant bool
+	Providers     []Provider       // whose word about people counts; none: nobody's
 	Now           func() time.Time // nil: time.Now
 	Logger        *slog.Logger     // nil: slog.Default
 }
@@ -50,8 +55,15 @@ type Service struct {
 	pacer    pacer
 	verifier *verifier
 	cache    *cache
+	follower follower
 	uses     *keyUses
 	metrics  *metrics
+	// providers don't change.
+	providers *providers
+	maxToken  int // bytes of a credential
+	budgets   *budgets
+
+	secretUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -59,8 +71,8 @@ type Service struct {
 
 // New makes a Service. Call EnsureAdmin before serving.
 func New(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Issuer == "" {
-		return nil, errors.New("auth: Store, Guard, Audit, Keys and Issuer are needed")
+	if cfg.Store == nil || cfg.Guard == nil || cfg.Audit == nil || cfg.Keys == nil || cfg.Vault == nil || cfg.Issuer == "" {
+		return nil, errors.New("auth: Store, Guard, Audit, Keys, Vault and Issuer are needed")
 	}
 	if cfg.Audience == "" {
 		cfg.Audience = firstParty
@@ -82,7 +94,8 @@ func New(cfg Config) (*Service, error) {
 		ttl *time.Duration
 		def time.Duration
 	}{
-		{&cfg.AccessTTL, 15 * time.Minute}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.AccessTTL, defaultAccessTTL}, {&cfg.RefreshTTL, 7 * 24 * time.Hour}, {&cfg.SessionTTL, 30 * 24 * time.Hour},
+		{&cfg.BrowserTTL, 12 * time.Hour}, {&cfg.BrowserIdle, 30 * time.Minute},
 		{&cfg.InviteTTL, 72 * time.Hour}, {&cfg.ResetTTL, time.Hour},
 	} {
 		if *d.ttl == 0 {
@@ -92,12 +105,24 @@ func New(cfg Config) (*Service, error) {
 			return nil, fmt.Errorf("a lifetime of %s is too short", *d.ttl)
 		}
 	}
+	var err error
+	if cfg.Providers, err = checkProviders(cfg.Providers, cfg.Issuer); err != nil {
+		return nil, err
+	}
 	m := newMetrics()
-	return &Service{
-		cfg: cfg, metrics: m, hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(),
+	s := &Service{
+		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
-	}, nil
+		providers: newProviders(cfg.Providers, cfg.Now), maxToken: maxToken,
+	}
+	if len(s.providers.byIssuer) > 0 {
+		s.maxToken = maxForeignToken
+	}
+	s.follower.mark = -1
+	return s, nil
 }
+
+const defaultAccessTTL = 15 * time.Minute
 
 // PasswordGrant says whether OAuth2 clients may sign in by password.
 func (s *Service) PasswordGrant() bool { return s.cfg.PasswordGrant }
@@ -120,24 +145,41 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the last use of API keys is
-// stored every minute, what has expired is removed every hour.
+// Run does the background work until ctx ends: the Store is asked every second
+// what other processes changed; every minute the last use of API keys and client
+// secrets is stored, the signing keys are looked after, and what was taken from
+// budgets and not used returned; what has expired is removed every hour. End ctx when no
+// prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {
-	flush, sweep := time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
+	defer poll.Stop()
 	defer flush.Stop()
 	defer sweep.Stop()
 	for {
 		select {
+		case <-poll.C:
+			_ = s.poll(ctx) // it tells by itself; who depends on it asks again
 		case <-flush.C:
 			s.flushUses(ctx)
+			s.flushBudgets(ctx, false)
+			if err := s.keepKeys(ctx); err != nil && ctx.Err() == nil {
+				s.cfg.Logger.Error("the signing keys could not be rotated; it is tried again in a minute", "cause", err)
+			}
 		case <-sweep.C:
 			s.sweep(ctx)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastFlush)
 			defer cancel()
 			s.flushUses(last)
+			s.flushBudgets(last, true)
 			return nil
 		}
+	}
+}
+
+func (s *Service) flushBudgets(ctx context.Context, all bool) {
+	if err := s.budgets.flush(ctx, all); err != nil {
+		s.cfg.Logger.Error("rows of daily budgets could not be returned to the database; they are lost for today", "cause", err)
 	}
 }
 
@@ -215,6 +257,8 @@ type signIn struct {
 	action   string
 	username string // as claimed
 	user     User   // zero when unknown
+	detail   map[string]string
+	by       string // kind of the code that proved a second factor
 }
 
 func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
@@ -224,7 +268,7 @@ func (a signIn) entry(outcome audit.Outcome, reason string) audit.Entry {
 	}
 	return audit.Entry{
 		Actor: actor, ActorID: a.user.ID, Action: a.action, Outcome: outcome, Reason: reason,
-		Address: a.origin.Address, Request: a.origin.RequestID,
+		Address: a.origin.Address, Request: a.origin.RequestID, Detail: a.detail,
 	}
 }
 
@@ -242,7 +286,7 @@ func (s *Service) failed(ctx context.Context, a signIn, reason string, answer er
 
 // succeeded records a proved identity; without the record it does not count.
 func (s *Service) succeeded(ctx context.Context, a signIn) error {
-	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Allowed, "")); err != nil {
+	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Allowed, a.by)); err != nil {
 		return ErrUnavailable.Because(err)
 	}
 	return nil
@@ -259,6 +303,9 @@ func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, p
 	}
 	if err != nil {
 		return err
+	}
+	if user.Kind == ServiceAccount {
+		return ErrInvalid.With(fmt.Sprintf("%s is a service account, which has no password", name))
 	}
 	if err := checkPassword(name, password); err != nil {
 		return err

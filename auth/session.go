@@ -28,35 +28,82 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s, "")
 }
 
-// Login proves a password and begins a session. An unknown name, a wrong
-// password and a disabled user are ErrCredentials alike, after the same work:
-// one look at the database, one hash, one record.
-func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password string) (Tokens, error) {
-	if err := boundPassword(password); err != nil {
+// proof is an identity that was just proved, and recorded.
+type proof struct {
+	attempt  signIn
+	user     User
+	authTime time.Time // of the proof, if it was not just now
+	// still tells whether what was shown would do for the user as he is now.
+	still func(ctx context.Context, now User) (bool, error)
+}
+
+// Login proves a password, and where the user has one his second factor, and
+// begins a session. otp is a code of either kind; it is not looked at before the
+// password is proved, nor for users without a second factor.
+//
+// An unknown name, a wrong password, a disabled user and a wrong code are
+// ErrCredentials alike, after the same work: one look at the database, one hash,
+// one record. Only who has the password can tell more: that a code is missing
+// (ErrOTPRequired), and that too many were wrong (ErrTooManyCodes).
+func (s *Service) Login(ctx context.Context, o Origin, userAgent, username, password, otp string) (Tokens, error) {
+	p, err := s.prove(ctx, o, username, password, otp)
+	if err != nil {
 		return Tokens{}, err
+	}
+	now := s.now()
+	refresh, token := s.newRefresh(now)
+	session, user, err := s.beginSession(ctx, p, TokenSession, userAgent, token, now.Add(s.cfg.SessionTTL))
+	if err != nil {
+		return Tokens{}, err
+	}
+	return s.issue(session, user, refresh, session.CreatedAt)
+}
+
+// prove is the part of a sign-in that is the same for tokens and cookies.
+func (s *Service) prove(ctx context.Context, o Origin, username, password, otp string) (proof, error) {
+	if err := boundPassword(password); err != nil {
+		return proof{}, err
 	}
 	attempt := signIn{origin: o, action: "user.login", username: lower(cut(username, maxUserAgent))}
 	user, err := s.cfg.Store.UserByName(ctx, attempt.username)
 	if err != nil && !errors.Is(err, ErrNotFound) {
-		return Tokens{}, err
+		return proof{}, err
 	}
 	attempt.user = user
 	v, err := s.hasher.verify(ctx, user.PasswordHash, password)
 	if err != nil {
-		return Tokens{}, err
+		return proof{}, err
+	}
+	refusal := ErrCredentials
+	if otp != "" { // by what was sent, not by what the account has
+		refusal = refusal.With("wrong user name, password or code")
 	}
 	if reason := whyNot(user, v.match); reason != "" {
-		err := s.failed(ctx, attempt, reason, ErrCredentials)
+		err := s.failed(ctx, attempt, reason, refusal)
 		s.pacer.hold(ctx, v)
-		return Tokens{}, err
+		return proof{}, err
+	}
+	if user.TOTP {
+		by, err := s.secondFactor(ctx, attempt, otp, refusal)
+		if err != nil {
+			s.pacer.hold(ctx, v)
+			return proof{}, err
+		}
+		attempt.by = string(by)
 	}
 	if s.hasher.outdated(user.PasswordHash) {
 		user = s.upgrade(ctx, user, password)
 	}
 	if err := s.succeeded(ctx, attempt); err != nil {
-		return Tokens{}, err
+		return proof{}, err
 	}
-	return s.beginSession(ctx, attempt, user, password, userAgent)
+	return proof{attempt: attempt, user: user, still: func(ctx context.Context, now User) (bool, error) {
+		if now.PasswordHash == user.PasswordHash {
+			return true, nil
+		}
+		v, err := s.hasher.verify(ctx, now.PasswordHash, password) // perhaps only renewed by another login
+		return v.match, err
+	}}, nil
 }
 
 // whyNot returns why a user may not sign in, for the log; empty if he may.
@@ -64,6 +111,8 @@ func whyNot(user User, match bool) string {
 	switch {
 	case user.ID == "":
 		return "unknown_user"
+	case user.Kind == ServiceAccount:
+		return "service_account"
 	case !match:
 		return "wrong_password"
 	case user.Disabled:
@@ -95,50 +144,60 @@ func (s *Service) upgrade(ctx context.Context, user User, password string) User 
 	return next
 }
 
-func (s *Service) beginSession(ctx context.Context, attempt signIn, user User, password, userAgent string) (Tokens, error) {
+// beginSession begins a session of any kind for who proved himself, continued
+// by the secret that first is the hash of. It returns the user as he is now.
+func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, userAgent string, first RefreshToken, end time.Time) (Session, User, error) {
 	now := s.now()
-	session := Session{
-		ID: newID("s_"), UserID: user.ID, ClientID: firstParty, Address: cut(attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
-		CreatedAt: now, AuthTime: now, LastUsed: now, ExpiresAt: now.Add(s.cfg.SessionTTL),
+	authTime := p.authTime
+	if authTime.IsZero() {
+		authTime = now
 	}
-	refresh, token := s.newRefresh(now)
-	if err := s.cfg.Store.CreateSession(ctx, session, token); err != nil {
+	session := Session{
+		ID: newID("s_"), Kind: kind, UserID: p.user.ID, ClientID: firstParty,
+		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
+		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end,
+	}
+	if err := s.cfg.Store.CreateSession(ctx, session, first); err != nil {
 		if errors.Is(err, ErrNotFound) { // the user was deleted meanwhile
-			return Tokens{}, s.failed(ctx, attempt, "unknown_user", ErrCredentials)
+			err = s.failed(ctx, p.attempt, "unknown_user", ErrCredentials)
 		}
-		return Tokens{}, err
+		return Session{}, User{}, err
 	}
 	// Whoever changes the password or disables the user ends his sessions
 	// after that; one begun after the ending must not live on the old password.
-	current, reason, err := s.stillGood(ctx, user, password)
+	current, reason, err := s.stillGood(ctx, p)
 	if err != nil || reason != "" {
 		s.drop(ctx, session)
 		if err == nil {
-			err = s.failed(ctx, attempt, reason, ErrCredentials)
+			err = s.failed(ctx, p.attempt, reason, ErrCredentials)
 		}
-		return Tokens{}, err
+		return Session{}, User{}, err
 	}
-	return s.issue(session, current, refresh, now)
+	return session, current, nil
 }
 
 // stillGood reads the user again and returns why he may not sign in any more.
-func (s *Service) stillGood(ctx context.Context, before User, password string) (User, string, error) {
-	user, err := s.cfg.Store.User(ctx, before.ID)
+// Also a second factor that was turned on meanwhile: its sessions of old ended
+// before this one began.
+func (s *Service) stillGood(ctx context.Context, p proof) (User, string, error) {
+	user, err := s.cfg.Store.User(ctx, p.user.ID)
 	if errors.Is(err, ErrNotFound) {
 		return user, "unknown_user", nil
 	}
 	if err != nil {
 		return user, "", err
 	}
-	match := true
-	if user.PasswordHash != before.PasswordHash { // perhaps only renewed by another login
-		v, err := s.hasher.verify(ctx, user.PasswordHash, password)
-		if err != nil {
-			return user, "", err
-		}
-		match = v.match
+	match, err := p.still(ctx, user)
+	if err != nil {
+		return user, "", err
 	}
-	return user, whyNot(user, match), nil
+	if reason := whyNot(user, match); reason != "" {
+		return user, reason, nil
+	}
+	if user.TOTP && !p.user.TOTP {
+		return user, "no_code", nil
+	}
+	return user, "", nil
 }
 
 // drop ends a session that may not be used, also when the caller has left.
@@ -216,6 +275,9 @@ func (s *Service) named(ctx context.Context, id string) (User, string) {
 // Logout ends the session of an access token: it and its refresh token are dead
 // on the next request. An API key has no session: ErrForbidden.
 func (s *Service) Logout(ctx context.Context, who Principal) error {
+	if who.Provider != "" {
+		return ErrForbidden.With("this token is your identity provider's; sign out there")
+	}
 	if who.SessionID == "" {
 		return ErrForbidden.With("an API key has no session to log out of; delete the key instead")
 	}
@@ -246,6 +308,41 @@ func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error
 	return s.cfg.Store.SessionsOf(ctx, who.UserID, s.now())
 }
 
+// Session returns the caller's own session; an API key has none: ErrToken.
+func (s *Service) Session(ctx context.Context, who Principal) (Session, error) {
+	session, err := s.cfg.Store.Session(ctx, who.SessionID)
+	return session, deadIfMissing(err)
+}
+
+// addressesTime is how long Addresses takes at least: longer than its questions
+// to the database, so that its time does not tell whether there is a user.
+const addressesTime = 20 * time.Millisecond
+
+// Addresses lists where the live sessions of a user began, for the throttle of
+// sign-ins. An unknown name has none, and takes the same time.
+func (s *Service) Addresses(ctx context.Context, username string) ([]string, error) {
+	rest := time.NewTimer(addressesTime)
+	defer rest.Stop()
+	user, err := s.cfg.Store.UserByName(ctx, lower(cut(username, maxUserAgent)))
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return nil, err
+	}
+	sessions, err := s.cfg.Store.SessionsOf(ctx, user.ID, s.now())
+	if err != nil {
+		return nil, err
+	}
+	list := make([]string, len(sessions))
+	for i, x := range sessions {
+		list[i] = x.Address
+	}
+	select {
+	case <-rest.C:
+		return list, nil
+	case <-ctx.Done():
+		return nil, ErrUnavailable.Because(ctx.Err())
+	}
+}
+
 // EndSession ends one of one's own sessions; ErrNotFound for any other.
 func (s *Service) EndSession(ctx context.Context, who Principal, id string) error {
 	if who.Models != nil {
@@ -266,17 +363,27 @@ func (s *Service) EndSession(ctx context.Context, who Principal, id string) erro
 
 // Revoke ends what a token stands for, whoever shows it (RFC 7009): the session
 // of an access or refresh token, or an API key. A token that is unknown, used or
-// expired is no error.
+// expired is no error. What was issued to a client with a secret only that client
+// can revoke: ErrNotIssued.
 func (s *Service) Revoke(ctx context.Context, o Origin, token string) error {
 	if strings.HasPrefix(token, keyPrefix) {
 		return s.revokeKey(ctx, o, token)
 	}
+	return s.revokeToken(ctx, o, firstParty, token)
+}
+
+// revokeToken ends the session of an access or refresh token that was issued to
+// the client.
+func (s *Service) revokeToken(ctx context.Context, o Origin, clientID, token string) error {
 	session, err := s.sessionOf(ctx, token)
 	if errors.Is(err, ErrToken) {
 		return nil
 	}
 	if err != nil {
 		return err
+	}
+	if session.ClientID != clientID {
+		return ErrNotIssued
 	}
 	user, name := s.named(ctx, session.UserID)
 	return s.end(ctx, signIn{origin: o, action: "user.logout", username: name, user: user}, session.ID, "revoked")
@@ -293,9 +400,9 @@ func (s *Service) sessionOf(ctx context.Context, token string) (Session, error) 
 		session, err := s.cfg.Store.SessionOfRefresh(ctx, hash, s.now())
 		return session, deadIfMissing(err)
 	}
-	c, err := s.verifier.verify(token)
+	c, err := s.verify(ctx, token)
 	if err != nil {
-		return Session{}, ErrToken.Because(err)
+		return Session{}, err
 	}
 	session, err := s.cfg.Store.Session(ctx, c.SessionID)
 	return session, deadIfMissing(err)
@@ -351,9 +458,9 @@ func (s *Service) introspect(ctx context.Context, token string) (Introspection, 
 		in.ClientID, in.IssuedAt, in.ExpiresAt = firstParty, key.CreatedAt, key.ExpiresAt
 		return in, deadIfMissing(err)
 	}
-	c, err := s.verifier.verify(token)
+	c, err := s.verify(ctx, token)
 	if err != nil {
-		return Introspection{}, ErrToken.Because(err)
+		return Introspection{}, err
 	}
 	in := describe(who, "access_token")
 	in.SessionID, in.ClientID = c.SessionID, c.ClientID

@@ -64,7 +64,7 @@ func TestLoginFailuresAreAlike(t *testing.T) {
 		{"\r\n{\"seq\":1}", password, "unknown_user", ""},
 	} {
 		before := e.store.count()
-		_, err := e.Login(e.ctx, auth.Origin{Address: c.name}, "x", c.name, c.password)
+		_, err := e.Login(e.ctx, auth.Origin{Address: c.name}, "x", c.name, c.password, "")
 		calls[e.store.count()-before] = true
 		want(t, err, auth.ErrCredentials)
 		if detail(err) != auth.ErrCredentials.Detail {
@@ -77,7 +77,7 @@ func TestLoginFailuresAreAlike(t *testing.T) {
 	if len(calls) != 1 {
 		t.Errorf("the failures ask the database differently often: %v", calls)
 	}
-	_, err = e.Login(e.ctx, origin, "x", "Alice", password)
+	_, err = e.Login(e.ctx, origin, "x", "Alice", password, "")
 	want(t, err, nil)
 }
 
@@ -85,9 +85,9 @@ func TestLoginFailsClosed(t *testing.T) {
 	e := newEnv(t)
 	u := e.register("alice")
 	want(t, e.audit.Close(), nil)
-	_, err := e.Login(e.ctx, origin, "x", "alice", password)
+	_, err := e.Login(e.ctx, origin, "x", "alice", password, "")
 	want(t, err, auth.ErrUnavailable)
-	_, err = e.Login(e.ctx, origin, "x", "alice", "wrong password here")
+	_, err = e.Login(e.ctx, origin, "x", "alice", "wrong password here", "")
 	want(t, err, auth.ErrUnavailable)
 	list, err := e.db.SessionsOf(e.ctx, u.ID, e.clock.now())
 	if want(t, err, nil); len(list) != 0 {
@@ -101,7 +101,7 @@ func TestDatabaseTrouble(t *testing.T) {
 	e.clock.advance(auth.CacheAge) // so that the database is asked
 	trouble := auth.ErrUnavailable.Because(errors.New("database is locked"))
 	e.store.set(func(string) error { return trouble }, nil)
-	_, err := e.Login(e.ctx, origin, "x", "alice", password)
+	_, err := e.Login(e.ctx, origin, "x", "alice", password, "")
 	want(t, err, auth.ErrUnavailable)
 	_, err = e.Authenticate(e.ctx, tok.Access)
 	want(t, err, auth.ErrUnavailable)
@@ -328,7 +328,7 @@ func TestLoginDuringPasswordChange(t *testing.T) {
 				}
 				return nil
 			}, nil)
-			_, err := e.Login(e.ctx, origin, "x", "alice", password)
+			_, err := e.Login(e.ctx, origin, "x", "alice", password, "")
 			want(t, err, auth.ErrCredentials)
 			list, err := e.db.SessionsOf(e.ctx, u.ID, e.clock.now())
 			want(t, err, nil)
@@ -352,7 +352,7 @@ func TestCallerWhoLeavesIsRecorded(t *testing.T) {
 	})
 	release := e.TakeHashSlot() // one of two: the fast path is open
 	defer release()
-	_, err := e.Login(ctx, origin, "x", "alice", "wrong password here")
+	_, err := e.Login(ctx, origin, "x", "alice", "wrong password here", "")
 	want(t, err, auth.ErrCredentials)
 	if r := e.records("user.login")[0]; r.Outcome != audit.Failed || r.Actor != "alice" {
 		t.Errorf("%+v", r)

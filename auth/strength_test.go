@@ -19,7 +19,7 @@ func TestWeakSecretsAreRefused(t *testing.T) {
 		"12345678901234567890123456789012", "deadbeefdeadbeefdeadbeefdeadbeefdeadbeef",
 	}
 	for _, s := range weak {
-		_, err := OpenKeyring("", s)
+		_, err := OpenKeyring(t.Context(), KeyringConfig{Secret: s})
 		if s != "" && err == nil {
 			t.Errorf("%q (%.0f bits) was accepted", s, estimateBits(s))
 		}
@@ -40,7 +40,7 @@ func TestRandomSecretsAreAccepted(t *testing.T) {
 			"32 bytes in base64url": base64.RawURLEncoding.EncodeToString(b[:32]), "24 bytes in base64": base64.StdEncoding.EncodeToString(b[:24]),
 			"64 base32": rand.Text() + rand.Text() + rand.Text()[:12], "raw": string(b[:32]), "16 bytes in hex": hex.EncodeToString(b[:16]),
 		} {
-			if _, err := OpenKeyring("", s); err != nil {
+			if _, err := OpenKeyring(t.Context(), KeyringConfig{Secret: s}); err != nil {
 				refused[kind]++
 			}
 		}

@@ -37,7 +37,7 @@ type claims struct {
 	ClientID  string   `json:"client_id"`
 	Roles     []string `json:"roles"`
 	SessionID string   `json:"sid"`
-	AuthTime  int64    `json:"auth_time"`
+	AuthTime  int64    `json:"auth_time,omitzero"` // absent where nobody signed in
 }
 
 // UnmarshalJSON refuses what encoding/json lets pass: names in another case,
@@ -87,14 +87,17 @@ type verifier struct {
 
 func newVerifier(keys *Keyring, issuer, audience string, now func() time.Time) *verifier {
 	return &verifier{keys: keys, now: now, parser: jwt.NewParser(
-		jwt.WithValidMethods([]string{keys.signer.method.Alg()}),
+		jwt.WithValidMethods([]string{keys.method.Alg()}),
 		jwt.WithIssuer(issuer), jwt.WithAudience(audience),
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway),
 		jwt.WithStrictDecoding(), jwt.WithTimeFunc(now),
 	)}
 }
 
-var errTokenForm = errors.New("not a compact JWS")
+var (
+	errTokenForm  = errors.New("not a compact JWS")
+	errUnknownKey = errors.New("signed by a key that is not ours")
+)
 
 // verify returns the claims of a good token. The errors say for the log what
 // was wrong; to callers all of them are ErrToken.
@@ -103,12 +106,12 @@ func (v *verifier) verify(token string) (*claims, error) {
 	if err != nil {
 		return nil, err
 	}
-	key := v.keys.keys[h.KeyID]
+	key := v.keys.find(h.KeyID, v.now())
 	switch {
 	case h.Type != tokenType && h.Type != tokenTypeLong:
 		return nil, errors.New("not of type at+jwt")
 	case key == nil:
-		return nil, errors.New("signed by a key that is not ours")
+		return nil, errUnknownKey
 	case h.Algorithm != key.method.Alg():
 		return nil, errors.New("signed by another algorithm than its key's")
 	}
@@ -125,8 +128,13 @@ func (v *verifier) verify(token string) (*claims, error) {
 	if !c.complete() {
 		return nil, errors.New("a claim is missing")
 	}
-	if v.now().Unix() >= c.Expires {
+	// The parser's own times overflow for a number that is large enough.
+	now := v.now().Unix()
+	switch soon := now + int64(leeway/time.Second); {
+	case now >= c.Expires:
 		return nil, jwt.ErrTokenExpired
+	case c.NotBefore > soon || c.IssuedAt > soon:
+		return nil, jwt.ErrTokenNotValidYet
 	}
 	return &c, nil
 }
@@ -135,8 +143,22 @@ func (v *verifier) verify(token string) (*claims, error) {
 // parser behind it is more liberal: base64 there skips line breaks, and JSON
 // takes the last of duplicate names.
 func readHeader(token string) (header, error) {
-	if len(token) > maxToken {
-		return header{}, fmt.Errorf("longer than %d bytes", maxToken)
+	b, err := compactHeader(token, maxToken)
+	if err != nil {
+		return header{}, err
+	}
+	var h header
+	if err := json.Unmarshal(b, &h, json.RejectUnknownMembers(true)); err != nil {
+		return header{}, fmt.Errorf("header: %w", err)
+	}
+	return h, nil
+}
+
+// compactHeader checks the form of a token of at most so many bytes and returns
+// its header.
+func compactHeader(token string, most int) ([]byte, error) {
+	if len(token) > most {
+		return nil, fmt.Errorf("longer than %d bytes", most)
 	}
 	dots := 0
 	for i := range len(token) {
@@ -145,22 +167,18 @@ func readHeader(token string) (header, error) {
 			dots++
 		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
 		default:
-			return header{}, errTokenForm
+			return nil, errTokenForm
 		}
 	}
 	if dots != 2 {
-		return header{}, errTokenForm
+		return nil, errTokenForm
 	}
 	first, _, _ := strings.Cut(token, ".")
 	b, err := base64.RawURLEncoding.Strict().DecodeString(first)
 	if err != nil {
-		return header{}, errTokenForm
+		return nil, errTokenForm
 	}
-	var h header
-	if err := json.Unmarshal(b, &h, json.RejectUnknownMembers(true)); err != nil {
-		return header{}, fmt.Errorf("header: %w", err)
-	}
-	return h, nil
+	return b, nil
 }
 
 // sign makes the access token of a session. It expires after ttl, or with the
@@ -173,9 +191,15 @@ func (s *Service) sign(session Session, user User, now time.Time) (token string,
 	c := claims{
 		Issuer: s.cfg.Issuer, Audience: s.cfg.Audience, Subject: user.ID, ID: newID(""),
 		Expires: expires.Unix(), IssuedAt: now.Unix(), NotBefore: now.Unix(),
-		ClientID: session.ClientID, Roles: tokenRoles(user.Roles), SessionID: session.ID, AuthTime: session.AuthTime.Unix(),
+		ClientID: session.ClientID, Roles: tokenRoles(user.Roles), SessionID: session.ID,
 	}
-	key := s.cfg.Keys.signer
+	if !session.AuthTime.IsZero() {
+		c.AuthTime = session.AuthTime.Unix()
+	}
+	key := s.cfg.Keys.signer(now)
+	if key == nil {
+		return "", 0, ErrUnavailable.Because(errors.New("no key signs at this time"))
+	}
 	t := jwt.NewWithClaims(key.method, &c)
 	t.Header = map[string]any{"alg": key.method.Alg(), "kid": key.id, "typ": tokenType}
 	token, err = t.SignedString(key.private)

@@ -34,7 +34,7 @@ func (p UserPatch) apply(u User) User {
 
 // isAdmin says whether the user is an administrator who can sign in.
 func isAdmin(u User) bool {
-	return !u.Disabled && u.PasswordHash != "" && slices.Contains(u.Roles, adminRole)
+	return u.Kind == Person && !u.Disabled && u.PasswordHash != "" && slices.Contains(u.Roles, adminRole)
 }
 
 // Users lists users by name, from the first one after a name. next is empty at
@@ -212,6 +212,14 @@ func (s *Service) UpdateUser(ctx context.Context, who Principal, id string, p Us
 	if p == (UserPatch{}) {
 		return shown(old), nil
 	}
+	if p.Roles != nil {
+		if by, err := s.managedBy(ctx, id); err != nil {
+			return User{}, err
+		} else if by != nil && by.managesRoles() {
+			err := ErrForbidden.With("the roles of this user come from the identity provider " + by.Name + "; change them there, or in its mapping")
+			return User{}, s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+		}
+	}
 	return s.updateUser(ctx, who, old, p, a)
 }
 
@@ -248,11 +256,6 @@ func (s *Service) updateUser(ctx context.Context, who Principal, user User, p Us
 	next, err := s.cfg.Store.UpdateUser(ctx, user.ID, change)
 	if err != nil {
 		return User{}, s.refuse(ctx, who, a, err)
-	}
-	if next.Disabled {
-		if _, err := s.cfg.Store.EndSessions(context.WithoutCancel(ctx), user.ID, ""); err != nil {
-			return User{}, err
-		}
 	}
 	return shown(next), nil
 }
@@ -300,10 +303,15 @@ func (s *Service) DeleteUser(ctx context.Context, who Principal, id string) erro
 }
 
 // ResetUser makes a token by which a user sets a new password once; his old
-// password and sessions go on until he does. Needs users:manage and every
-// permission that the user has: the token is as good as his password.
-func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (token string, expires time.Time, err error) {
+// password and sessions go on until he does. dropTOTP is for who has lost his
+// second factor: it goes with the old password when the token is taken, and not
+// before. Needs users:manage and every permission that the user has: the token
+// is as good as his password.
+func (s *Service) ResetUser(ctx context.Context, who Principal, id string, dropTOTP bool) (token string, expires time.Time, err error) {
 	a := s.target(ctx, Action{Name: "user.reset"}, id)
+	if dropTOTP {
+		a.Detail = map[string]string{"totp": "removed with the token"}
+	}
 	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
 		return "", time.Time{}, err
 	}
@@ -316,6 +324,9 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (toke
 	if err != nil {
 		return "", time.Time{}, noSuchUser(err)
 	}
+	if user.Kind == ServiceAccount {
+		return "", time.Time{}, ErrInvalid.With("a service account has no password; give it a new secret instead")
+	}
 	table, err := s.roleTable(ctx)
 	if err != nil {
 		return "", time.Time{}, err
@@ -327,12 +338,18 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string) (toke
 	if err := mayTouch(who, table, user, 0, false); err != nil {
 		return "", time.Time{}, s.refuse(ctx, who, a, err)
 	}
+	if by, err := s.managedBy(ctx, id); err != nil {
+		return "", time.Time{}, err
+	} else if by != nil {
+		err := ErrForbidden.With("this user signs in through the identity provider " + by.Name + " and has no password here")
+		return "", time.Time{}, s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+	}
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return "", time.Time{}, err
 	}
 	token, hash := newSecret(resetPrefix)
 	expires = s.now().Add(s.cfg.ResetTTL)
-	if err := s.cfg.Store.PutTicket(ctx, Ticket{Hash: hash, Kind: PasswordReset, UserID: id, ExpiresAt: expires}); err != nil {
+	if err := s.cfg.Store.PutTicket(ctx, Ticket{Hash: hash, Kind: PasswordReset, UserID: id, ExpiresAt: expires, DropsTOTP: dropTOTP}); err != nil {
 		return "", time.Time{}, noSuchUser(err)
 	}
 	return token, expires, nil

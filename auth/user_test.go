@@ -25,9 +25,9 @@ func TestAdministrationNeedsThePermission(t *testing.T) {
 		"user.create": func() error { _, _, err := e.CreateUser(e.ctx, who, "eve", roles); return err },
 		"user.update": func() error { _, err := e.UpdateUser(e.ctx, who, bob.ID, auth.UserPatch{Roles: &roles}); return err },
 		"user.delete": func() error { return e.DeleteUser(e.ctx, who, alice.ID) },
-		"user.reset":  func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID); return err },
+		"user.reset":  func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID, false); return err },
 		"role.list":   func() error { _, err := e.Roles(e.ctx, who); return err },
-		"role.put":    func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, ""); return err },
+		"role.put":    func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, "", 0); return err },
 		"role.delete": func() error { return e.DeleteRole(e.ctx, who, "user") },
 	}
 	for action, try := range tries {
@@ -57,9 +57,9 @@ func TestAdministrationFailsClosed(t *testing.T) {
 	want(t, e.DeleteUser(e.ctx, e.admin, alice.ID), auth.ErrUnavailable)
 	_, _, err = e.CreateUser(e.ctx, e.admin, "eve", nil)
 	want(t, err, auth.ErrUnavailable)
-	_, _, err = e.ResetUser(e.ctx, e.admin, alice.ID)
+	_, _, err = e.ResetUser(e.ctx, e.admin, alice.ID, false)
 	want(t, err, auth.ErrUnavailable)
-	_, err = e.PutRole(e.ctx, e.admin, "ops", nil, "")
+	_, err = e.PutRole(e.ctx, e.admin, "ops", nil, "", 0)
 	want(t, err, auth.ErrUnavailable)
 	if u, err := e.db.User(e.ctx, alice.ID); err != nil || u.Disabled {
 		t.Errorf("%+v, %v", u, err)
@@ -88,24 +88,24 @@ func TestNobodyRaisesHimself(t *testing.T) {
 		want(t, err, auth.ErrForbidden)
 	}
 	want(t, update(alice.ID, auth.UserPatch{Roles: &[]string{"user", "mona-role"}}), nil)
-	_, err := e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage", "models:manage"}, "")
+	_, err := e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage", "models:manage"}, "", 0)
 	want(t, err, auth.ErrForbidden)
 	contains(t, detail(err), "models:manage")
-	_, err = e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage"}, "1000000-S")
+	_, err = e.PutRole(e.ctx, mona, "mona-role", []string{"users:manage"}, "1000000-S", 0)
 	want(t, err, auth.ErrForbidden)
 	contains(t, detail(err), "its rate")
-	_, err = e.PutRole(e.ctx, mona, "label", nil, "5-S")
+	_, err = e.PutRole(e.ctx, mona, "label", nil, "5-S", 0)
 	want(t, err, nil)
 	// ... nor take, and somebody with more rights than hers is not hers to manage.
-	_, err = e.PutRole(e.ctx, e.admin, "strong", []string{"audit:read"}, "")
+	_, err = e.PutRole(e.ctx, e.admin, "strong", []string{"audit:read"}, "", 0)
 	want(t, err, nil)
-	_, err = e.PutRole(e.ctx, mona, "strong", nil, "")
+	_, err = e.PutRole(e.ctx, mona, "strong", nil, "", 0)
 	want(t, err, auth.ErrForbidden)
 	want(t, e.DeleteRole(e.ctx, mona, "strong"), auth.ErrForbidden)
 	want(t, update(root.ID, auth.UserPatch{Disabled: ptr(true)}), auth.ErrForbidden)
 	want(t, update(root.ID, auth.UserPatch{Roles: &[]string{"user"}}), auth.ErrForbidden)
 	want(t, e.DeleteUser(e.ctx, mona, root.ID), auth.ErrForbidden)
-	_, _, err = e.ResetUser(e.ctx, mona, root.ID) // else she could sign in as root
+	_, _, err = e.ResetUser(e.ctx, mona, root.ID, false) // else she could sign in as root
 	want(t, err, auth.ErrForbidden)
 	if r := e.records("user.reset"); len(r) != 1 || r[0].Outcome != audit.Denied || r[0].Target != "root" {
 		t.Errorf("%+v", r)
@@ -121,7 +121,7 @@ func TestResetTokenDoesNotOutliveAPromotion(t *testing.T) {
 	e := newEnv(t)
 	mona := e.manager("mona", "users:manage")
 	alice, _ := e.user("alice")
-	token, _, err := e.ResetUser(e.ctx, mona, alice.ID)
+	token, _, err := e.ResetUser(e.ctx, mona, alice.ID, false)
 	want(t, err, nil)
 	e.give(alice.ID, "admin")
 	want(t, e.ResetPassword(e.ctx, origin, token, "another lorry altogether"), auth.ErrToken)
@@ -254,7 +254,7 @@ func TestUsers(t *testing.T) {
 func TestRoles(t *testing.T) {
 	e := newEnv(t)
 	put := func(name string, permissions []string, rate string) error {
-		_, err := e.PutRole(e.ctx, e.admin, name, permissions, rate)
+		_, err := e.PutRole(e.ctx, e.admin, name, permissions, rate, 0)
 		return err
 	}
 	for _, name := range []string{"admin", "data-scientist", "user"} {

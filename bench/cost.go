@@ -2,22 +2,32 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"strconv"
 	"strings"
 )
 
-// costOfGate runs BenchmarkGate, from its own binary, and makes a Result of its
-// line.
-func (b *bench) costOfGate(ctx context.Context) (result Result, err error) {
-	cmd := exec.CommandContext(ctx, b.s.cost, "-test.run", "^$", "-test.bench", "^BenchmarkGate$", "-test.benchtime", b.s.duration.String())
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		return result, fmt.Errorf("%s: %w: %s", b.s.cost, err, bytes.TrimSpace(out))
+// costBy runs a benchmark of the gate, from its own binary, and makes a Result
+// of its line.
+func (b *bench) costBy(name string) func(context.Context) (Result, error) {
+	return func(ctx context.Context) (result Result, err error) {
+		cmd := exec.CommandContext(ctx, b.s.cost, "-test.run", "^$", "-test.bench", "^"+name+"$", "-test.benchtime", b.s.duration.String())
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return result, fmt.Errorf("%s: %w: %s", b.s.cost, err, bytes.TrimSpace(out))
+		}
+		return benchmarkLine(string(out), name)
 	}
-	return benchmarkLine(string(out), "BenchmarkGate")
+}
+
+// hasRedis tells whether BenchmarkGateRedis can start a server.
+func hasRedis() bool {
+	_, err := exec.LookPath(cmp.Or(os.Getenv("MODELGATE_TEST_REDIS"), "redis-server"))
+	return err == nil
 }
 
 // benchmarkLine reads what Go's benchmarks print, as in

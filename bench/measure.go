@@ -18,7 +18,8 @@ import (
 // "binary" (modelgate, Open Inference Protocol over REST, binary both ways),
 // "gate inside" and "binary inside" (the same with models in the server's
 // process), "grpc" (the same protocol over gRPC), "quiet" (gate without its
-// access log), "cost" (the benchmark of the gate's parts), "loads" and "loads
+// access log), "cost" (the benchmark of the gate's parts), "cost redis"
+// (the same with rates in Redis), "loads" and "loads
 // inside" (loads of a model's copies), and what grows, whose model is its
 // number.
 type key struct {
@@ -186,7 +187,10 @@ func (b *bench) modelSteps(m model, first bool) (steps []step) {
 	call(m.clients())
 	if m.family == tiny && first {
 		if b.s.cost != "" {
-			steps = append(steps, step{key{"cost", m.name, 0}, b.costOfGate})
+			steps = append(steps, step{key{"cost", m.name, 0}, b.costBy("BenchmarkGate")})
+			if hasRedis() {
+				steps = append(steps, step{key{"cost redis", m.name, 0}, b.costBy("BenchmarkGateRedis")})
+			}
 		}
 		add(key{"hello", m.name, alone}, b.plan(b.hello, get(b.hello.address), alone))
 		call(alone)

@@ -118,6 +118,7 @@ func (r *report) keys() (list []key) {
 			}
 		}
 		add(key{"cost", m.name, 0})
+		add(key{"cost redis", m.name, 0})
 		add(key{"raw", m.name, 0})
 	}
 	for _, g := range r.Growths {
@@ -164,6 +165,8 @@ func (r *report) title(k key) string {
 		return "modelgate, JSON, bodies of mixed sizes, " + title
 	case "cost":
 		return "the parts of the gate in a row"
+	case "cost redis":
+		return "the parts of the gate in a row, rates in Redis"
 	}
 	return "ONNX Runtime alone, " + title
 }

@@ -206,7 +206,7 @@ func (s *server) furnish(ctx context.Context, from settings, models []model) err
 	if err != nil {
 		return err
 	}
-	if _, err := admin.PutRole(ctx, "callers", []string{}, ""); err != nil {
+	if _, err := admin.PutRole(ctx, "callers", []string{}, "", 0); err != nil {
 		return err
 	}
 	for _, m := range models {

@@ -58,8 +58,6 @@ func (r *report) rows() []row {
 		}
 	}
 	all = append(all, r.isolationRows()...)
-	all = append(all, row{what: "authentication, authorisation, limit and audit, with rates in Redis",
-		missing: "rates are kept in the server's memory, there is no shared store yet"})
 	return append(all, r.growthRows()...)
 }
 
@@ -67,6 +65,7 @@ func tinyRows(m model, first bool) []row {
 	hello := key{"hello", m.name, crowd}
 	gate, binary, grpc := key{"gate", m.name, crowd}, key{"binary", m.name, crowd}, key{"grpc", m.name, crowd}
 	quiet, bare, cost := key{"quiet", m.name, crowd}, key{"bare", m.name, crowd}, key{"cost", m.name, 0}
+	shared := key{"cost redis", m.name, 0}
 	over := func(what string, k key) row {
 		return ratio(m.title+", 64 clients, "+what+": CPU per request / gin hello's", cpuOver(k, hello), k, hello)
 	}
@@ -81,6 +80,9 @@ func tinyRows(m model, first bool) []row {
 		over("JSON, without the access log", quiet),
 		over("JSON, without a gate (the bare server)", bare),
 		atMost(ratio("authentication, authorisation, limit and audit: CPU us per request, their parts in a row", micros(cost), cost), 2),
+		ratio("authentication, authorisation, limit and audit, with rates in Redis: CPU us per request, Redis's own apart", micros(shared), shared),
+		ratio("authentication, authorisation, limit and audit, with rates in Redis: us that one caller waits",
+			func(r round) float64 { return r[shared].Seconds / float64(r[shared].Requests) * 1e6 }, shared),
 		ratio("all that modelgate does and the bare server does not, access log apart: CPU us per request",
 			func(r round) float64 { return micros(quiet)(r) - micros(bare)(r) }, quiet, bare),
 		atMost(ratio("allocations per tiny request, JSON", func(r round) float64 { return r[gate].Allocations() }, gate), 31),
@@ -215,6 +217,8 @@ func (w row) unmeasured() string {
 		return "not measured: " + w.missing
 	case slices.ContainsFunc(w.needs, func(k key) bool { return k.server == "grpc" }):
 		return "not measured: the server has no --grpc-listen"
+	case slices.ContainsFunc(w.needs, func(k key) bool { return k.server == "cost redis" }):
+		return "not measured: there is no redis-server"
 	}
 	return "not measured"
 }

@@ -96,7 +96,7 @@ func (e *Error) Error() string {
 const maxAnswer = 1 << 30 // bytes of one answer that the client holds
 
 // call sends one request; in is JSON-encoded unless it is nil; out is decoded
-// unless it is nil.
+// unless it is nil, or gets the answer as it comes if it is an io.Writer.
 func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
 	var body []byte
 	if in != nil {
@@ -154,6 +154,12 @@ func (c *Client) once(ctx context.Context, method, path, contentType, token stri
 		return fmt.Errorf("can't reach %s: %w", c.base, unwrapURL(err))
 	}
 	defer resp.Body.Close()
+	if w, ok := out.(io.Writer); ok && resp.StatusCode < 300 {
+		if _, err := io.Copy(w, resp.Body); err != nil {
+			return fmt.Errorf("the answer of %s stopped halfway: %w", c.base, err)
+		}
+		return nil
+	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
 		return fmt.Errorf("the answer of %s stopped halfway: %w", c.base, err)

@@ -29,6 +29,7 @@ type Model struct {
 	Description string   `json:"description"`
 	Inputs      []Tensor `json:"inputs"`
 	Outputs     []Tensor `json:"outputs"`
+	DailyRows   int64    `json:"daily_rows,omitempty"` // the caller's budget of rows of this model a day; 0: none
 
 	Owner          string          `json:"owner,omitempty"` // user id
 	Roles          []string        `json:"roles,omitzero"`

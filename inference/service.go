@@ -71,6 +71,10 @@ type Config struct {
 	Quarantine func(ctx context.Context, v *models.Version, reason string) error
 	// Pinned are the versions to be kept loaded. nil: Catalog.Pinned.
 	Pinned func() []*models.Version
+	// Charge is asked when the inputs of an allowed prediction are read and
+	// valid, before it waits for its turn; its error is the caller's. nil: nothing
+	// is charged.
+	Charge func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error
 	// Count is told of every successful prediction. It must not block.
 	Count   func(who auth.Principal, v *models.Version, rows int)
 	Metrics prometheus.Registerer // nil: none
@@ -86,6 +90,7 @@ type Service struct {
 	timeout time.Duration
 	loading time.Duration // of a trial
 	idle    time.Duration
+	charge  func(context.Context, *auth.Principal, *models.Access, int) error
 	count   func(auth.Principal, *models.Version, int)
 	pinned  func() []*models.Version
 	log     *slog.Logger
@@ -125,10 +130,13 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 	if cfg.Count == nil {
 		cfg.Count = func(auth.Principal, *models.Version, int) {}
 	}
+	if cfg.Charge == nil {
+		cfg.Charge = func(context.Context, *auth.Principal, *models.Access, int) error { return nil }
+	}
 	m := newMetrics()
 	s := &Service{
 		open: open, engine: cfg.Engine, memory: cfg.Memory, timeout: cfg.Timeout, loading: cfg.LoadTimeout, idle: cfg.IdleClose,
-		count: cfg.Count, pinned: cfg.Pinned, log: cfg.Logger, metrics: m, pool: newPool(&cfg, read, m), slots: newSlots(cfg.Slots, cfg.Queue, cfg.Timeout),
+		charge: cfg.Charge, count: cfg.Count, pinned: cfg.Pinned, log: cfg.Logger, metrics: m, pool: newPool(&cfg, read, m), slots: newSlots(cfg.Slots, cfg.Queue, cfg.Timeout),
 	}
 	m.register(cfg.Metrics, s)
 	return s
@@ -139,7 +147,7 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 // outputs that the caller may see are filtered and rounded. The Result must be
 // released.
 //
-// Errors: those of Catalog.Open; decode's; ErrInput for inputs or output names
+// Errors: those of Catalog.Open; decode's; those of Config.Charge; ErrInput for inputs or output names
 // that don't fit; ErrTooLarge; ErrQueueFull, at once when too many wait;
 // ErrUnavailable when the model can't be loaded, its process ended under the
 // run, or did so several times for this caller alone; ErrRun; ErrNoMemory;
@@ -179,6 +187,10 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if err != nil {
 		return nil, err
 	}
+	rows := Rows(&access.Version.Signature, req.Inputs)
+	if err := s.charge(ctx, &who, &access, rows); err != nil {
+		return nil, err
+	}
 	values, err := s.run(ctx, &who, &access, e, req.Inputs, want, decoded)
 	if errors.Is(err, errLost) {
 		values, err = s.rerun(ctx, &who, &access, req.Inputs, want)
@@ -190,7 +202,7 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 	if result, err = s.answer(&access, want, values); err != nil {
 		return nil, err
 	}
-	result.Rows = Rows(&access.Version.Signature, req.Inputs)
+	result.Rows = rows
 	s.count(who, access.Version, result.Rows)
 	return result, nil
 }

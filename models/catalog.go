@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,11 +51,15 @@ type Catalog struct {
 	exist  func(ctx context.Context, roles []string) error
 
 	current atomic.Pointer[snapshot]
+	shown   atomic.Uint64 // counts what current was; changes under memory
 	retired atomic.Pointer[func(versionID string)]
 	changed atomic.Pointer[func()]
 	// writing is held (one element sent) by who changes Store, blobs and
 	// current, in this order; a channel, so that waiting honours ctx.
 	writing chan struct{}
+	// memory is held while current is replaced, by holders of writing and by
+	// Follow. Nobody waits for the Store or a disk with it.
+	memory sync.Mutex
 	// examining bounds the files that are in memory to be checked and tried.
 	examining chan struct{}
 }
@@ -113,9 +118,10 @@ func (c *Catalog) retire(versions ...*Version) {
 // changed or deleted. It must not block, and not call the Catalog.
 func (c *Catalog) Changed(f func()) { c.changed.Store(&f) }
 
-// show makes a snapshot what all see. Only New and holders of writing call it.
+// show makes a snapshot what all see. The caller holds memory.
 func (c *Catalog) show(s *snapshot) {
 	c.current.Store(s)
+	c.shown.Add(1)
 	if f := c.changed.Load(); f != nil {
 		(*f)()
 	}
@@ -186,6 +192,8 @@ func (c *Catalog) load(ctx context.Context) error {
 	for _, m := range list {
 		complete(m)
 	}
+	c.memory.Lock()
+	defer c.memory.Unlock()
 	c.show(newSnapshot(list))
 	return nil
 }
@@ -206,8 +214,14 @@ func (c *Catalog) put(name string, m *Model) {
 	if m != nil {
 		complete(m)
 	}
-	old := c.snapshot()
-	next := &snapshot{byName: maps.Clone(old.byName), sorted: slices.Clone(old.sorted)}
+	c.memory.Lock()
+	defer c.memory.Unlock()
+	c.show(c.snapshot().with(name, m))
+}
+
+// with returns a snapshot with one model replaced, or without it when m is nil.
+func (s *snapshot) with(name string, m *Model) *snapshot {
+	next := &snapshot{byName: maps.Clone(s.byName), sorted: slices.Clone(s.sorted)}
 	i, found := slices.BinarySearchFunc(next.sorted, name, func(m *Model, name string) int { return strings.Compare(m.Name, name) })
 	switch {
 	case m == nil && found:
@@ -219,7 +233,7 @@ func (c *Catalog) put(name string, m *Model) {
 		next.sorted = slices.Insert(next.sorted, i, m)
 		next.byName[name] = m
 	}
-	c.show(next)
+	return next
 }
 
 // lock takes writing, or fails when ctx ends first.
@@ -254,6 +268,16 @@ func (c *Catalog) Open(ctx context.Context, who auth.Principal, ref Ref) (Access
 		return Access{}, ErrQuarantined
 	}
 	return Access{Model: m, Version: v, Rule: m.Disclosure.rule(who.Roles)}, nil
+}
+
+// DailyRows is the caller's budget of rows a day of a model that is open to
+// him; 0: none, or no such model for him.
+func (c *Catalog) DailyRows(who auth.Principal, name string) int64 {
+	m := c.snapshot().byName[name]
+	if m == nil || !calls(&who, m) {
+		return 0
+	}
+	return m.Disclosure.rule(who.Roles).DailyRows
 }
 
 var (

@@ -11,7 +11,8 @@ import (
 // model's own Rule does not count beside an entry, so that an entry may also
 // show more. Owners and administrators are held to it like everyone else:
 // what they test is what callers get, and who wants to see more changes the
-// policy.
+// policy. The daily budget of the model's own Rule holds for everybody, so that
+// an entry can only make it smaller.
 func (d *Disclosure) rule(roles []string) Rule {
 	if len(d.Roles) == 0 {
 		return d.Rule
@@ -30,14 +31,24 @@ func (d *Disclosure) rule(roles []string) Rule {
 	if !found {
 		return d.Rule
 	}
+	strictest.DailyRows = smaller(strictest.DailyRows, d.Rule.DailyRows)
 	return strictest
+}
+
+// smaller returns the smaller budget; 0 is none.
+func smaller(a, b int64) int64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
 }
 
 // and returns the Rule that shows what both r and o show, field by field. Its
 // Outputs are empty and not nil when the two have none in common: then no
 // output is shown.
 func (r Rule) and(o Rule) Rule {
-	both := Rule{Outputs: r.Outputs, TopK: r.TopK, Decimals: r.Decimals, LabelOnly: r.LabelOnly || o.LabelOnly}
+	both := Rule{Outputs: r.Outputs, TopK: r.TopK, Decimals: r.Decimals, LabelOnly: r.LabelOnly || o.LabelOnly,
+		DailyRows: smaller(r.DailyRows, o.DailyRows)}
 	switch {
 	case r.Outputs == nil:
 		both.Outputs = o.Outputs
@@ -145,6 +156,9 @@ func (r Rule) check(where string) error {
 	case r.Decimals != nil && (*r.Decimals < 0 || *r.Decimals > maxDecimals):
 		return ErrInvalid.With(fmt.Sprintf("%s: decimals must be 0 to %d", where, maxDecimals))
 	}
+	if r.DailyRows < 0 || r.DailyRows > maxDailyRows {
+		return ErrInvalid.With(fmt.Sprintf("%s: daily_rows must be 1 to %d; leave it out for no budget", where, int64(maxDailyRows)))
+	}
 	for i, name := range r.Outputs {
 		if !validTensorName(name) {
 			return ErrInvalid.With(fmt.Sprintf("%s: %s is no name of an output; GET /models/NAME shows them", where, quote([]byte(name))))
@@ -155,6 +169,9 @@ func (r Rule) check(where string) error {
 	}
 	return nil
 }
+
+// maxDailyRows is the largest budget.
+const maxDailyRows = 1e12
 
 // maxDecimals is what a float64 holds for numbers around 1.
 const maxDecimals = 15

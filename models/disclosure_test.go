@@ -16,6 +16,7 @@ func drawRule(t *rapid.T, label string) Rule {
 	r := Rule{
 		TopK:      rapid.IntRange(0, 4).Draw(t, label+".top_k"),
 		LabelOnly: rapid.Bool().Draw(t, label+".label_only"),
+		DailyRows: rapid.SampledFrom([]int64{0, 0, 1, 10, 1e12}).Draw(t, label+".daily_rows"),
 	}
 	if rapid.Bool().Draw(t, label+".rounds") {
 		d := rapid.IntRange(0, 3).Draw(t, label+".decimals")
@@ -36,7 +37,8 @@ func within(r, o Rule) bool {
 	}
 	return (o.TopK == 0 || r.TopK != 0 && r.TopK <= o.TopK) &&
 		(o.Decimals == nil || r.Decimals != nil && *r.Decimals <= *o.Decimals) &&
-		(!o.LabelOnly || r.LabelOnly)
+		(!o.LabelOnly || r.LabelOnly) &&
+		(o.DailyRows == 0 || r.DailyRows != 0 && r.DailyRows <= o.DailyRows)
 }
 
 func shows(r Rule, name string) bool { return r.Outputs == nil || slices.Contains(r.Outputs, name) }
@@ -65,10 +67,16 @@ func TestRuleStrictness(t *testing.T) {
 			}
 			return
 		}
+		budgets := []int64{d.Rule.DailyRows}
 		for _, e := range entries {
 			if !within(got, e) {
 				t.Fatalf("%+v shows more than %+v", got, e)
 			}
+			budgets = append(budgets, e.DailyRows)
+		}
+		if got.DailyRows != 0 && got.DailyRows != slices.Min(slices.DeleteFunc(budgets, func(n int64) bool { return n == 0 })) ||
+			got.DailyRows == 0 && slices.Max(budgets) != 0 {
+			t.Fatalf("a budget of %d rows out of %v, the model's own first", got.DailyRows, budgets)
 		}
 		for _, name := range outputNamesDrawn {
 			if !shows(got, name) && !slices.ContainsFunc(entries, func(e Rule) bool { return !shows(e, name) }) {
@@ -192,6 +200,9 @@ func TestDisclosureCheck(t *testing.T) {
 		"negative top_k":   {Disclosure{Rule: Rule{TopK: -1}}, "top_k"},
 		"many decimals":    {Disclosure{Rule: Rule{Decimals: number(16)}}, "decimals"},
 		"minus decimals":   {Disclosure{Rule: Rule{Decimals: number(-1)}}, "decimals"},
+		"a budget":         {Disclosure{Rule: Rule{DailyRows: 1}, Roles: map[string]Rule{"analyst": {DailyRows: 1e12}}}, ""},
+		"minus budget":     {Disclosure{Rule: Rule{DailyRows: -1}}, "daily_rows"},
+		"huge budget":      {Disclosure{Roles: map[string]Rule{"analyst": {DailyRows: 1e12 + 1}}}, "daily_rows"},
 		"in an entry":      {Disclosure{Roles: map[string]Rule{"analyst": {TopK: -1}}}, "role analyst"},
 		"role's name":      {Disclosure{Roles: map[string]Rule{"An\nalyst": {}}}, `"An\nalyst"`},
 	} {

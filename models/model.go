@@ -25,10 +25,12 @@ type Rule struct {
 	TopK      int      `json:"top_k,omitempty"`      // 0: all; else the rest of the last axis is zeroed
 	Decimals  *int     `json:"decimals,omitempty"`   // nil: as computed; else rounded half to even
 	LabelOnly bool     `json:"label_only,omitempty"` // floats become the INT64 argmax over the last axis
+	DailyRows int64    `json:"daily_rows,omitempty"` // budget of rows of this model per user and day; 0: none
 }
 
 // Disclosure is the policy of a model: a Rule for all, replaced for holders of
-// the roles named.
+// the roles named. DailyRows of the Rule for all is not replaced: the smallest
+// of it and of those under the caller's roles holds.
 type Disclosure struct {
 	Rule
 	Roles map[string]Rule `json:"roles,omitempty"`

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // reached are the refusals that the tests of this package have met.
@@ -48,6 +50,12 @@ func TestMain(m *testing.M) {
 		}
 		for _, line := range missing {
 			fmt.Fprintln(os.Stderr, "no test reaches", line)
+			code = 1
+		}
+	}
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
 			code = 1
 		}
 	}

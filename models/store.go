@@ -14,6 +14,8 @@ type Store interface {
 	// Models returns every model with its versions, for the memory of Catalog,
 	// by name.
 	Models(ctx context.Context) ([]*Model, error)
+	// Model returns one of them.
+	Model(ctx context.Context, name string) (*Model, error)
 	// AddVersion stores v as the next version of m.Name. When no such model
 	// exists, m is created (its ID, owner, roles, ... as given) with v as
 	// version 1 and default; else of m only the name counts, and f, called

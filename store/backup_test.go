@@ -95,7 +95,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "modelgate.db")
 	db := openAt(t, path)
 	ctx := t.Context()
-	secrets := []string{"canary-refresh-1", "canary-refresh-2", "canary-api-key", "canary-invitation"}
+	secrets := []string{"canary-refresh-1", "canary-refresh-2", "canary-api-key", "canary-invitation", "canary-client-secret"}
 	hashed := func(s string) [32]byte { return sha256.Sum256([]byte(s)) }
 	ok := func(err error) {
 		t.Helper()
@@ -108,6 +108,7 @@ func TestSecretsAreNotStored(t *testing.T) {
 	_, err := db.Rotate(ctx, hashed(secrets[0]), auth.RefreshToken{Hash: hashed(secrets[1]), ExpiresAt: far}, time.Now())
 	ok(err)
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Hash: hashed(secrets[2])}))
+	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "c"}, auth.ClientSecret{ID: "c", UserID: "c", Hash: hashed(secrets[4])}))
 	ok(db.Backup(ctx, path+".copy"))
 
 	found := map[string]bool{}

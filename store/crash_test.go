@@ -92,7 +92,7 @@ var writes = map[string]func(ctx context.Context, db *DB, n int) error{
 		return err
 	},
 	"head": func(ctx context.Context, db *DB, n int) error {
-		return db.SetAuditHead(ctx, audit.Head{Seq: uint64(n), Hash: fmt.Sprint("h", n)})
+		return db.SetAuditHead(ctx, "log", audit.Head{Seq: uint64(n), Hash: fmt.Sprint("h", n)})
 	},
 }
 
@@ -132,7 +132,7 @@ func reached(ctx context.Context, db *DB, stream string) (n int, err error) {
 		"user":    `SELECT count(*) FROM users WHERE id <> 'r'`,
 		"refresh": `SELECT count(*) FROM refresh_tokens`,
 		"version": `SELECT count(*) FROM versions`,
-		"head":    `SELECT coalesce(max(seq), 0) FROM audit_head`,
+		"head":    `SELECT coalesce(max(seq), 0) FROM audit_heads`,
 	}[stream]
 	err = db.readers.QueryRowContext(ctx, query).Scan(&n)
 	return n, err
@@ -182,7 +182,7 @@ func progress(t *testing.T, db *DB, stream string) int {
 			t.Errorf("of %d versions: %+v", n, m)
 		}
 	case "head":
-		if h, err := db.AuditHead(ctx); err != nil || h.Hash != fmt.Sprint("h", n) {
+		if h, err := db.AuditHeads(ctx); err != nil || h["log"].Hash != fmt.Sprint("h", n) {
 			t.Errorf("head %d: %v, %v", n, h, err)
 		}
 	}

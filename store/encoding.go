@@ -18,6 +18,7 @@ type storedRule struct {
 	TopK      int      `json:"top_k"`
 	Decimals  *int     `json:"decimals"`
 	LabelOnly bool     `json:"label_only"`
+	DailyRows int64    `json:"daily_rows"`
 }
 
 func encodeRule(r models.Rule) (string, error) { return encode(storedRule(r)) }

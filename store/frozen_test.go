@@ -34,7 +34,7 @@ func TestFrozenSchemas(t *testing.T) {
 		}
 	}
 	want := schema(t, open(t))
-	for v := 1; v <= newest; v++ {
+	for _, v := range kept(t) {
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -46,10 +46,30 @@ func TestFrozenSchemas(t *testing.T) {
 				t.Errorf("brought forward, the schema is\n%s\nbut a fresh one is\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 			}
 			checkIntegrity(t, db)
-			checkFrozen(t, db)
+			checkFrozen(t, db, v)
+			if v >= 2 {
+				checkFrozenSigningKey(t, db)
+			}
 			openAt(t, path) // once forward, there is nothing to do
 		})
 	}
+}
+
+// kept lists the schemas in testdata.
+func kept(t *testing.T) (list []int) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/schema_*.sql")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no schema is frozen: %v", err)
+	}
+	for _, name := range files {
+		var v int
+		if _, err := fmt.Sscanf(name, "testdata/schema_%d.sql", &v); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		list = append(list, v)
+	}
+	return list
 }
 
 func frozen(version int) string { return fmt.Sprintf("testdata/schema_%d.sql", version) }
@@ -89,7 +109,7 @@ func thaw(t *testing.T, from, path string) {
 	}
 }
 
-// schema describes tables, references and indexes, and what is built in.
+// schema describes tables, references, indexes and triggers, and what is built in.
 func schema(t *testing.T, db *DB) []string {
 	t.Helper()
 	list := column(t, db, `
@@ -101,6 +121,8 @@ func schema(t *testing.T, db *DB) []string {
 		UNION ALL
 		SELECT m.name || ' index ' || i.name || ' unique ' || i."unique" || ' partial ' || i.partial || ' ' || c.seqno || ' ' || coalesce(c.name, '-')
 		FROM sqlite_schema m, pragma_index_list(m.name) i, pragma_index_info(i.name) c WHERE m.type = 'table'
+		UNION ALL
+		SELECT 'trigger ' || sql FROM sqlite_schema WHERE type = 'trigger'
 		UNION ALL
 		SELECT 'built in ' || name || ' ' || permissions || ' ' || rate FROM roles WHERE builtin`)
 	slices.Sort(list)
@@ -145,6 +167,11 @@ func frozenModel() (*models.Model, *models.Version) {
 			Facts: models.Facts{Opset: 15, Operators: []string{"ZipMap"}, Nodes: 1, Parameters: 2, Trial: "ran"}}
 }
 
+var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.2", UserAgent: "Firefox",
+	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
+
+var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, Asserted: frozenTime, CreatedAt: frozenTime}
+
 // fillFrozen puts a row into every table.
 func fillFrozen(t *testing.T, db *DB) {
 	t.Helper()
@@ -163,16 +190,30 @@ func fillFrozen(t *testing.T, db *DB) {
 		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}, auth.RefreshToken{Hash: secret("used"), ExpiresAt: far}))
 	_, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{Hash: secret("live"), ExpiresAt: far}, frozenTime)
 	ok(err)
+	ok(db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}))
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
+		return auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", CreatedAt: frozenTime}, nil
+	}))
+	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
+		auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+	ok(db.LinkIdentity(ctx, frozenIdentity))
+	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", ExpiresAt: far}))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
-	ok(db.SetAuditHead(ctx, audit.Head{Seq: 42, Hash: "abc"}))
+	ok(db.SetAuditHead(ctx, "", audit.Head{Seq: 42, Hash: "abc"}))
+	_, _, err = db.TakeRows(ctx, auth.RowBudget{UserID: "u", Model: "iris", Day: auth.Day(frozenTime)}, 10, 1, 1)
+	ok(err)
+	_, err = db.UpdateSigningKeys(ctx, func([]auth.SigningKey) ([]auth.SigningKey, error) { return []auth.SigningKey{frozenSigningKey}, nil })
+	ok(err)
 }
 
-// checkFrozen reads what fillFrozen wrote, whatever has become of the schema since.
-func checkFrozen(t *testing.T, db *DB) {
+var frozenSigningKey = auth.SigningKey{ID: "kid", Sealed: []byte("sealed"), CreatedAt: frozenTime, ActiveAt: frozenTime, RetireAt: far}
+
+// checkFrozen reads what fillFrozen wrote with the schema of from, whatever has become of it since.
+func checkFrozen(t *testing.T, db *DB, from int) {
 	t.Helper()
 	ctx := t.Context()
 	same := func(what string, got, want any, err error) {
@@ -194,11 +235,19 @@ func checkFrozen(t *testing.T, db *DB) {
 		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
 	s, err := db.SessionOfRefresh(ctx, secret("live"), frozenTime)
 	same("session", s, session, err)
+	if from >= 5 {
+		s, _, err := db.BrowserSession(ctx, secret("cookie"), frozenTime)
+		same("browser's session", s, frozenBrowser, err)
+	}
+	if from >= 6 {
+		_, i, err := db.UserByIdentity(ctx, "https://id.example.com", "sub")
+		same("identity", i, frozenIdentity, err)
+	}
 	k, err := db.KeyByHash(ctx, secret("key"))
 	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}, err)
-	h, err := db.AuditHead(ctx)
-	same("head", h, audit.Head{Seq: 42, Hash: "abc"}, err)
+	heads, err := db.AuditHeads(ctx)
+	same("head", heads, map[string]audit.Head{"": {Seq: 42, Hash: "abc"}}, err)
 
 	list, err := db.Models(ctx)
 	if err != nil || len(list) != 1 || len(list[0].Versions) != 1 {
@@ -215,5 +264,16 @@ func checkFrozen(t *testing.T, db *DB) {
 	same("ticket", nil, nil, err)
 	if _, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{}, frozenTime); err == nil || !strings.Contains(err.Error(), "refresh_reused") {
 		t.Errorf("replay of a used token: %v", err)
+	}
+}
+
+func checkFrozenSigningKey(t *testing.T, db *DB) {
+	t.Helper()
+	keys, err := db.SigningKeys(t.Context())
+	if err != nil || len(keys) != 1 || !sameSigningKey(keys[0], frozenSigningKey) || !keys[0].CreatedAt.Equal(frozenTime) {
+		t.Errorf("signing keys: %+v, %v", keys, err)
+	}
+	if changes, err := db.Changes(t.Context(), 0); err != nil || changes.Mark == 0 {
+		t.Errorf("changes: %+v, %v", changes, err)
 	}
 }

@@ -17,6 +17,15 @@ func (db *DB) Models(ctx context.Context) (list []*models.Model, err error) {
 	return list, nil
 }
 
+// Model implements models.Store.
+func (db *DB) Model(ctx context.Context, name string) (m *models.Model, err error) {
+	err = db.snapshot(ctx, func(t *tx) error { m, err = t.modelNamed(name); return err })
+	if err != nil {
+		return nil, modelsError(err)
+	}
+	return m, nil
+}
+
 // AddVersion implements models.Store.
 func (db *DB) AddVersion(ctx context.Context, m *models.Model, v *models.Version,
 	f func(old *models.Model, number int) (*models.Model, error)) (*models.Model, error) {

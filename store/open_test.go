@@ -313,10 +313,14 @@ func TestHashColumns(t *testing.T) {
 	if err := db.CreateSession(t.Context(), auth.Session{ID: "s", UserID: "u"}, auth.RefreshToken{}); err != nil {
 		t.Fatal(err)
 	}
+	if _, err := db.writer.ExecContext(t.Context(), `INSERT INTO totp VALUES ('u', x'', 1, '', 0, 0, zeroblob(33), 0)`); err == nil {
+		t.Error("recovery codes that are no hashes were accepted")
+	}
 	for _, value := range []string{`'0123456789abcdef0123456789abcdef'`, `x'00'`, `'mg_secret'`, `zeroblob(33)`, `NULL`, `1`} {
 		for _, insert := range []string{
 			`INSERT INTO refresh_tokens (session_id, expires_at, used_at, hash) VALUES ('s', 0, 0, `,
 			`INSERT INTO api_keys (id, user_id, name, created_at, hash) VALUES ('k', 'u', '', 0, `,
+			`INSERT INTO client_secrets (id, user_id, created_at, hash) VALUES ('c', 'u', 0, `,
 			`INSERT INTO tickets (kind, user_id, expires_at, hash) VALUES ('invitation', 'u', 0, `,
 		} {
 			if _, err := db.writer.ExecContext(t.Context(), insert+value+`)`); err == nil {

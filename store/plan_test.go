@@ -14,11 +14,13 @@ import (
 // whole are the statements that mean to read a whole table, by how they begin. All others must find their rows by an index,
 // so that they cost the same with a million users.
 var whole = []string{
-	"SELECT name, permissions, rate, builtin, created_at FROM roles ORDER BY name",
+	"SELECT name, permissions, rate, daily_rows, builtin, created_at FROM roles ORDER BY name",
+	"SELECT id, sealed, created_at, active_at, retire_at FROM signing_keys ORDER BY", // three or so
 	"SELECT id, name, description, owner_id, disclosure, serving, default_version, next_version, created_at, updated_at FROM models ORDER BY name",
 	"SELECT model_id, role FROM model_roles ORDER BY",
 	"SELECT model_id, role, rule FROM model_rules",
 	"SELECT model_id, alias, number FROM model_aliases",
+	"SELECT log, seq, hash FROM audit_heads", // a row for each server
 	"SELECT model_id, number, id, digest, size, state, reason, signature, facts, created_by, created_at FROM versions ORDER BY",
 }
 
@@ -75,7 +77,7 @@ func scansOf(t *testing.T, db *DB, statement string) (scans []string) {
 		if err := rows.Scan(&id, &parent, &unused, &step); err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(step, "SCAN") {
+		if strings.HasPrefix(step, "SCAN") && step != "SCAN CONSTANT ROW" {
 			scans = append(scans, step)
 		}
 	}

@@ -15,7 +15,7 @@ func (db *DB) Roles(ctx context.Context) ([]auth.Role, error) {
 		return t.rows(func(s scan) error {
 			var r auth.Role
 			var permissions string
-			if err := s(&r.Name, &permissions, &r.Rate, &r.Builtin, moment{&r.CreatedAt}); err != nil {
+			if err := s(&r.Name, &permissions, &r.Rate, &r.DailyRows, &r.Builtin, moment{&r.CreatedAt}); err != nil {
 				return err
 			}
 			var err error
@@ -24,7 +24,7 @@ func (db *DB) Roles(ctx context.Context) ([]auth.Role, error) {
 			}
 			list = append(list, r)
 			return nil
-		}, `SELECT name, permissions, rate, builtin, created_at FROM roles ORDER BY name`)
+		}, `SELECT name, permissions, rate, daily_rows, builtin, created_at FROM roles ORDER BY name`)
 	})
 	if err != nil {
 		return nil, authError(err)
@@ -41,7 +41,8 @@ func parsePermissions(stored string) (auth.Permission, error) {
 	return auth.ParsePermissions(names)
 }
 
-// PutRole implements auth.Store. A role that exists stays built in, or not, and as old as it is.
+// PutRole implements auth.Store. A role that exists stays built in, or not, and as old as it is. One that stays what it is is
+// not written: each start puts the built-in ones, and whatever is written is told as a change.
 func (db *DB) PutRole(ctx context.Context, r auth.Role) error {
 	permissions, err := json.Marshal(sorted(r.Permissions.Names()))
 	if err != nil {
@@ -49,9 +50,11 @@ func (db *DB) PutRole(ctx context.Context, r auth.Role) error {
 	}
 	return authError(db.write(ctx, func(t *tx) error {
 		_, err := t.exec(`
-			INSERT INTO roles (name, permissions, rate, builtin, created_at) VALUES (?, ?, ?, ?, ?)
-			ON CONFLICT (name) DO UPDATE SET permissions = excluded.permissions, rate = excluded.rate`,
-			r.Name, string(permissions), r.Rate, r.Builtin, micros(r.CreatedAt))
+			INSERT INTO roles (name, permissions, rate, daily_rows, builtin, created_at) VALUES (?, ?, ?, ?, ?, ?)
+			ON CONFLICT (name) DO UPDATE SET permissions = excluded.permissions, rate = excluded.rate,
+				daily_rows = excluded.daily_rows
+			WHERE (roles.permissions, roles.rate, roles.daily_rows) <> (excluded.permissions, excluded.rate, excluded.daily_rows)`,
+			r.Name, string(permissions), r.Rate, r.DailyRows, r.Builtin, micros(r.CreatedAt))
 		return err
 	}))
 }

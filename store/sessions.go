@@ -7,22 +7,22 @@ import (
 	"modelgate/auth"
 )
 
-const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at`
+const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at, coalesce(s.secret_id, ''), s.kind`
 
 // intoSession returns the variables that sessionColumns fill.
 func intoSession(s *auth.Session) []any {
 	return []any{&s.ID, &s.UserID, &s.ClientID, &s.Address, &s.UserAgent,
-		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}}
+		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}, &s.SecretID, &s.Kind}
 }
 
 // CreateSession implements auth.Store.
 func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken) error {
 	return authError(db.write(ctx, func(t *tx) error {
 		_, err := t.exec(`
-			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, kind)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.ID, s.UserID, s.ClientID, s.Address, s.UserAgent,
-			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt))
+			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt), string(s.Kind))
 		if err := taken(err); err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func (db *DB) Session(ctx context.Context, id string) (auth.Session, error) {
 // SessionOfRefresh implements auth.Store.
 func (db *DB) SessionOfRefresh(ctx context.Context, hash [32]byte, now time.Time) (auth.Session, error) {
 	return db.session(ctx, `SELECT `+sessionColumns+` FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id
-		WHERE r.hash = ? AND r.used_at IS NULL AND r.expires_at > ?`, hash[:], micros(now))
+		WHERE r.hash = ? AND r.used_at IS NULL AND r.expires_at > ? AND s.kind = ''`, hash[:], micros(now))
 }
 
 func (db *DB) session(ctx context.Context, query string, args ...any) (auth.Session, error) {
@@ -99,7 +99,7 @@ func (db *DB) Rotate(ctx context.Context, old [32]byte, next auth.RefreshToken, 
 		err := t.row(func(s scan) error {
 			return s(append(intoSession(&session), &reused, moment{&expires})...)
 		}, `SELECT `+sessionColumns+`, r.used_at IS NOT NULL, r.expires_at
-			FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.hash = ?`, old[:])
+			FROM refresh_tokens r JOIN sessions s ON s.id = r.session_id WHERE r.hash = ? AND s.kind = ''`, old[:])
 		switch {
 		case err != nil:
 			return err

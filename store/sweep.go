@@ -9,12 +9,17 @@ import (
 const sweepBatch = 500
 
 // sweeps remove what has expired, at most LIMIT rows a time. A session has expired when its live token has, and goes with
-// all its tokens. Used tokens are kept until they would have expired, so that their replay is seen.
+// all its tokens; those of service accounts have no token, and expire by themselves. Used tokens are kept until they would
+// have expired, so that their replay is seen.
 var sweeps = []string{
 	`DELETE FROM sessions WHERE id IN (SELECT session_id FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NULL LIMIT ?)`,
+	`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE secret_id IS NOT NULL AND expires_at <= ? LIMIT ?)`,
 	`DELETE FROM refresh_tokens WHERE hash IN (SELECT hash FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NOT NULL LIMIT ?)`,
 	`DELETE FROM api_keys WHERE id IN (SELECT id FROM api_keys WHERE expires_at <= ? LIMIT ?)`,
+	`DELETE FROM client_secrets WHERE id IN (SELECT id FROM client_secrets WHERE expires_at <= ? LIMIT ?)`,
+	`DELETE FROM external_sign_ins WHERE hash IN (SELECT hash FROM external_sign_ins WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM tickets WHERE hash IN (SELECT hash FROM tickets WHERE expires_at <= ? LIMIT ?)`,
+	`DELETE FROM daily_rows WHERE (user_id, day, model) IN (SELECT user_id, day, model FROM daily_rows WHERE day <= ? - 86400000000 LIMIT ?)`,
 }
 
 // Sweep implements auth.Store.
@@ -31,7 +36,10 @@ func (db *DB) Sweep(ctx context.Context, now time.Time) error {
 			}
 		}
 	}
-	return nil
+	return authError(db.write(ctx, func(t *tx) error {
+		_, err := t.exec(`DELETE FROM changes WHERE id <= (SELECT max(id) FROM changes) - ?`, keptChanges)
+		return err
+	}))
 }
 
 // Ping implements auth.Store: it reads a row of the file.

@@ -16,8 +16,8 @@ func (t *tx) putTicket(k auth.Ticket) error {
 	if _, err := t.exec(`DELETE FROM tickets WHERE user_id = ? AND kind = ?`, k.UserID, string(k.Kind)); err != nil {
 		return err
 	}
-	_, err := t.exec(`INSERT INTO tickets (hash, kind, user_id, expires_at) VALUES (?, ?, ?, ?)`,
-		k.Hash[:], string(k.Kind), k.UserID, micros(k.ExpiresAt))
+	_, err := t.exec(`INSERT INTO tickets (hash, kind, user_id, expires_at, drops_totp) VALUES (?, ?, ?, ?, ?)`,
+		k.Hash[:], string(k.Kind), k.UserID, micros(k.ExpiresAt), k.DropsTOTP)
 	return taken(err)
 }
 
@@ -28,8 +28,9 @@ func (db *DB) Redeem(ctx context.Context, hash [32]byte, kind auth.TicketKind, n
 	err := db.write(ctx, func(t *tx) error {
 		// Whoever removes the ticket has it; a rollback puts it back.
 		var userID string
-		err := t.row(func(s scan) error { return s(&userID) },
-			`DELETE FROM tickets WHERE hash = ? AND kind = ? AND expires_at > ? RETURNING user_id`,
+		var dropsTOTP bool
+		err := t.row(func(s scan) error { return s(&userID, &dropsTOTP) },
+			`DELETE FROM tickets WHERE hash = ? AND kind = ? AND expires_at > ? RETURNING user_id, drops_totp`,
 			hash[:], string(kind), micros(now))
 		if err == errAbsent {
 			return auth.ErrToken
@@ -40,6 +41,11 @@ func (db *DB) Redeem(ctx context.Context, hash [32]byte, kind auth.TicketKind, n
 		old, err := t.user(`WHERE u.id = ?`, userID)
 		if err != nil {
 			return err
+		}
+		if dropsTOTP {
+			if err := t.putTOTP(userID, auth.TOTP{}); err != nil {
+				return err
+			}
 		}
 		stored, err = t.replaceUser(old, f)
 		return err

@@ -12,13 +12,14 @@ import (
 
 // Roles are gathered in the same statement: their names hold no spaces.
 const selectUser = `
-	SELECT u.id, u.username, u.password_hash, u.disabled, u.created_at, u.updated_at,
-		(SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.id)
+	SELECT u.id, u.kind, u.username, u.password_hash, u.disabled, u.created_at, u.updated_at,
+		(SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.id),
+		EXISTS (SELECT 1 FROM totp f WHERE f.user_id = u.id AND f.active)
 	FROM users u `
 
 func scanUser(s scan) (u auth.User, err error) {
 	var roles sql.NullString
-	err = s(&u.ID, &u.Username, &u.PasswordHash, &u.Disabled, moment{&u.CreatedAt}, moment{&u.UpdatedAt}, &roles)
+	err = s(&u.ID, &u.Kind, &u.Username, &u.PasswordHash, &u.Disabled, moment{&u.CreatedAt}, moment{&u.UpdatedAt}, &roles, &u.TOTP)
 	u.Roles = strings.Fields(roles.String)
 	slices.Sort(u.Roles)
 	return u, err
@@ -32,22 +33,23 @@ func (t *tx) user(where string, args ...any) (u auth.User, err error) {
 // CreateUser implements auth.Store.
 func (db *DB) CreateUser(ctx context.Context, u auth.User, ticket *auth.Ticket) error {
 	return authError(db.write(ctx, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO users (id, username, password_hash, disabled, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?)`,
-			u.ID, u.Username, u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt))
-		if violates(err, unique) {
-			return auth.ErrTaken
-		}
-		if err != nil {
+		if err := t.addUser(u); err != nil || ticket == nil {
 			return err
 		}
-		if err := t.giveRoles(u.ID, u.Roles); err != nil {
-			return err
-		}
-		if ticket != nil {
-			return t.putTicket(*ticket)
-		}
-		return nil
+		return t.putTicket(*ticket)
 	}))
+}
+
+func (t *tx) addUser(u auth.User) error {
+	_, err := t.exec(`INSERT INTO users (id, kind, username, password_hash, disabled, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		u.ID, string(u.Kind), u.Username, u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt))
+	if violates(err, unique) {
+		return auth.ErrTaken
+	}
+	if err != nil {
+		return err
+	}
+	return t.giveRoles(u.ID, u.Roles)
 }
 
 // giveRoles adds one role at a time, so that the one that does not exist can be named.
@@ -102,11 +104,11 @@ func (db *DB) Users(ctx context.Context, after string, limit int) ([]auth.User, 
 	return list, nil
 }
 
-// otherAdmins counts the enabled administrators with a password besides one user.
+// otherAdmins counts the people who are enabled administrators with a password, besides one user.
 func (t *tx) otherAdmins(userID string) (n int, err error) {
 	err = t.row(func(s scan) error { return s(&n) }, `
 		SELECT count(*) FROM user_roles r JOIN users u ON u.id = r.user_id
-		WHERE r.role = 'admin' AND u.id <> ? AND NOT u.disabled AND u.password_hash <> ''`, userID)
+		WHERE r.role = 'admin' AND u.id <> ? AND u.kind = '' AND NOT u.disabled AND u.password_hash <> ''`, userID)
 	return n, err
 }
 
@@ -143,6 +145,11 @@ func (t *tx) replaceUser(old auth.User, f func(auth.User) (auth.User, error)) (a
 		u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt), old.ID)
 	if err != nil {
 		return auth.User{}, err
+	}
+	if u.Disabled {
+		if _, err := t.exec(`DELETE FROM sessions WHERE user_id = ?`, old.ID); err != nil {
+			return auth.User{}, err
+		}
 	}
 	if !slices.Equal(old.Roles, sorted(u.Roles)) {
 		if _, err := t.exec(`DELETE FROM user_roles WHERE user_id = ?`, old.ID); err != nil {

@@ -13,6 +13,7 @@ import (
 // AdminCmd repairs what needs no login.
 type AdminCmd struct {
 	ResetPassword ResetPasswordCmd `cmd:"" name:"reset-password" help:"Set a user's password on the data folder of a stopped server; for a lost administrator."`
+	Rewrap        RewrapCmd        `cmd:"" help:"Seal the secrets in the database anew, by another master key."`
 }
 
 // ResetPasswordCmd writes to the database of a stopped server.
@@ -20,6 +21,7 @@ type ResetPasswordCmd struct {
 	Place
 	Username      string `arg:"" default:"admin" help:"The user."`
 	PasswordStdin bool   `name:"password-stdin" help:"Read the new password from standard input."`
+	TOTP          bool   `name:"totp" help:"Take the second factor away too; for who has lost it."`
 }
 
 func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
@@ -37,7 +39,7 @@ func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	log, err := audit.Open(ctx, audit.Config{Path: c.auditPath(), Heads: db, Logger: discardLogs()})
+	log, err := openAudit(ctx, c.config(), db, discardLogs())
 	if err != nil {
 		return err
 	}
@@ -49,6 +51,11 @@ func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
 	}
 	if err := auth.ResetOffline(ctx, db, auth.Hashing{}, c.Username, password); err != nil {
 		return err
+	}
+	if c.TOTP {
+		if _, err := auth.RemoveTOTPOffline(ctx, db, log, c.Username); err != nil {
+			return err
+		}
 	}
 	fmt.Fprintf(s.err, "The password of %s is set, and all his logins have ended. Start the server again.\n", c.Username)
 	return nil

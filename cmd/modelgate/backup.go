@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"modelgate/audit"
 	"modelgate/store"
 )
 
@@ -23,7 +24,8 @@ const databaseName = "modelgate.db"
 // after the database, so that it holds every record the database knows.
 type BackupCmd struct {
 	Place
-	Out string `arg:"" type:"path" help:"The tar file to write; it must not exist. It holds the signing keys: keep it as safe as them."`
+	Out       string `arg:"" type:"path" help:"The tar file to write; it must not exist. It holds hashes and models: keep it safe."`
+	MasterKey bool   `name:"with-master-key" help:"Put the file keys/master.key in too. Who has such a backup has the signing keys. Default: keep the master key elsewhere."`
 }
 
 func (c *BackupCmd) Run(ctx context.Context, s std) error {
@@ -43,6 +45,9 @@ func (c *BackupCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	fmt.Fprintf(s.err, "Wrote %d files to %s.\n", n, c.Out)
+	if !c.MasterKey {
+		fmt.Fprintln(s.err, "The master key is not among them, and a restored server needs it: keep a copy of it elsewhere.")
+	}
 	return nil
 }
 
@@ -66,12 +71,13 @@ func (c *BackupCmd) write(ctx context.Context, out io.Writer) (files int, err er
 		return 0, err
 	}
 	files = 1
+	closed := closedAudit(c.Data)
 	err = filepath.WalkDir(c.Data, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || ctx.Err() != nil {
 			return errors.Join(err, ctx.Err())
 		}
 		name, _ := filepath.Rel(c.Data, path)
-		if !d.Type().IsRegular() || !inBackup(filepath.ToSlash(name)) {
+		if !d.Type().IsRegular() || !inBackup(filepath.ToSlash(name)) || path == masterKeyPath(c.Data) && !c.MasterKey {
 			return nil
 		}
 		files++
@@ -83,13 +89,30 @@ func (c *BackupCmd) write(ctx context.Context, out io.Writer) (files int, err er
 	if err != nil {
 		return 0, err
 	}
+	if closedAudit(c.Data) != closed {
+		return 0, errors.New("the audit log went on in a new file while it was copied; run the backup again")
+	}
 	return files, w.Close()
+}
+
+// closedAudit counts the closed files of the audit log.
+func closedAudit(data string) (n int) {
+	names, err := os.ReadDir(data)
+	if err != nil {
+		return -1
+	}
+	for _, name := range names {
+		if audit.IsClosedFile(auditName, name.Name()) {
+			n++
+		}
+	}
+	return n
 }
 
 // inBackup leaves out the live database, whose snapshot is in already, what
 // uploads have not finished, and the lock.
 func inBackup(name string) bool {
-	return name == "audit.log" || strings.HasPrefix(name, "keys/") || strings.HasPrefix(name, "models/blobs/")
+	return name == auditName || audit.IsClosedFile(auditName, name) || strings.HasPrefix(name, "keys/") || strings.HasPrefix(name, "models/blobs/")
 }
 
 // addFile copies what the file holds at this moment; a log that grows
@@ -154,6 +177,9 @@ func (c *RestoreCmd) Run(ctx context.Context, s std) (err error) {
 		return err
 	}
 	fmt.Fprintf(s.err, "Restored %d files to %s. Run 'modelgate audit verify --data %s', then start the server.\n", n, c.Data, c.Data)
+	if _, err := os.Stat(masterKeyPath(c.Data)); errors.Is(err, fs.ErrNotExist) {
+		fmt.Fprintf(s.err, "The backup held no master key: put the one of that time to %s (mode 0600), or give it by --master-key-file or MODELGATE_MASTER_KEY.\n", masterKeyPath(c.Data))
+	}
 	return nil
 }
 

@@ -23,6 +23,7 @@ type CLI struct {
 	Logout   LogoutCmd   `cmd:"" group:"Client" help:"End the login here and on the server."`
 	Accept   AcceptCmd   `cmd:"" group:"Client" help:"Take an invitation, or a token to reset a password with."`
 	Password PasswordCmd `cmd:"" group:"Client" help:"Change your password."`
+	TOTP     TOTPCmd     `cmd:"" name:"totp" group:"Client" help:"A second factor for your account: codes of an authenticator application."`
 	Whoami   WhoamiCmd   `cmd:"" group:"Client" help:"Show the server, user and roles in use."`
 	Models   ModelsCmd   `cmd:"" group:"Client" help:"List the models open to you, or show one."`
 	Predict  PredictCmd  `cmd:"" group:"Client" help:"Ask a model for a prediction."`
@@ -34,6 +35,8 @@ type CLI struct {
 	User  UserCmd  `cmd:"" group:"Administration" help:"Users and their roles."`
 	Role  RoleCmd  `cmd:"" group:"Administration" help:"Roles, which open models and carry permissions and rates."`
 	Audit AuditCmd `cmd:"" group:"Administration" help:"Read or verify the audit log."`
+
+	SigningKey SigningKeyCmd `cmd:"" name:"signing-key" group:"Administration" help:"Keys that sign access tokens."`
 
 	Admin   AdminCmd   `cmd:"" group:"Offline, on the data folder" help:"Repairs that need no login."`
 	Backup  BackupCmd  `cmd:"" group:"Offline, on the data folder" help:"Copy the whole data folder, also while the server runs."`

@@ -18,7 +18,10 @@ import (
 
 	"github.com/ulule/limiter/v3"
 
+	"modelgate/api"
+	"modelgate/auth"
 	"modelgate/models"
+	"modelgate/store"
 )
 
 // Config is everything an operator can set. Each field is a flag, a
@@ -36,18 +39,29 @@ type Config struct {
 
 	// Identity.
 	AdminPassword string        `env:"MODELGATE_ADMIN_PASSWORD" name:"admin-password" secret:"" placeholder:"PASSWORD" help:"Password of the user 'admin', who is made while nobody is an administrator; without effect after that. Default: a random one, printed once. Prefer the variable: flags can be seen by other users of the machine."`
-	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of an Ed25519 key in the data folder. Prefer the variable."`
+	JWTSecret     string        `env:"MODELGATE_JWT_SECRET" name:"jwt-secret" secret:"" placeholder:"SECRET" help:"Sign access tokens with HS256 and this secret (32 random bytes or more) instead of Ed25519 keys in the database. Prefer the variable."`
+	MasterKey     string        `env:"MODELGATE_MASTER_KEY" name:"master-key" secret:"" placeholder:"KEY" help:"Key that seals the secrets in the database: 32 random bytes in base64. Prefer the variable, or the file."`
+	MasterKeyFile string        `env:"MODELGATE_MASTER_KEY_FILE" name:"master-key-file" type:"path" placeholder:"FILE" help:"File of the master key, readable by its owner only. Default: keys/master.key in the data folder, made on the first start."`
+	KeyRotation   time.Duration `env:"MODELGATE_KEY_ROTATION" name:"key-rotation" default:"2160h" help:"How often a new key signs access tokens (1h or more); 0: by command alone."`
+	KeyLead       time.Duration `env:"MODELGATE_KEY_LEAD" name:"key-lead" default:"10m" help:"How long a new signing key is published before it signs (5s to 24h)."`
 	Issuer        string        `env:"MODELGATE_ISSUER" placeholder:"URL" help:"Issuer of access tokens, as clients reach this server. Default: the listening address."`
 	Audience      string        `env:"MODELGATE_AUDIENCE" default:"modelgate" help:"Audience of access tokens."`
 	AccessTTL     time.Duration `env:"MODELGATE_ACCESS_TTL" name:"access-ttl" default:"15m" help:"Life of an access token (1m to 24h)."`
 	RefreshTTL    time.Duration `env:"MODELGATE_REFRESH_TTL" name:"refresh-ttl" default:"168h" help:"Life of an unused refresh token."`
 	SessionTTL    time.Duration `env:"MODELGATE_SESSION_TTL" name:"session-ttl" default:"720h" help:"Longest life of a login, however often it is refreshed."`
+	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser."`
+	BrowserIdle   time.Duration `env:"MODELGATE_BROWSER_IDLE" name:"browser-idle" default:"30m" help:"Life of a sign-in with a browser that sends no request (5m or more)."`
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
+	RequireTOTP   []string      `env:"MODELGATE_REQUIRE_TOTP" name:"require-totp" placeholder:"ROLE" help:"Roles whose holders need a second factor; who has none can do nothing but turn one on. Default: none."`
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
+
+	IdentityProviders string `env:"MODELGATE_IDENTITY_PROVIDERS" name:"identity-providers" type:"path" placeholder:"FILE" help:"OpenID Connect providers (YAML) through which people sign in, or whose access tokens are taken. Default: none."`
 
 	// Limits.
 	RatePredict string        `env:"MODELGATE_RATE_PREDICT" name:"rate-predict" default:"6000-M" placeholder:"N-S|M|H|D" help:"Rows that one user may predict in a second, minute, hour or day. Roles may carry their own rate. Default: ${default}."`
 	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account. Default: ${default}."`
+	RateUnauth  string        `env:"MODELGATE_RATE_UNAUTHENTICATED" name:"rate-unauthenticated" default:"600-M" placeholder:"N-S|M|H|D" help:"Requests per client address that bring a bad credential, or that refresh or revoke one. Default: ${default}."`
+	RedisURL    string        `env:"MODELGATE_REDIS_URL" name:"redis-url" secret:"" placeholder:"URL" help:"Redis in which servers share their rates: redis://HOST:6379/0, or rediss://USER:PASSWORD@HOST:6379/0 for TLS. Prefer the variable. Default: none, each server counts by itself."`
 	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest request body, uploads apart."`
 	MaxModel    Bytes         `env:"MODELGATE_MAX_MODEL" name:"max-model" default:"512MiB" help:"Largest model file (at most 2GiB)."`
 	ModelNodes  int           `env:"MODELGATE_MAX_MODEL_NODES" name:"max-model-nodes" default:"100000" help:"Most nodes of a model, functions counted anew at each call."`
@@ -71,8 +85,12 @@ type Config struct {
 	TLSKey         string        `env:"MODELGATE_TLS_KEY" name:"tls-key" type:"path" placeholder:"FILE" help:"Private key (PEM), readable by its owner only."`
 	InsecureHTTP   bool          `env:"MODELGATE_INSECURE_HTTP" name:"insecure-http" help:"Speak plain HTTP on an address that is not loopback, for a proxy that speaks TLS in front."`
 	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
+	CORSOrigins    []string      `env:"MODELGATE_CORS_ORIGINS" name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may read answers to their own tokens and keys, exactly as in https://app.example.com. Default: none."`
+	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"4096" help:"Connections at once to each port; more wait until one ends."`
 	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
+	AuditFileSize  Bytes         `env:"MODELGATE_AUDIT_FILE_SIZE" name:"audit-file-size" default:"64MiB" help:"Size from which a file of the audit log is closed and the next begun."`
+	AuditFileAge   time.Duration `env:"MODELGATE_AUDIT_FILE_AGE" name:"audit-file-age" default:"0s" help:"Age from which a file of the audit log is closed and the next begun; 0s: any."`
 	LogLevel       string        `env:"MODELGATE_LOG_LEVEL" name:"log-level" enum:"debug,info,warn,error" default:"info" help:"Least severe log line: ${enum}."`
 	AccessLog      bool          `env:"MODELGATE_ACCESS_LOG" name:"access-log" default:"true" negatable:"" help:"One log line per request."`
 }
@@ -126,12 +144,20 @@ const (
 // slots is how many predictions are computed at once.
 func (c *Config) slots() int { return cmp.Or(c.Slots, runtime.GOMAXPROCS(0)) }
 
+// hashers is how many passwords are hashed at once.
+func (c *Config) hashers() int { return cmp.Or(c.Hashers, max(1, runtime.NumCPU()/2)) }
+
 // DatabasePath is the file of the SQLite database.
 func (c *Config) DatabasePath() string {
 	if c.DatabaseURL == "" {
 		return filepath.Join(c.Data, "modelgate.db")
 	}
 	return strings.TrimPrefix(strings.TrimPrefix(c.DatabaseURL, "sqlite:"), "//")
+}
+
+// vault opens the vault of the master key.
+func (c *Config) vault() (*auth.Vault, error) {
+	return auth.OpenVault(cmp.Or(c.MasterKeyFile, masterKeyPath(c.Data)), c.MasterKey)
 }
 
 // Check checks the values against each other. Every message says what to
@@ -152,6 +178,16 @@ func (c *Config) Check() error {
 			errs = append(errs, err)
 		}
 	}
+	if c.MasterKey != "" && c.MasterKeyFile != "" {
+		bad("--master-key and --master-key-file exclude each other; give one of them")
+	}
+	if c.MasterKeyFile != "" {
+		// Only the default file is made: where one was named and is not there, a
+		// new key would stand in for the one that the secrets were sealed with.
+		if err := checkPrivate(c.MasterKeyFile); err != nil {
+			errs = append(errs, fmt.Errorf("--master-key-file: %w", err))
+		}
+	}
 	if scheme, _, ok := strings.Cut(c.DatabaseURL, ":"); c.DatabaseURL != "" && (!ok || scheme != "sqlite") {
 		bad("--database-url: only sqlite:PATH is supported")
 	}
@@ -160,9 +196,14 @@ func (c *Config) Check() error {
 			bad("--issuer %q is no URL; write it as in https://models.example.com", c.Issuer)
 		}
 	}
-	for _, r := range []struct{ flag, rate string }{{"rate-predict", c.RatePredict}, {"rate-login", c.RateLogin}} {
+	for _, r := range []struct{ flag, rate string }{{"rate-predict", c.RatePredict}, {"rate-login", c.RateLogin}, {"rate-unauthenticated", c.RateUnauth}} {
 		if rate, err := limiter.NewRateFromFormatted(r.rate); err != nil || rate.Limit < 1 {
 			bad("--%s %q is no rate; write a number and S, M, H or D, as in 600-M", r.flag, r.rate)
+		}
+	}
+	if c.RedisURL != "" {
+		if _, err := store.ParseRedis(c.RedisURL); err != nil {
+			bad("--redis-url %w", err)
 		}
 	}
 	for _, p := range c.TrustedProxies {
@@ -172,7 +213,15 @@ func (c *Config) Check() error {
 			}
 		}
 	}
+	for _, o := range c.CORSOrigins {
+		if err := api.CheckOrigin(o); err != nil {
+			bad("--cors-origins: %w", err)
+		}
+	}
 	if _, err := c.uploadKeys(); err != nil {
+		errs = append(errs, err)
+	}
+	if err := c.checkProviders(); err != nil {
 		errs = append(errs, err)
 	}
 	c.checkRanges(bad)
@@ -199,18 +248,28 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		{"access-ttl", c.AccessTTL, time.Minute, 24 * time.Hour},
 		{"refresh-ttl", c.RefreshTTL, c.AccessTTL, 365 * 24 * time.Hour},
 		{"session-ttl", c.SessionTTL, c.AccessTTL, 365 * 24 * time.Hour},
+		{"browser-ttl", c.BrowserTTL, 5 * time.Minute, 30 * 24 * time.Hour},
+		{"browser-idle", c.BrowserIdle, 5 * time.Minute, c.BrowserTTL},
+		{"key-lead", c.KeyLead, 5 * time.Second, 24 * time.Hour},
 		{"timeout", c.Timeout, 10 * time.Millisecond, time.Hour},
 		{"load-timeout", c.LoadTimeout, 10 * time.Millisecond, time.Hour},
 		{"idle-close", c.IdleClose, time.Second, 365 * 24 * time.Hour},
 		{"drain-timeout", c.DrainTimeout, 0, time.Hour},
+		{"audit-file-age", c.AuditFileAge, 0, 10 * 365 * 24 * time.Hour},
 	}
 	for _, d := range durations {
 		if d.value < d.min || d.value > d.max {
 			bad("--%s %s is out of range; take %s to %s", d.flag, d.value, d.min, d.max)
 		}
 	}
+	if c.KeyRotation != 0 && (c.KeyRotation < time.Hour || c.KeyRotation <= c.KeyLead) {
+		bad("--key-rotation %s is out of range; take 1h or more, above --key-lead, or 0 to rotate by command alone", c.KeyRotation)
+	}
 	if c.Slots < 0 || c.Queue < 0 || c.Hashers < 0 {
 		bad("--slots, --queue and --hashers can't be negative")
+	}
+	if c.MaxConnections < 1 {
+		bad("--max-connections %d lets nobody in; take 1 or more", c.MaxConnections)
 	}
 	if c.MaxModel > 2<<30 {
 		bad("--max-model %s is above 2GiB, the largest ONNX file there is", c.MaxModel)
@@ -220,6 +279,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	}
 	if c.ModelDepth < 1 || c.ModelDepth > maxModelDepth {
 		bad("--max-model-depth %d is out of range; take 1 to %d, beyond which no parser of ONNX goes", c.ModelDepth, maxModelDepth)
+	}
+	if c.AuditFileSize < minAuditFile {
+		bad("--audit-file-size %s is below %s; there would be a file for every few records", c.AuditFileSize, minAuditFile)
 	}
 	if c.MaxBody < minBody {
 		bad("--max-body %s is below %s; a login would not fit", c.MaxBody, minBody)
@@ -235,6 +297,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 		bad("--grpc-listen is the address of --listen; gRPC needs a port of its own")
 	}
 }
+
+// minAuditFile is the least --audit-file-size.
+const minAuditFile = Bytes(64 << 10)
 
 // minBody is the least --max-body.
 const minBody = Bytes(1 << 10)

@@ -122,12 +122,24 @@ func TestCheck(t *testing.T) {
 		{[]string{"--listen", "8080"}, "HOST:PORT"},
 		{[]string{"--tls-cert", cert}, "go together"},
 		{[]string{"--tls-cert", cert, "--tls-key", key}, "chmod 600"},
+		{[]string{"--master-key-file", filepath.Join(dir, "missing.key")}, "no such file"},
+		{[]string{"--master-key-file", loose}, "chmod 600"},
+		{[]string{"--master-key-file", keys, "--master-key", "x"}, "exclude each other"},
 		{[]string{"--database-url", "postgres://x"}, "sqlite:PATH"},
 		{[]string{"--rate-predict", "many"}, "600-M"},
 		{[]string{"--rate-login", "0-M"}, "600-M"},
 		{[]string{"--issuer", "models.example.com"}, "https://"},
 		{[]string{"--trusted-proxies", "proxy"}, "10.0.0.0/8"},
 		{[]string{"--access-ttl", "5s"}, "--access-ttl"},
+		{[]string{"--browser-idle", "1m"}, "--browser-idle"},
+		{[]string{"--browser-idle", "2h", "--browser-ttl", "1h"}, "--browser-idle"},
+		{[]string{"--browser-ttl", "9000h"}, "--browser-ttl"},
+		{[]string{"--max-connections", "0"}, "--max-connections"},
+		{[]string{"--cors-origins", "https://app.example.com,http://localhost:5173"}, ""},
+		{[]string{"--cors-origins", "*"}, "list each origin"},
+		{[]string{"--cors-origins", "null"}, "every sandboxed page"},
+		{[]string{"--cors-origins", "https://app.example.com,https://*.example.com"}, "list each origin"},
+		{[]string{"--cors-origins", "http://app.example.com"}, "on the way"},
 		{[]string{"--max-model", "3GiB"}, "2GiB"},
 		{[]string{"--body-memory", "1MiB"}, "--max-body"},
 		{[]string{"--slots=-1"}, "negative"},
@@ -225,15 +237,15 @@ func TestVerifiedSaysWhatIsProved(t *testing.T) {
 // TestSettingsMaskSecrets fails when a field that sounds secret is not marked.
 func TestSettingsMaskSecrets(t *testing.T) {
 	var out, errs bytes.Buffer
-	code := run(context.Background(), []string{"config", "--admin-password", "CANARY-password", "--jwt-secret", "CANARY-secret", "--json"}, std{nil, &out, &errs})
+	code := run(context.Background(), []string{"config", "--admin-password", "CANARY-password", "--jwt-secret", "CANARY-secret", "--master-key", "CANARY-master", "--json"}, std{nil, &out, &errs})
 	if code != 0 {
 		t.Fatalf("exit %d: %s", code, errs.String())
 	}
 	if strings.Contains(out.String(), "CANARY") {
 		t.Errorf("a secret is shown:\n%s", out.String())
 	}
-	if strings.Count(out.String(), "********") != 2 {
-		t.Errorf("want two masked values:\n%s", out.String())
+	if strings.Count(out.String(), "********") != 3 {
+		t.Errorf("want three masked values:\n%s", out.String())
 	}
 }
 

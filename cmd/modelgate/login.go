@@ -17,6 +17,7 @@ type LoginCmd struct {
 	URL           string `arg:"" help:"The server, as in http://127.0.0.1:8080."`
 	Username      string `short:"u" placeholder:"NAME" help:"User name; asked for when left out."`
 	PasswordStdin bool   `name:"password-stdin" help:"Read the password from standard input."`
+	OTP           string `name:"otp" placeholder:"CODE" help:"Code of your second factor, or a recovery code; asked for on a terminal when left out."`
 	Cleartext
 }
 
@@ -42,7 +43,14 @@ func (c *LoginCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	t, err := api.Login(ctx, c.Username, password)
+	t, err := api.LoginOTP(ctx, c.Username, password, c.OTP)
+	if isCode(err, "otp_required") && terminal(s) {
+		code, asked := readCode(s, in, "Code, or a recovery code", false)
+		if asked != nil {
+			return asked
+		}
+		t, err = api.LoginOTP(ctx, c.Username, password, code)
+	}
 	if err != nil {
 		return err
 	}
@@ -116,6 +124,13 @@ func (c *WhoamiCmd) Run(ctx context.Context, s std) error {
 		client.User
 	}{api.URL(), u}
 	return c.show(s, answer, func(w io.Writer) {
-		fmt.Fprintf(w, "Server\t%s\nUser\t%s\nRoles\t%s\n", answer.Server, u.Username, strings.Join(u.Roles, ", "))
+		fmt.Fprintf(w, "Server\t%s\nUser\t%s\nRoles\t%s\nSecond factor\t%s\n", answer.Server, u.Username, strings.Join(u.Roles, ", "), onOff(u.TOTP))
+		for _, b := range u.Budgets {
+			of := "all models"
+			if b.Model != "" {
+				of = b.Model
+			}
+			fmt.Fprintf(w, "Rows today\t%d of %d left, of %s\n", b.Left, b.DailyRows, of)
+		}
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"go.uber.org/goleak"
 
 	"modelgate/client"
 	"modelgate/inference/ort"
@@ -25,7 +26,21 @@ import (
 // TestMain lets the test binary be the program too: `modelgate` is on the PATH
 // of scripts and of exec.Command.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"modelgate": main})
+	testscript.Main(leakChecked{m}, map[string]func(){"modelgate": main})
+}
+
+// leakChecked fails when the tests leave goroutines behind.
+type leakChecked struct{ m *testing.M }
+
+func (l leakChecked) Run() int {
+	code := l.m.Run()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, "goroutines are left:", err)
+			code = 1
+		}
+	}
+	return code
 }
 
 const adminPassword = "horse-staple-battery-7"

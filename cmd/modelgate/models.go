@@ -59,6 +59,9 @@ func showModel(w io.Writer, m client.Model) {
 	for _, t := range m.Outputs {
 		fmt.Fprintf(w, "Output\t%s\n", tensors([]client.Tensor{t}))
 	}
+	if m.DailyRows != 0 {
+		fmt.Fprintf(w, "Rows a day\t%d for you\n", m.DailyRows)
+	}
 	if m.Versions == nil { // the caller does not manage it
 		return
 	}

@@ -21,6 +21,8 @@ func (p *Place) DatabasePath() string { return p.config().DatabasePath() }
 
 func (p *Place) auditPath() string { return auditPath(p.Data) }
 
+func (p *Place) auditKeyPath() string { return auditKeyPath(p.Data) }
+
 func (p *Place) config() *Config { return &Config{Data: p.Data, DatabaseURL: p.DatabaseURL} }
 
 // AfterApply refuses a folder that holds no database.
@@ -31,9 +33,14 @@ func (p *Place) AfterApply() error {
 	return nil
 }
 
+// auditName is the file that the audit log is written to.
+const auditName = "audit.log"
+
 // The parts of a data folder.
-func auditPath(data string) string     { return filepath.Join(data, "audit.log") }
+func auditPath(data string) string     { return filepath.Join(data, auditName) }
+func auditKeyPath(data string) string  { return filepath.Join(data, "keys", "audit.key") }
 func keysPath(data string) string      { return filepath.Join(data, "keys") }
+func masterKeyPath(data string) string { return filepath.Join(keysPath(data), "master.key") }
 func modelsPath(data string) string    { return filepath.Join(data, "models") }
 func protectedPath(data string) string { return filepath.Join(data, "protected.log") }
 func lockPath(data string) string      { return filepath.Join(data, "lock") }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -11,12 +10,14 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/ulule/limiter/v3"
 	"golang.org/x/sync/errgroup"
 
 	"modelgate/api"
@@ -42,7 +43,11 @@ func (c *ServeCmd) Run(ctx context.Context, s std, app *kong.Kong) error {
 		return err
 	}
 	defer protected.Close()
+	_, secrets, _ := c.identityProviders() // Check has read it
 	for _, name := range unknownEnv(app.Model, os.Environ()) {
+		if slices.Contains(secrets, name) {
+			continue
+		}
 		log.Warn("this variable is no setting of modelgate; it has no effect", "name", name)
 	}
 	pace(&c.Config)
@@ -80,6 +85,7 @@ func pace(cfg *Config) {
 type server struct {
 	cfg      *Config
 	log      *slog.Logger
+	doors    doors
 	listener net.Listener
 	http     *http.Server
 	rpc      net.Listener // nil: no gRPC
@@ -91,6 +97,8 @@ type server struct {
 	draining atomic.Bool
 	admin    string // the first administrator's random password, once
 	closers  []func() error
+
+	background []func(context.Context) error // run beside the rooms' own
 }
 
 func (s *server) closeLater(f func() error) { s.closers = append(s.closers, f) }
@@ -120,15 +128,17 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	srv.closeLater(lock.Close)
 	// The address first: a port in use must not cost a start that had
 	// printed the administrator's password already.
-	if err := srv.listen(ctx); err != nil {
+	if srv.doors, err = openDoors(ctx, cfg, log); err != nil {
 		return srv, err
 	}
+	srv.closeLater(srv.doors.close)
+	srv.listener, srv.rpc = srv.doors.http, srv.doors.grpc
 	db, err := store.Open(ctx, cfg.DatabasePath(), log)
 	if err != nil {
 		return srv, err
 	}
 	srv.closeLater(db.Close)
-	if srv.audit, err = audit.Open(ctx, audit.Config{Path: auditPath(cfg.Data), Heads: db, Logger: log}); err != nil {
+	if srv.audit, err = openAudit(ctx, cfg, db, log); err != nil {
 		return srv, err
 	}
 	srv.closeLater(srv.audit.Close)
@@ -150,6 +160,10 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	}
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	registry.MustRegister(srv.auth.Collectors()...)
+	registry.MustRegister(srv.doors.collectors()...)
+	registry.MustRegister(srv.audit.Collectors()...)
+	registry.MustRegister(guard.Collectors()...)
+	srv.auth.OnChanges(catalog.Follow)
 	srv.openInference(engine, memory, catalog, registry)
 	if cfg.Demo {
 		if err := publishSamples(ctx, catalog, srv.service, log); err != nil {
@@ -159,18 +173,45 @@ func open(ctx context.Context, cfg *Config, log *slog.Logger, std std) (srv *ser
 	return srv, srv.openAPI(std, db, guard, catalog, registry)
 }
 
+// openAudit opens the audit log of a data folder, with the key that signs it.
+func openAudit(ctx context.Context, cfg *Config, db *store.DB, log *slog.Logger) (*audit.Log, error) {
+	key, err := audit.OpenKey(auditKeyPath(cfg.Data))
+	if err != nil {
+		return nil, err
+	}
+	return audit.Open(ctx, audit.Config{
+		Path: auditPath(cfg.Data), Heads: db, Key: key, Logger: log,
+		MaxSize: int64(cfg.AuditFileSize), MaxAge: cfg.AuditFileAge,
+	})
+}
+
 func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, std std) error {
 	cfg := s.cfg
-	keys, err := auth.OpenKeyring(keysPath(cfg.Data), cfg.JWTSecret)
+	vault, err := cfg.vault()
 	if err != nil {
 		return err
 	}
+	keys, err := auth.OpenKeyring(ctx, auth.KeyringConfig{
+		Secret: cfg.JWTSecret, Store: db, Vault: vault, Dir: keysPath(cfg.Data),
+		Every: cfg.KeyRotation, Lead: cfg.KeyLead, AccessTTL: cfg.AccessTTL, Logger: s.log,
+	})
+	if err != nil {
+		return err
+	}
+	providers, _, err := cfg.identityProviders()
+	if err != nil {
+		return err
+	}
+	hashing := newHashers(cfg.hashers(), s.log)
+	s.closeLater(func() error { hashing.close(); return nil })
 	s.auth, err = auth.New(auth.Config{
-		Store: db, Guard: guard, Audit: s.audit, Keys: keys,
+		Store: db, Guard: guard, Audit: s.audit, Keys: keys, Vault: vault,
 		Issuer: s.issuer(), Audience: cfg.Audience,
 		AccessTTL: cfg.AccessTTL, RefreshTTL: cfg.RefreshTTL, SessionTTL: cfg.SessionTTL,
-		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant,
-		Hashing: auth.Hashing{Gate: cfg.Hashers}, Logger: s.log,
+		BrowserTTL: cfg.BrowserTTL, BrowserIdle: cfg.BrowserIdle,
+		Registration: auth.Registration(cfg.Registration), PasswordGrant: cfg.PasswordGrant, Providers: providers,
+		RequireTOTP: cfg.RequireTOTP,
+		Hashing:     auth.Hashing{Gate: cfg.hashers(), Derive: hashing.derive}, Logger: s.log,
 	})
 	if err != nil {
 		return err
@@ -258,6 +299,9 @@ func (s *server) openInference(engine inference.Engine, memory *inference.Memory
 	s.service = inference.New(inference.Config{
 		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.slots(), Queue: cfg.Queue,
 		Timeout: cfg.Timeout, LoadTimeout: cfg.LoadTimeout, IdleClose: cfg.IdleClose, SessionMemory: int64(cfg.SessionMem),
+		Charge: func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error {
+			return s.auth.Spend(ctx, who, access.Model.Name, access.Rule.DailyRows, int64(rows))
+		},
 		Count: func(who auth.Principal, v *models.Version, rows int) {
 			s.audit.CountPrediction(who.UserID, who.Username, v.Model, v.Number, rows)
 		},
@@ -278,12 +322,17 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	if cfg.AccessLog && s.log.Enabled(context.Background(), slog.LevelInfo) {
 		accessLog = std.err
 	}
+	shared, err := s.openRates(registry)
+	if err != nil {
+		return err
+	}
 	a, err := api.New(api.Config{
-		Auth: s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
+		Store: shared,
+		Auth:  s.auth, Guard: guard, Catalog: catalog, Inference: s.service, Audit: s.audit,
 		Metrics: registry, Logger: s.log,
-		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin},
-		TrustedProxies: cfg.TrustedProxies,
-		MaxBody:        int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
+		Limits:         api.Limits{Predict: cfg.RatePredict, Login: cfg.RateLogin, Unauthenticated: cfg.RateUnauth},
+		TrustedProxies: cfg.TrustedProxies, Origins: cfg.CORSOrigins,
+		MaxBody: int64(cfg.MaxBody), MaxModel: int64(cfg.MaxModel), BodyBudget: int64(cfg.BodyMemory),
 		Issuer: s.issuer(), TLS: cfg.TLS(), Version: version,
 		PasswordGrant: cfg.PasswordGrant, AccessLog: accessLog,
 		Ready: func(ctx context.Context) error {
@@ -299,56 +348,27 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	s.api = a
 	s.closeLater(func() error { a.Close(); return nil })
 	errorLog := slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)
-	s.http = &http.Server{
-		Handler: a.Handler(), ConnContext: api.Connected,
-		// Bodies and answers have deadlines of their own, request by request.
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10,
-		// A connection keeps a buffer of the largest frame that it was sent.
-		HTTP2:    &http.HTTP2Config{MaxReadFrameSize: 64 << 10},
-		ErrorLog: errorLog,
-	}
+	s.http = a.HTTPServer()
+	s.http.ErrorLog = errorLog
 	s.grpc = a.RPCServer()
 	s.grpc.ErrorLog = errorLog
 	return nil
 }
 
-// listen opens the sockets.
-func (s *server) listen(ctx context.Context) (err error) {
-	cfg := s.cfg
-	open := func(flag, address string, protocols ...string) (net.Listener, error) {
-		l, err := listen(ctx, cfg, flag, address, protocols)
-		if err == nil {
-			s.closeLater(func() error { l.Close(); return nil })
-		}
-		return l, err
+// openRates is the store of rates that servers share, or nil for the one in
+// this process.
+func (s *server) openRates(registry *prometheus.Registry) (limiter.Store, error) {
+	if s.cfg.RedisURL == "" {
+		return nil, nil
 	}
-	if s.listener, err = open("listen", cfg.Listen, "h2", "http/1.1"); err != nil {
-		return err
-	}
-	if cfg.GRPCListen != "" {
-		s.rpc, err = open("grpc-listen", cfg.GRPCListen, "h2")
-	}
-	return err
-}
-
-// listen opens one socket, with TLS where a certificate is given.
-func listen(ctx context.Context, cfg *Config, flag, address string, protocols []string) (net.Listener, error) {
-	var lc net.ListenConfig
-	l, err := lc.Listen(ctx, "tcp", address)
+	r, err := store.OpenRedis(s.cfg.RedisURL, s.log)
 	if err != nil {
-		return nil, fmt.Errorf("can't listen on %s: %w; free it, or choose another with --%s", address, pathReason(err), flag)
+		return nil, fmt.Errorf("--redis-url %w", err)
 	}
-	if !cfg.TLS() {
-		return api.Listener(l), nil
-	}
-	cert, err := tls.LoadX509KeyPair(cfg.TLSCert, cfg.TLSKey)
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("--tls-cert and --tls-key can't be used: %w", err)
-	}
-	return tls.NewListener(l, &tls.Config{
-		Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: protocols,
-	}), nil
+	s.closeLater(r.Close)
+	registry.MustRegister(r.Collectors()...)
+	s.background = append(s.background, r.Run)
+	return r, nil
 }
 
 // run serves until ctx ends, then drains: the listener closes, requests in
@@ -357,7 +377,7 @@ func (s *server) run(ctx context.Context, std std) error {
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var work errgroup.Group
-	for _, f := range []func(context.Context) error{s.audit.Run, s.auth.Run, s.service.Run, s.api.Run} {
+	for _, f := range append(s.background, s.audit.Run, s.auth.Run, s.service.Run, s.api.Run, s.doors.run) {
 		work.Go(func() error { return f(background) })
 	}
 	served := make(chan error, 2)

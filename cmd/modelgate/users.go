@@ -2,22 +2,26 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"time"
 
 	"modelgate/client"
 )
 
 // UserCmd administers accounts.
 type UserCmd struct {
-	Add     UserAddCmd     `cmd:"" help:"Make an account; prints an invitation for its user."`
+	Add     UserAddCmd     `cmd:"" help:"Make an account; prints an invitation for its user, or the secret of a service account."`
 	List    UserListCmd    `cmd:"" help:"List all accounts."`
 	Roles   UserRolesCmd   `cmd:"" help:"Replace the roles of a user; holds from his next request."`
 	Disable UserDisableCmd `cmd:"" help:"Lock a user out at once, everywhere."`
 	Enable  UserEnableCmd  `cmd:"" help:"Let a disabled user in again."`
 	Reset   UserResetCmd   `cmd:"" help:"Print a one-time token to set a new password with."`
 	Delete  UserDeleteCmd  `cmd:"" help:"Delete an account with its logins and keys."`
+	Secret  SecretCmd      `cmd:"" help:"Secrets of service accounts."`
 }
 
 // UserAddCmd is POST /admin/users.
@@ -25,12 +29,28 @@ type UserAddCmd struct {
 	Output
 	Username string   `arg:"" help:"User name: a-z, 0-9, '.', '_', '-'."`
 	Role     []string `short:"r" default:"user" placeholder:"ROLE" help:"Roles (repeat, or separate by commas). Default: ${default}."`
+	Service  bool     `help:"A service account: an OAuth client for a program, without a password."`
+
+	Expires time.Duration `placeholder:"DURATION" help:"With --service: life of its secret, as in 2160h. Default: it never expires."`
 }
 
 func (c *UserAddCmd) Run(ctx context.Context, s std) error {
 	api, err := connect()
 	if err != nil {
 		return err
+	}
+	if c.Service {
+		u, err := api.CreateService(ctx, c.Username, c.Role, c.Expires)
+		if err != nil {
+			return err
+		}
+		return c.show(s, u, func(w io.Writer) {
+			fmt.Fprintf(w, "User\t%s\nRoles\t%s\n", u.Username, strings.Join(u.Roles, ", "))
+			showSecret(w, api.URL(), u.ClientID, u.ClientSecret, u.ExpiresAt)
+		})
+	}
+	if c.Expires != 0 {
+		return usageError{errors.New("--expires is for the secret of a service account: add --service")}
 	}
 	u, err := api.CreateUser(ctx, c.Username, c.Role)
 	if err != nil {
@@ -55,15 +75,26 @@ func (c *UserListCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	return c.show(s, orEmpty(list), func(w io.Writer) {
-		fmt.Fprintln(w, "USERNAME\tROLES\tSTATE\tCREATED\tID")
+		fmt.Fprintln(w, "USERNAME\tROLES\tSTATE\tKIND\tTOTP\tCREATED\tID")
 		for _, u := range list {
 			state := "enabled"
 			if u.Disabled {
 				state = "disabled"
 			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", u.Username, strings.Join(u.Roles, ","), state, u.CreatedAt.Format("2006-01-02"), u.ID)
+			kind := u.Kind
+			if kind == "" {
+				kind = "person"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", u.Username, strings.Join(u.Roles, ","), state, kind, onOff(u.TOTP), u.CreatedAt.Format("2006-01-02"), u.ID)
 		}
 	})
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
 }
 
 // findUser takes a user name, as people know it; the API knows ids.
@@ -143,6 +174,7 @@ func (c *UserEnableCmd) Run(ctx context.Context, s std) error {
 type UserResetCmd struct {
 	Output
 	Username string `arg:"" help:"The user."`
+	TOTP     bool   `name:"totp" help:"The token takes his second factor away too; for who has lost it."`
 }
 
 func (c *UserResetCmd) Run(ctx context.Context, s std) error {
@@ -154,7 +186,7 @@ func (c *UserResetCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	token, err := api.ResetUser(ctx, u.ID)
+	token, err := api.ResetUser(ctx, u.ID, c.TOTP)
 	if err != nil {
 		return err
 	}
@@ -213,9 +245,13 @@ func (c *RoleListCmd) Run(ctx context.Context, s std) error {
 }
 
 func showRoles(w io.Writer, list []client.Role) {
-	fmt.Fprintln(w, "NAME\tPERMISSIONS\tRATE")
+	fmt.Fprintln(w, "NAME\tPERMISSIONS\tRATE\tROWS A DAY")
 	for _, r := range list {
-		fmt.Fprintf(w, "%s\t%s\t%s\n", r.Name, dash(strings.Join(r.Permissions, ",")), dash(r.RateLimit))
+		rows := ""
+		if r.DailyRows != 0 {
+			rows = strconv.FormatInt(r.DailyRows, 10)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Name, dash(strings.Join(r.Permissions, ",")), dash(r.RateLimit), dash(rows))
 	}
 }
 
@@ -232,6 +268,7 @@ type RoleSetCmd struct {
 	Name       string   `arg:"" help:"The role: a-z, 0-9, '.', '_', '-'."`
 	Permission []string `short:"p" placeholder:"PERMISSION" help:"users:manage, models:write, models:manage, audit:read or metrics:read. None: the role only opens models."`
 	Rate       string   `placeholder:"N-S|M|H|D" help:"Rows its holders may predict, as in 600-M."`
+	DailyRows  int64    `placeholder:"N" help:"Budget of rows that each holder may predict in a day (UTC), over all models. Default: none."`
 }
 
 func (c *RoleSetCmd) Run(ctx context.Context, s std) error {
@@ -239,7 +276,7 @@ func (c *RoleSetCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	r, err := api.PutRole(ctx, c.Name, orEmpty(c.Permission), c.Rate)
+	r, err := api.PutRole(ctx, c.Name, orEmpty(c.Permission), c.Rate, c.DailyRows)
 	if err != nil {
 		return err
 	}

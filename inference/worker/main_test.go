@@ -5,6 +5,8 @@ package worker
 import (
 	"os"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 // TestMain makes the test binary the worker too.
@@ -17,5 +19,5 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(Child(os.Args[2:], openORT))
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }

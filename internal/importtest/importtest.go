@@ -50,6 +50,7 @@ var home = map[string]string{
 	"database/sql":                    "store",
 	"modernc.org/sqlite":              "store",
 	"github.com/pressly/goose":        "store",
+	"github.com/redis":                "store",
 }
 
 // engines run models. The program code that may import one is its wiring, and the benchmark of the floor under it. Even

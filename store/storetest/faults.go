@@ -3,6 +3,7 @@ package storetest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -52,13 +53,34 @@ func calls(s Store) map[string]func(context.Context) error {
 			return err
 		},
 		"SessionOfRefresh": func(ctx context.Context) error { _, err := s.SessionOfRefresh(ctx, hash("s"), noon); return err },
-		"EndSession":       func(ctx context.Context) error { return s.EndSession(ctx, "s") },
-		"EndSessions":      func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
-		"CreateKey":        func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
-		"KeyByHash":        func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
-		"KeysOf":           func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
-		"DeleteKey":        func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
-		"TouchKey":         func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+		"BrowserSession": func(ctx context.Context) error {
+			_, _, err := s.BrowserSession(ctx, hash("b"), noon)
+			return err
+		},
+		"TouchBrowser": func(ctx context.Context) error {
+			return s.TouchBrowser(ctx, hash("b"), noon.Add(time.Minute), noon.Add(2*time.Hour))
+		},
+		"RenewBrowser": func(ctx context.Context) error {
+			_, err := s.RenewBrowser(ctx, hash("b"), token("next", time.Hour), noon)
+			return err
+		},
+		"EndSession":  func(ctx context.Context) error { return s.EndSession(ctx, "s") },
+		"EndSessions": func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
+		"CreateKey":   func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
+		"KeyByHash":   func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
+		"KeysOf":      func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
+		"DeleteKey":   func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
+		"TouchKey":    func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+		"CreateService": func(ctx context.Context) error {
+			return s.CreateService(ctx, newService("new"), newSecret("new", "new"))
+		},
+		"CreateSecret": func(ctx context.Context) error { return s.CreateSecret(ctx, newSecret("new", "robot")) },
+		"SecretsOf":    func(ctx context.Context) error { _, err := s.SecretsOf(ctx, "id-robot"); return err },
+		"DeleteSecret": func(ctx context.Context) error { return s.DeleteSecret(ctx, "id-robot", "robot") },
+		"TouchSecret":  func(ctx context.Context) error { return s.TouchSecret(ctx, "robot", noon) },
+		"CreateClientSession": func(ctx context.Context) error {
+			return s.CreateClientSession(ctx, newClientSession("new", "robot", "robot"))
+		},
 		"PutTicket": func(ctx context.Context) error {
 			return s.PutTicket(ctx, newTicket("new", "ada", auth.PasswordReset))
 		},
@@ -66,19 +88,45 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
 			return err
 		},
-		"Sweep":  func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
-		"Ping":   func(ctx context.Context) error { return s.Ping(ctx) },
-		"Models": func(ctx context.Context) error { _, err := s.Models(ctx); return err },
+		"UserByIdentity": func(ctx context.Context) error { _, _, err := s.UserByIdentity(ctx, provider, "sub"); return err },
+		"CreateExternalUser": func(ctx context.Context) error {
+			return s.CreateExternalUser(ctx, newUser("new"), newIdentity("new", "new", "new"))
+		},
+		"LinkIdentity":   func(ctx context.Context) error { return s.LinkIdentity(ctx, newIdentity("new", "new", "ada")) },
+		"IdentitiesOf":   func(ctx context.Context) error { _, err := s.IdentitiesOf(ctx, "id-ada"); return err },
+		"UnlinkIdentity": func(ctx context.Context) error { return s.UnlinkIdentity(ctx, "id-ada", "i") },
+		"AssertIdentity": func(ctx context.Context) error {
+			_, err := s.AssertIdentity(ctx, provider, "sub", noon, become("admin"))
+			return err
+		},
+		"CreateSignIn": func(ctx context.Context) error { return s.CreateSignIn(ctx, newSignIn("new")) },
+		"TakeSignIn":   func(ctx context.Context) error { _, err := s.TakeSignIn(ctx, hash("in"), noon); return err },
+		"UpdateTOTP": func(ctx context.Context) error {
+			return s.UpdateTOTP(ctx, "id-ada", func(auth.TOTP) (auth.TOTP, error) { return newTOTP("ada"), nil })
+		},
+		"TOTPs": func(ctx context.Context) error { _, err := s.TOTPs(ctx, "", 10); return err },
+		"TakeRows": func(ctx context.Context) error {
+			_, _, err := s.TakeRows(ctx, ofDay("id-ada", "iris", 0), 10, 1, 1)
+			return err
+		},
+		"ReturnRows": func(ctx context.Context) error {
+			return s.ReturnRows(ctx, map[auth.RowBudget]int64{ofDay("id-ada", "", 0): 2})
+		},
+		"RowsUsed": func(ctx context.Context) error { _, err := s.RowsUsed(ctx, "id-ada", noon); return err },
+		"Sweep":    func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
+		"Ping":     func(ctx context.Context) error { return s.Ping(ctx) },
+		"Models":   func(ctx context.Context) error { _, err := s.Models(ctx); return err },
 		"AddVersion": func(ctx context.Context) error {
 			_, err := s.AddVersion(ctx, m, v, asItIs)
 			return err
 		},
-		"UpdateModel":   func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
-		"SetState":      func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
-		"DeleteModel":   func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
-		"DeleteVersion": func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
-		"AuditHead":     func(ctx context.Context) error { _, err := s.AuditHead(ctx); return err },
-		"SetAuditHead":  func(ctx context.Context) error { return s.SetAuditHead(ctx, audit.Head{Seq: 9}) },
+		"UpdateModel":    func(ctx context.Context) error { _, err := s.UpdateModel(ctx, "iris", rename); return err },
+		"SetState":       func(ctx context.Context) error { _, err := s.SetState(ctx, "iris", 1, "changed", ""); return err },
+		"DeleteModel":    func(ctx context.Context) error { return s.DeleteModel(ctx, "iris") },
+		"DeleteVersion":  func(ctx context.Context) error { _, err := s.DeleteVersion(ctx, "iris", 1, asIs); return err },
+		"AuditHeads":     func(ctx context.Context) error { _, err := s.AuditHeads(ctx); return err },
+		"SetAuditHead":   func(ctx context.Context) error { return s.SetAuditHead(ctx, "log", audit.Head{Seq: 9}) },
+		"ClaimAuditHead": func(ctx context.Context) error { return s.ClaimAuditHead(ctx, "log") },
 	}
 }
 
@@ -87,9 +135,14 @@ func prepareCalls(t *testing.T, s Store) {
 	addUser(t, s, "ada", "user")
 	addRole(t, s, "analyst")
 	addSession(t, s, "s", "ada")
+	addBrowser(t, s, "b", "ada")
 	ok(t, s.CreateKey(t.Context(), newKey("k", "ada")))
+	addService(t, s, "robot")
 	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
+	ok(t, s.LinkIdentity(t.Context(), newIdentity("i", "sub", "ada")))
+	ok(t, s.CreateSignIn(t.Context(), newSignIn("in")))
 	addModel(t, s, "iris")
+	take(t, s, ofDay("id-ada", "", 0), 10, 3, 3, 3, 7)
 }
 
 // checkUntouched finds out whether any of the calls took effect.
@@ -101,37 +154,56 @@ func checkUntouched(t *testing.T, s Store) {
 	checkUser(t, u, newUser("ada", "user"))
 	list, err := s.Users(ctx, "", 10)
 	ok(t, err)
-	equal(t, "users", len(list), 1)
+	equal(t, "users", len(list), 2)
+	secrets, err := s.SecretsOf(ctx, "id-robot")
+	ok(t, err)
+	equal(t, "secrets", len(secrets), 1)
+	checkSecret(t, secrets[0], newSecret("robot", "robot"))
+	robots, err := s.EndSessions(ctx, "id-robot", "")
+	ok(t, err)
+	equal(t, "sessions of the service account", len(robots), 0)
 	roles, err := s.Roles(ctx)
 	ok(t, err)
 	equal(t, "roles", len(roles), 4)
 	sessions, err := s.SessionsOf(ctx, "id-ada", noon)
 	ok(t, err)
-	equal(t, "sessions", len(sessions), 1)
+	equal(t, "sessions", len(sessions), 2)
+	checkBrowser(t, s, "b", newBrowser("b", "ada"), time.Hour)
+	checkTOTP(t, totpOf(t, s, "id-ada"), auth.TOTP{})
 	keys, err := s.KeysOf(ctx, "id-ada")
 	ok(t, err)
 	equal(t, "keys", len(keys), 1)
 	checkKey(t, keys[0], newKey("k", "ada"))
+	ids, err := s.IdentitiesOf(ctx, "id-ada")
+	ok(t, err)
+	equal(t, "identities", len(ids), 1)
+	checkIdentity(t, ids[0], newIdentity("i", "sub", "ada"))
+	_, err = s.TakeSignIn(ctx, hash("in"), noon)
+	ok(t, err)
+	ok(t, s.CreateSignIn(ctx, newSignIn("new"))) // is not there yet
 	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
 	ok(t, err)
 	_, err = s.Rotate(ctx, hash("s"), token("other", time.Hour), noon)
 	ok(t, err)
+	used, err := s.RowsUsed(ctx, "id-ada", auth.Day(noon))
+	ok(t, err)
+	equal(t, "rows used", fmt.Sprint(used), "map[:3]")
 	m, v := newModel("iris", "")
 	v.Number = 1
 	all, err := s.Models(ctx)
 	ok(t, err)
 	equal(t, "models", len(all), 1)
 	sameModel(t, all[0], expect(m, 1, 2, v))
-	head, err := s.AuditHead(ctx)
+	heads, err := s.AuditHeads(ctx)
 	ok(t, err)
-	equal(t, "head", head, audit.Head{})
+	equal(t, "heads", len(heads), 0)
 }
 
 // checkUnavailable wants a room's word for a database that can't answer, with the cause.
 func checkUnavailable(t *testing.T, method string, err, cause error) {
 	t.Helper()
 	switch method {
-	case "AuditHead", "SetAuditHead":
+	case "AuditHeads", "SetAuditHead", "ClaimAuditHead":
 		if err == nil {
 			t.Errorf("%s: no error", method)
 		}
@@ -199,6 +271,7 @@ func testPanic(t *testing.T, s Store) {
 		func() {
 			s.Redeem(t.Context(), hash("t"), auth.PasswordReset, noon, func(auth.User) (auth.User, error) { panic("boom") })
 		},
+		func() { s.UpdateTOTP(t.Context(), "id-ada", func(auth.TOTP) (auth.TOTP, error) { panic("boom") }) },
 		func() {
 			s.UpdateModel(t.Context(), "iris", func(*models.Model) (*models.Model, error) { panic("boom") })
 		},

@@ -153,7 +153,14 @@ func testModels(t *testing.T, s Store) {
 			equal(t, "number", v.Number, n+1)
 			equal(t, "model of a version", v.Model, name)
 		}
+		one, err := s.Model(ctx, name)
+		ok(t, err)
+		if !reflect.DeepEqual(one, list[i]) {
+			t.Fatalf("one model: %+v; want %+v", one, list[i])
+		}
 	}
+	_, err = s.Model(ctx, "unknown")
+	want(t, err, models.ErrNotFound)
 }
 
 func testAddVersionCreates(t *testing.T, s Store) {
@@ -210,7 +217,7 @@ func testModelRoundTrip(t *testing.T, s Store) {
 	ctx := t.Context()
 	zero := 0
 	for _, rule := range []models.Rule{
-		{}, {Outputs: []string{}}, {Outputs: []string{"b", "a"}}, {Decimals: &zero}, {TopK: 1}, {LabelOnly: true},
+		{}, {Outputs: []string{}}, {Outputs: []string{"b", "a"}}, {Decimals: &zero}, {TopK: 1}, {LabelOnly: true}, {DailyRows: 1e12},
 	} {
 		m, v := newModel("iris", "")
 		m.Disclosure = models.Disclosure{Rule: rule, Roles: map[string]models.Rule{"user": rule}}

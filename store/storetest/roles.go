@@ -23,7 +23,7 @@ func testBuiltinRoles(t *testing.T, s Store) {
 	got := map[string]auth.Permission{}
 	for _, r := range list {
 		got[r.Name] = r.Permissions
-		if !r.Builtin || r.Rate != "" || r.CreatedAt.IsZero() {
+		if !r.Builtin || r.Rate != "" || r.DailyRows != 0 || r.CreatedAt.IsZero() {
 			t.Errorf("built-in role: %+v", r)
 		}
 	}
@@ -49,13 +49,13 @@ func testPutRole(t *testing.T, s Store) {
 		}
 		return list[i]
 	}
-	made := auth.Role{Name: "analyst", Permissions: auth.AuditRead | auth.MetricsRead, Rate: "600-M", CreatedAt: noon}
+	made := auth.Role{Name: "analyst", Permissions: auth.AuditRead | auth.MetricsRead, Rate: "600-M", DailyRows: 1e12, CreatedAt: noon}
 	ok(t, s.PutRole(ctx, made))
 	made.CreatedAt = kept(noon)
 	equal(t, "role", role("analyst"), made)
 
 	ok(t, s.PutRole(ctx, auth.Role{Name: "analyst", Permissions: auth.ModelsWrite, Builtin: true, CreatedAt: noon.Add(time.Hour)}))
-	made.Permissions, made.Rate = auth.ModelsWrite, ""
+	made.Permissions, made.Rate, made.DailyRows = auth.ModelsWrite, "", 0
 	equal(t, "replaced role", role("analyst"), made)
 
 	for p := auth.Permission(0); p < 32; p++ {

@@ -39,7 +39,7 @@ func RunTests(t *testing.T, open func(t *testing.T) Store) {
 
 // RunAuth runs the tests of auth.Store.
 func RunAuth(t *testing.T, open func(t *testing.T) Store) {
-	run(t, open, slices.Concat(userTests, adminTests, roleTests, sessionTests, keyTests, ticketTests))
+	run(t, open, slices.Concat(userTests, adminTests, roleTests, sessionTests, browserTests, keyTests, clientTests, ticketTests, identityTests, budgetTests, signingKeyTests, changeTests, totpTests))
 }
 
 // RunModels runs the tests of models.Store.
@@ -145,7 +145,7 @@ func checkUser(t *testing.T, got, want auth.User) {
 		t.Fatalf("roles of %s: %q; want %q", got.Username, got.Roles, want.Roles)
 	}
 	got.Roles, want.Roles = nil, nil
-	if got.ID != want.ID || got.Username != want.Username || got.PasswordHash != want.PasswordHash ||
+	if got.ID != want.ID || got.Kind != want.Kind || got.Username != want.Username || got.PasswordHash != want.PasswordHash ||
 		got.Disabled != want.Disabled || got.CreatedAt != want.CreatedAt || got.UpdatedAt != want.UpdatedAt {
 		t.Fatalf("user:\n%+v; want\n%+v", got, want)
 	}

@@ -23,6 +23,7 @@ var userTests = []test{
 	{"UpdateUser", testUpdateUser},
 	{"UpdateUserRefused", testUpdateUserRefused},
 	{"UpdateUserRace", testUpdateUserRace},
+	{"DisableEndsSessions", testDisableEndsSessions},
 	{"DeleteUser", testDeleteUser},
 	{"DeleteUserRefused", testDeleteUserRefused},
 }
@@ -219,6 +220,37 @@ func testUpdateUserRefused(t *testing.T, s Store) {
 	checkUser(t, got, ada)
 }
 
+// Who is disabled has no session any more, from the very same step on.
+func testDisableEndsSessions(t *testing.T, s Store) {
+	ctx := t.Context()
+	for _, name := range []string{"ada", "bob"} {
+		addUser(t, s, name)
+		addSession(t, s, name+"1", name)
+		addSession(t, s, name+"2", name)
+	}
+	update := func(disabled bool) {
+		t.Helper()
+		_, err := s.UpdateUser(ctx, "id-ada", func(u auth.User, _ int) (auth.User, error) {
+			u.Disabled = disabled
+			return u, nil
+		})
+		ok(t, err)
+	}
+	left := func(user string, n int) {
+		t.Helper()
+		list, err := s.SessionsOf(ctx, user, noon)
+		ok(t, err)
+		equal(t, "sessions of "+user, len(list), n)
+	}
+	update(false)
+	left("id-ada", 2)
+	update(true)
+	left("id-ada", 0)
+	update(false)
+	left("id-ada", 0)
+	left("id-bob", 2)
+}
+
 // Updates that overlap build on each other: none is lost.
 func testUpdateUserRace(t *testing.T, s Store) {
 	ctx := t.Context()
@@ -307,6 +339,9 @@ func testOtherAdmins(t *testing.T, s Store) {
 	invited := newUser("eve", "admin")
 	invited.PasswordHash = ""
 	ok(t, s.CreateUser(ctx, invited, nil))
+	robot := newService("robot", "admin")
+	robot.PasswordHash = "x"
+	ok(t, s.CreateUser(ctx, robot, nil))
 	for name, want := range map[string]int{"ada": 1, "bob": 1, "carol": 2, "dan": 2, "eve": 2} {
 		_, err := s.UpdateUser(ctx, "id-"+name, func(u auth.User, others int) (auth.User, error) {
 			equal(t, "administrators besides "+name, others, want)

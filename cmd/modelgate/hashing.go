@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/debug"
+
+	"golang.org/x/crypto/argon2"
+	"golang.org/x/sys/unix"
+)
+
+// hashCommand is the hidden subcommand of the processes that hash passwords. A
+// hash takes a core for 30 ms and 46 MiB. In the server's own process its thread
+// would hold one of the few turns of Go's scheduler, and its memory set the
+// collector to work, whatever the thread's priority: predictions would wait. In
+// a process of low priority it takes what they leave.
+const hashCommand = "hash-passwords"
+
+// hashNice is the priority of those processes: while all cores are busy they
+// get a quarter of one, so that sign-ins go on, slowly.
+const hashNice = 5
+
+// hashers are processes that hash passwords, as many as the gate lets in.
+type hashers struct {
+	idle chan *hashProcess // as many as may work at once; nil: not started yet
+	log  *slog.Logger
+	// command is the program to start; os.Executable but in tests.
+	command func() (string, error)
+}
+
+type hashProcess struct {
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Reader
+}
+
+// hashRequest goes before the password and the salt, in little endian.
+type hashRequest struct {
+	Password, Salt, Time, Memory, Parallel, Size uint32
+}
+
+// newHashers prepares n processes; each starts when it is first needed.
+func newHashers(n int, log *slog.Logger) *hashers {
+	h := &hashers{make(chan *hashProcess, n), log, os.Executable}
+	for range n {
+		h.idle <- nil
+	}
+	return h
+}
+
+// derive is argon2.IDKey, computed by one of the processes. One that has failed
+// is replaced; where none can be started, the server computes by itself.
+func (h *hashers) derive(password, salt []byte, time, memory uint32, parallel uint8, size uint32) []byte {
+	p := <-h.idle
+	defer func() { h.idle <- p }()
+	r := hashRequest{uint32(len(password)), uint32(len(salt)), time, memory, uint32(parallel), size}
+	key, err := p.derive(r, password, salt)
+	if err == nil {
+		return key
+	}
+	p.end()
+	if p, err = h.start(); err == nil {
+		if key, err = p.derive(r, password, salt); err == nil {
+			return key
+		}
+	}
+	p.end()
+	p = nil
+	h.log.Warn("a password is hashed by the server itself, which slows predictions: no process for it could be used", "cause", err)
+	return argon2.IDKey(password, salt, time, memory, parallel, size)
+}
+
+var errNotStarted = errors.New("not started")
+
+func (p *hashProcess) derive(r hashRequest, password, salt []byte) ([]byte, error) {
+	if p == nil {
+		return nil, errNotStarted
+	}
+	order, err := binary.Append(nil, binary.LittleEndian, r)
+	if err == nil {
+		_, err = p.in.Write(append(append(order, password...), salt...))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("a process that hashes passwords: %w", err)
+	}
+	key := make([]byte, r.Size)
+	if _, err := io.ReadFull(p.out, key); err != nil {
+		return nil, fmt.Errorf("a process that hashes passwords: %w", err)
+	}
+	return key, nil
+}
+
+func (h *hashers) start() (*hashProcess, error) {
+	self, err := h.command()
+	if err != nil {
+		return nil, err
+	}
+	p := &hashProcess{cmd: exec.Command(self, hashCommand)}
+	p.cmd.Env = []string{"GOMAXPROCS=1"} // none of the server's secrets
+	p.cmd.Stderr = os.Stderr
+	if p.in, err = p.cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	p.out = bufio.NewReader(out)
+	return p, p.cmd.Start()
+}
+
+// end ends a process, which does so by itself when its input does.
+func (p *hashProcess) end() {
+	if p == nil || p.cmd.Process == nil {
+		return
+	}
+	p.in.Close()
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+}
+
+// close ends the processes once they are idle.
+func (h *hashers) close() {
+	for range cap(h.idle) {
+		(<-h.idle).end()
+	}
+}
+
+// runHasher is the other process: it answers requests until its input ends.
+func runHasher(in io.Reader, out io.Writer) int {
+	signal.Ignore(os.Interrupt)                          // Ctrl-C is for the server, which lets sign-ins end
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, hashNice) // else it computes as before
+	for r := bufio.NewReader(in); ; {
+		var q hashRequest
+		if err := binary.Read(r, binary.LittleEndian, &q); err != nil {
+			return 0
+		}
+		text := make([]byte, q.Password+q.Salt)
+		if _, err := io.ReadFull(r, text); err != nil {
+			return 0
+		}
+		if _, err := out.Write(argon2.IDKey(text[:q.Password], text[q.Password:], q.Time, q.Memory, uint8(q.Parallel), q.Size)); err != nil {
+			return 0
+		}
+		clear(text)
+		debug.FreeOSMemory() // the next may be long in coming
+	}
+}

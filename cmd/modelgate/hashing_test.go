@@ -1,0 +1,58 @@
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/crypto/argon2"
+)
+
+// TestHashers: other processes compute what argon2 does, several at once; one
+// that has died is replaced, and where none can be started the server computes
+// by itself.
+func TestHashers(t *testing.T) {
+	var log bytes.Buffer
+	h := newHashers(2, slog.New(slog.NewTextHandler(&log, nil)))
+	h.command = func() (string, error) { return exec.LookPath("modelgate") }
+	salt := []byte("some salt 123456")
+	check := func(password string) {
+		t.Helper()
+		want := argon2.IDKey([]byte(password), salt, 2, 64, 1, 32)
+		if got := h.derive([]byte(password), salt, 2, 64, 1, 32); !bytes.Equal(got, want) {
+			t.Errorf("%q: %x, want %x", password, got, want)
+		}
+	}
+	var group sync.WaitGroup
+	for _, password := range []string{"", "x", "пароль", strings.Repeat("long", 256)} {
+		group.Go(func() { check(password) })
+	}
+	group.Wait()
+	for range 2 { // both die while they wait for work
+		p := <-h.idle
+		if p != nil {
+			if err := p.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.idle <- p
+	}
+	for range 3 {
+		check("after a death")
+	}
+	if log.Len() > 0 {
+		t.Errorf("the server computed by itself: %s", log.String())
+	}
+	h.close()
+
+	h = newHashers(1, slog.New(slog.NewTextHandler(&log, nil)))
+	h.command = func() (string, error) { return "/nonexistent", nil }
+	check("alone")
+	if !strings.Contains(log.String(), "hashed by the server itself") {
+		t.Error("nothing is logged of it")
+	}
+	h.close()
+}

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"modelgate/auth"
+)
+
+// exampleProviders are the examples of docs/operations.md.
+func exampleProviders(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, found := strings.Cut(string(text), "\n## Identity providers\n")
+	if !found {
+		t.Fatal("docs/operations.md has no section Identity providers")
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	var examples []string
+	for part := range strings.SplitSeq(section, "```yaml\n") {
+		if example, _, ended := strings.Cut(part, "```"); ended && strings.HasPrefix(example, "- name:") {
+			examples = append(examples, example)
+		}
+	}
+	return examples
+}
+
+// TestIdentityProviders: what the documentation shows is taken, and read as it
+// says.
+func TestIdentityProviders(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "keycloak.secret"), "a secret\n")
+	t.Setenv("CORP_CLIENT_SECRET", "another secret")
+	examples := exampleProviders(t)
+	if len(examples) < 4 {
+		t.Fatalf("%d examples", len(examples))
+	}
+	all := map[string]auth.Provider{}
+	for _, example := range examples {
+		file := filepath.Join(dir, "providers.yaml")
+		write(t, file, example)
+		c, err := parse(t, "--identity-providers", file, "--issuer", "https://models.example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(); err != nil {
+			t.Errorf("%v in\n%s", err, example)
+		}
+		list, _, err := c.identityProviders()
+		if err != nil {
+			t.Errorf("%v in\n%s", err, example)
+		}
+		for _, p := range list {
+			all[p.Name] = p
+		}
+	}
+	want := auth.Provider{
+		Name: "keycloak", Issuer: "https://id.example.com/realms/corp", SignIn: true, ClientID: "modelgate", ClientSecret: "a secret",
+		Scopes: []string{"openid", "profile", "email"}, APITokens: true, Audience: "modelgate-api", AcceptUntypedTokens: true, CreateUsers: true,
+		RequireVerifiedEmail: true, RolesClaim: "realm_access.roles",
+		Roles: map[string][]string{"ml-users": {"user"}, "ml-makers": {"user", "data-scientist"}, "ml-admins": {"admin"}},
+	}
+	if got := all["keycloak"]; !reflect.DeepEqual(got, want) {
+		t.Errorf("keycloak is read as\n%+v, want\n%+v", got, want)
+	}
+}
+
+func TestIdentityProviderRefusals(t *testing.T) {
+	const good = "- name: corp\n  issuer: https://id.example.com\n  sign_in: true\n  client_id: modelgate\n"
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "open.secret"), "a secret")
+	write(t, filepath.Join(dir, "empty.secret"), "\n")
+	if err := os.Chmod(filepath.Join(dir, "open.secret"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "providers.yaml")
+	for text, says := range map[string]string{
+		good: "", good + "  default_roles: [admin]\n  create_users: true\n": "can't hold admin", good + "  clientsecret: x\n": "unknown field",
+		good + "  client_secret: in clear\n": "unknown field", good + "  name: again\n": "write a YAML list", "name: corp\n": "write a YAML list",
+		good + "  client_secret_env: NOT_SET_ANYWHERE\n": "NOT_SET_ANYWHERE of client_secret_env is not set",
+		good + "  client_secret_file: nowhere.secret\n":  "nowhere.secret", good + "  client_secret_file: open.secret\n": "chmod 600",
+		good + "  client_secret_file: empty.secret\n":                                    "is empty",
+		good + "  client_secret_file: a\n  client_secret_env: b\n":                       "exclude each other",
+		strings.Replace(good, "https:", "http:", 1):                                      "is not https",
+		strings.Replace(good, "https://id.example.com", "https://models.example.com", 1): "or this server",
+		good + good: "another provider has this name",
+	} {
+		write(t, file, text)
+		c, err := parse(t, "--identity-providers", file, "--issuer", "https://models.example.com")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(); (says == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%v, want %q, for\n%s", err, says, text)
+		}
+	}
+	write(t, file, good)
+	for _, args := range [][]string{{"--listen", "0.0.0.0:0", "--insecure-http"}, {"--identity-providers", file + ".missing"}} {
+		c, err := parse(t, append([]string{"--identity-providers", file}, args...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Check(); err == nil || !strings.Contains(err.Error(), "--identity-providers") {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	if err := os.Chmod(file, 0o646); err != nil {
+		t.Fatal(err)
+	}
+	c, err := parse(t, "--identity-providers", file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
+		t.Errorf("a file that others can change: %v", err)
+	}
+}
