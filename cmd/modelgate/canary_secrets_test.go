@@ -78,9 +78,12 @@ func (c *canaryCage) send(method, path, contentType, body string, header http.He
 
 func (c *canaryCage) json(path, token string, body any) (*http.Response, []byte) {
 	c.t.Helper()
-	text, err := json.Marshal(body)
-	if err != nil {
-		c.t.Fatal(err)
+	var text []byte
+	if body != nil { // nil is no body, not the JSON null
+		var err error
+		if text, err = json.Marshal(body); err != nil {
+			c.t.Fatal(err)
+		}
 	}
 	header := http.Header{}
 	if token != "" {
