@@ -262,33 +262,3 @@ func (s *Service) rotateBySchedule(ctx context.Context, now time.Time) error {
 	}
 	return s.poll(ctx)
 }
-
-// Rewrap seals anew, by the first key of the vault, what the Store keeps sealed by
-// another one, and returns how much that was. With discard, what no key of the
-// vault opens is removed, which logs nobody out: clients refresh their access
-// tokens. It may run beside servers that have both master keys.
-func Rewrap(ctx context.Context, store Store, vault *Vault, discard bool) (sealed, removed int, err error) {
-	_, err = store.UpdateSigningKeys(ctx, func(old []SigningKey) ([]SigningKey, error) {
-		sealed, removed = 0, 0
-		next := make([]SigningKey, 0, len(old))
-		for _, key := range old {
-			plain, err := vault.Open(keyPurpose, key.ID, key.Sealed)
-			switch {
-			case err != nil && discard:
-				removed++
-				continue
-			case err != nil:
-				return nil, fmt.Errorf("signing key %s: %w", key.ID, err)
-			case vault.Stale(key.Sealed):
-				key.Sealed = vault.Seal(keyPurpose, key.ID, plain)
-				sealed++
-			}
-			next = append(next, key)
-		}
-		if n := len(next); n > 0 && removed > 0 {
-			next[n-1].RetireAt = time.Time{}
-		}
-		return next, nil
-	})
-	return sealed, removed, err
-}

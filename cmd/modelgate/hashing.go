@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"syscall"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sys/unix"
@@ -57,10 +59,10 @@ func newHashers(n int, log *slog.Logger) *hashers {
 
 // derive is argon2.IDKey, computed by one of the processes. One that has failed
 // is replaced; where none can be started, the server computes by itself.
-func (h *hashers) derive(password, salt []byte, time, memory uint32, parallel uint8, size uint32) []byte {
+func (h *hashers) derive(password, salt []byte, passes, memory uint32, parallel uint8, size uint32) []byte {
 	p := <-h.idle
 	defer func() { h.idle <- p }()
-	r := hashRequest{uint32(len(password)), uint32(len(salt)), time, memory, uint32(parallel), size}
+	r := hashRequest{uint32(len(password)), uint32(len(salt)), passes, memory, uint32(parallel), size}
 	key, err := p.derive(r, password, salt)
 	if err == nil {
 		return key
@@ -74,7 +76,7 @@ func (h *hashers) derive(password, salt []byte, time, memory uint32, parallel ui
 	p.end()
 	p = nil
 	h.log.Warn("a password is hashed by the server itself, which slows predictions: no process for it could be used", "cause", err)
-	return argon2.IDKey(password, salt, time, memory, parallel, size)
+	return argon2.IDKey(password, salt, passes, memory, parallel, size)
 }
 
 var errNotStarted = errors.New("not started")
@@ -105,6 +107,7 @@ func (h *hashers) start() (*hashProcess, error) {
 	p := &hashProcess{cmd: exec.Command(self, hashCommand)}
 	p.cmd.Env = []string{"GOMAXPROCS=1"} // none of the server's secrets
 	p.cmd.Stderr = os.Stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server, which lets sign-ins end
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -135,8 +138,12 @@ func (h *hashers) close() {
 
 // runHasher is the other process: it answers requests until its input ends.
 func runHasher(in io.Reader, out io.Writer) int {
-	signal.Ignore(os.Interrupt)                          // Ctrl-C is for the server, which lets sign-ins end
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, hashNice) // else it computes as before
+	// All threads of the process, which is alone in its group: the scheduler of Go
+	// computes on any of them, and PRIO_PROCESS is one thread. Where it can't be had,
+	// it computes as before.
+	_ = unix.Setpriority(unix.PRIO_PGRP, 0, hashNice)
+	idle := time.AfterFunc(time.Hour, debug.FreeOSMemory)
+	defer idle.Stop()
 	for r := bufio.NewReader(in); ; {
 		var q hashRequest
 		if err := binary.Read(r, binary.LittleEndian, &q); err != nil {
@@ -150,6 +157,7 @@ func runHasher(in io.Reader, out io.Writer) int {
 			return 0
 		}
 		clear(text)
-		debug.FreeOSMemory() // the next may be long in coming
+		runtime.GC()            // the next takes the same memory
+		idle.Reset(time.Second) // or is long in coming
 	}
 }

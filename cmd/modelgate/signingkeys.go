@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"modelgate/auth"
 	"modelgate/store"
@@ -76,7 +78,7 @@ type RewrapCmd struct {
 	Place
 	MasterKey     string `env:"MODELGATE_MASTER_KEY" name:"master-key" placeholder:"KEY" help:"The new master key, a comma, and the old one. Prefer the variable, or the file."`
 	MasterKeyFile string `env:"MODELGATE_MASTER_KEY_FILE" name:"master-key-file" type:"path" placeholder:"FILE" help:"File with the new master key and, on a line below, the old one. Default: keys/master.key in the data folder."`
-	Discard       bool   `help:"Remove the signing keys that no given master key opens, because it is lost."`
+	Discard       bool   `help:"The master key is lost: remove the signing keys that no given one opens. Second factors stay; users of those that nothing opens sign in with recovery codes."`
 }
 
 func (c *RewrapCmd) Run(ctx context.Context, s std) error {
@@ -91,13 +93,35 @@ func (c *RewrapCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	defer db.Close()
-	sealed, removed, err := auth.Rewrap(ctx, db, vault, c.Discard)
+	done, err := auth.Rewrap(ctx, db, vault, c.Discard)
+	if done.Sealed > 0 || err == nil {
+		fmt.Fprintf(s.err, "Sealed %d secrets anew by the master key %s.\n", done.Sealed, vault.Name())
+	}
+	if names := usernames(ctx, db, done.Unopened); len(names) > 0 {
+		fmt.Fprintf(s.err, "No given master key opens the second factors of %d users: %s.\nThey stay; these users sign in with recovery codes, or need a reset ('modelgate user reset --totp').\n",
+			len(names), strings.Join(names, ", "))
+	}
 	if err != nil {
+		if errors.Is(err, auth.ErrMasterKey) && !c.Discard {
+			err = fmt.Errorf("%w: give the old master key as well, or if it is lost, --discard", err)
+		}
 		return err
 	}
-	fmt.Fprintf(s.err, "Sealed %d secrets anew by the master key %s.\n", sealed, vault.Name())
 	if c.Discard {
-		fmt.Fprintf(s.err, "Removed %d signing keys; clients refresh their access tokens.\n", removed)
+		fmt.Fprintf(s.err, "Removed %d signing keys; clients refresh their access tokens.\n", done.Removed)
 	}
 	return nil
+}
+
+// usernames are what administrators know users by; of one that has gone
+// meanwhile it is the id.
+func usernames(ctx context.Context, db *store.DB, ids []string) []string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id
+		if u, err := db.User(ctx, id); err == nil {
+			names[i] = u.Username
+		}
+	}
+	return names
 }
