@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"modelgate/audit"
+	"modelgate/auth/authtest"
 )
 
 // trail is a request that changes something, or is refused, and the records
@@ -84,7 +85,7 @@ func (w *world) lastRecord() uint64 {
 // something leaves its record when it is done, and when it is refused, with who,
 // what, on what, from where, the outcome and the request's id.
 func TestEveryChangeIsRecorded(t *testing.T) {
-	w := newWorld(t, noLimits)
+	w := newWorld(t, noLimits, withProvider(authtest.NewProvider(t)))
 	covered := map[string]map[bool]bool{} // by route: done, refused
 	for _, step := range w.trails() {
 		t.Run(step.route+" "+step.what, func(t *testing.T) {
@@ -169,7 +170,7 @@ func (w *world) trails() []trail {
 	own = append(own,
 		trail{"POST /users/me/keys", "without a fresh sign-in", w.will("POST", "/users/me/keys", late, `{"name":"k"}`), 403, []string{"key.create denied late k reauthentication_required"}},
 		trail{"POST /users/me/keys", "", w.will("POST", "/users/me/keys", manager, `{"name":"k"}`), 201, []string{"key.create allowed manager k -"}})
-	return slices.Concat(signIn, own, clients(late), w.trailsOfUsers(bob, late, manager), models(late), w.trailsOfConsole(late))
+	return slices.Concat(signIn, own, clients(late), w.trailsOfUsers(bob, late, manager), w.trailsOfIdentities(late), models(late), w.trailsOfFactors(), w.trailsOfConsole(late))
 }
 
 func credentials(name, password string) map[string]string {
@@ -288,6 +289,58 @@ func (w *world) trailsOfUsers(bob, late, manager string) []trail {
 		{"DELETE /admin/signing-keys/{id}", "", func() answer { return admin("DELETE", "/admin/signing-keys/"+next, nil)() }, 204, []string{"signing_key.retire allowed admin * -"}},
 		{"GET /admin/audit/export", "", admin("GET", "/admin/audit/export?since=2020-01-01T00:00:00Z", nil), 200, []string{"audit.export allowed admin - -"}},
 		{"GET /admin/users", "refused", w.will("GET", "/admin/users", late, nil), 403, []string{"user.list denied late - forbidden"}},
+	}
+}
+
+// trailsOfFactors are those of a second factor. The codes that somebody lacks or
+// has wrong are failures of his.
+func (w *world) trailsOfFactors() []trail {
+	_, dora := w.user("dora")
+	f := &factor{w: w, name: "dora"}
+	otp := func(method, path string, code func() string) func() answer {
+		return func() answer {
+			return w.do(request{method: method, path: path, token: dora, json: map[string]string{"otp": code()}})
+		}
+	}
+	return []trail{
+		{"POST /users/me/totp", "wrong password", w.will("POST", "/users/me/totp", dora, `{"password":"wrong password 1"}`), 403, []string{"totp.begin failed dora - wrong_password"}},
+		{"POST /users/me/totp", "", func() answer {
+			got := w.post("/users/me/totp", dora, nil)
+			f.secret = got.field("secret")
+			return got
+		}, 200, []string{"totp.begin allowed dora dora -"}},
+		{"POST /users/me/totp/confirm", "wrong code", otp("POST", "/users/me/totp/confirm", f.wrong), 403, []string{"totp.enable failed dora - wrong_code"}},
+		{"POST /users/me/totp/confirm", "", otp("POST", "/users/me/totp/confirm", f.next), 200, []string{"totp.enable allowed dora dora -"}},
+		{"POST /login", "no code", w.will("POST", "/login", "", credentials("dora", userPassword)), 401, []string{"user.login failed dora - no_code"}},
+		{"POST /users/me/recovery-codes", "wrong code", otp("POST", "/users/me/recovery-codes", f.wrong), 403, []string{"recovery_codes.create failed dora - wrong_code"}},
+		{"POST /users/me/recovery-codes", "", otp("POST", "/users/me/recovery-codes", f.next), 200, []string{"recovery_codes.create allowed dora dora -"}},
+		{"DELETE /users/me/totp", "wrong code", otp("DELETE", "/users/me/totp", f.wrong), 403, []string{"totp.disable failed dora - wrong_code"}},
+		{"DELETE /users/me/totp", "", otp("DELETE", "/users/me/totp", f.next), 204, []string{"totp.disable allowed dora dora -"}},
+	}
+}
+
+// next is a code that was not used yet.
+func (f *factor) next() string {
+	f.w.clock.advance(time.Minute)
+	return f.code()
+}
+
+// trailsOfIdentities are those of a user's identities at a provider.
+func (w *world) trailsOfIdentities(late string) []trail {
+	id, _ := w.user("eve")
+	path, linked := "/admin/users/"+id+"/identities", ""
+	in := map[string]string{"provider": "corp", "subject": "eve"}
+	return []trail{
+		{"POST /admin/users/{id}/identities", "refused", w.will("POST", path, late, in), 403, []string{"identity.link denied late " + id + " forbidden"}},
+		{"POST /admin/users/{id}/identities", "", func() answer {
+			got := w.post(path, w.admin, in)
+			linked = got.field("id")
+			return got
+		}, 201, []string{"identity.link allowed admin eve -"}},
+		{"DELETE /admin/users/{id}/identities/{identity}", "refused", w.will("DELETE", path+"/i_none", late, nil), 403, []string{"identity.unlink denied late " + id + " forbidden"}},
+		{"DELETE /admin/users/{id}/identities/{identity}", "", func() answer {
+			return w.do(request{method: "DELETE", path: path + "/" + linked, token: w.admin})
+		}, 204, []string{"identity.unlink allowed admin eve -"}},
 	}
 }
 

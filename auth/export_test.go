@@ -75,3 +75,6 @@ func Base32(secret string) []byte {
 	}
 	return plain
 }
+
+// RewrapPage is how many second factors are read at once.
+const RewrapPage = rewrapPage

@@ -474,7 +474,7 @@ func TestSecondFactorAndTheMasterKey(t *testing.T) {
 	f := e.enrol("alice")
 	var err error
 	restart := func(keys string) {
-		cfg.Vault = vault(keys)
+		cfg.Vault, cfg.Keys = vault(keys), e.keys
 		e.Service, err = auth.New(cfg)
 		want(t, err, nil)
 	}

@@ -138,14 +138,15 @@ func (s *Service) RetireSigningKey(ctx context.Context, who Principal, id string
 	})
 }
 
-// signing returns which of the keys, ordered by ActiveAt, signs at a time.
+// signing returns which of the keys, ordered by ActiveAt, signs at a time, as
+// Keyring.signer has it; -1 when there are none.
 func signing(keys []SigningKey, now time.Time) int {
 	for i := len(keys) - 1; i >= 0; i-- {
 		if !keys[i].ActiveAt.After(now) {
 			return i
 		}
 	}
-	return -1
+	return min(0, len(keys)-1)
 }
 
 // with adds a key that signs from a time on.
@@ -190,7 +191,7 @@ func (s *Service) changeKeys(ctx context.Context, who Principal, a Action, now t
 // storeKeys stores what f makes of the keys, and goes by it.
 func (s *Service) storeKeys(ctx context.Context, now time.Time, f func([]SigningKey) ([]SigningKey, error)) error {
 	k := s.cfg.Keys
-	rows, err := k.cfg.Store.UpdateSigningKeys(ctx, func(old []SigningKey) ([]SigningKey, error) {
+	_, err := k.cfg.Store.UpdateSigningKeys(ctx, func(old []SigningKey) ([]SigningKey, error) {
 		next, err := f(old)
 		if err != nil {
 			return nil, err
@@ -200,8 +201,11 @@ func (s *Service) storeKeys(ctx context.Context, now time.Time, f func([]Signing
 	if err != nil {
 		return err
 	}
-	k.replace(rows)
+	err = k.reload(ctx)
 	s.cache.revokeAll() // tokens of a key that is gone were verified with it
+	if err != nil {
+		return fmt.Errorf("the keys are changed, and this server will hear of it when the database answers: %w", err)
+	}
 	return nil
 }
 
@@ -257,34 +261,4 @@ func (s *Service) rotateBySchedule(ctx context.Context, now time.Time) error {
 		return err
 	}
 	return s.poll(ctx)
-}
-
-// Rewrap seals anew, by the first key of the vault, what the Store keeps sealed by
-// another one, and returns how much that was. With discard, what no key of the
-// vault opens is removed, which logs nobody out: clients refresh their access
-// tokens. It may run beside servers that have both master keys.
-func Rewrap(ctx context.Context, store Store, vault *Vault, discard bool) (sealed, removed int, err error) {
-	_, err = store.UpdateSigningKeys(ctx, func(old []SigningKey) ([]SigningKey, error) {
-		sealed, removed = 0, 0
-		next := make([]SigningKey, 0, len(old))
-		for _, key := range old {
-			plain, err := vault.Open(keyPurpose, key.ID, key.Sealed)
-			switch {
-			case err != nil && discard:
-				removed++
-				continue
-			case err != nil:
-				return nil, fmt.Errorf("signing key %s: %w", key.ID, err)
-			case vault.Stale(key.Sealed):
-				key.Sealed = vault.Seal(keyPurpose, key.ID, plain)
-				sealed++
-			}
-			next = append(next, key)
-		}
-		if n := len(next); n > 0 && removed > 0 {
-			next[n-1].RetireAt = time.Time{}
-		}
-		return next, nil
-	})
-	return sealed, removed, err
 }

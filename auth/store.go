@@ -205,6 +205,9 @@ type Store interface {
 	// concurrent calls each sees what those before it have left. ErrNotFound
 	// without the user.
 	UpdateTOTP(ctx context.Context, userID string, f func(old TOTP) (TOTP, error)) error
+	// TOTPs lists second factors, the begun ones too, by their users' ids, after
+	// one: at most limit.
+	TOTPs(ctx context.Context, after string, limit int) ([]TOTP, error)
 
 	// Roles lists all by name.
 	Roles(ctx context.Context) ([]Role, error)

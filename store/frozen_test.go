@@ -34,7 +34,11 @@ func TestFrozenSchemas(t *testing.T) {
 		}
 	}
 	want := schema(t, open(t))
-	for _, v := range kept(t) {
+	all := kept(t)
+	if !slices.Contains(all, newest) {
+		t.Errorf("schema %d is not frozen; once it changes no more: go test ./store -run TestFrozenSchemas -update", newest)
+	}
+	for _, v := range all {
 		t.Run(fmt.Sprint(v), func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "modelgate.db")
 			thaw(t, frozen(v), path)
@@ -47,9 +51,7 @@ func TestFrozenSchemas(t *testing.T) {
 			}
 			checkIntegrity(t, db)
 			checkFrozen(t, db, v)
-			if v >= 2 {
-				checkFrozenSigningKey(t, db)
-			}
+			checkFrozenAdditions(t, db, v)
 			openAt(t, path) // once forward, there is nothing to do
 		})
 	}
@@ -172,6 +174,11 @@ var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u"
 
 var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, Asserted: frozenTime, CreatedAt: frozenTime}
 
+var frozenSecret = auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}
+
+var frozenTOTP = auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", LastStep: 58_000_000, Guesses: frozenTime,
+	Codes: [][32]byte{secret("recovery"), secret("another")}, CreatedAt: frozenTime}
+
 // fillFrozen puts a row into every table.
 func fillFrozen(t *testing.T, db *DB) {
 	t.Helper()
@@ -194,10 +201,10 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
-		return auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", CreatedAt: frozenTime}, nil
+		return frozenTOTP, nil
 	}))
 	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
-		auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
+		frozenSecret))
 	ok(db.LinkIdentity(ctx, frozenIdentity))
 	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", ExpiresAt: far}))
 	m, v := frozenModel()
@@ -267,13 +274,41 @@ func checkFrozen(t *testing.T, db *DB, from int) {
 	}
 }
 
-func checkFrozenSigningKey(t *testing.T, db *DB) {
+// checkFrozenAdditions reads what later schemas have added.
+func checkFrozenAdditions(t *testing.T, db *DB, from int) {
 	t.Helper()
-	keys, err := db.SigningKeys(t.Context())
-	if err != nil || len(keys) != 1 || !sameSigningKey(keys[0], frozenSigningKey) || !keys[0].CreatedAt.Equal(frozenTime) {
-		t.Errorf("signing keys: %+v, %v", keys, err)
+	ctx := t.Context()
+	if from >= 2 {
+		keys, err := db.SigningKeys(ctx)
+		if err != nil || len(keys) != 1 || !sameSigningKey(keys[0], frozenSigningKey) || !keys[0].CreatedAt.Equal(frozenTime) {
+			t.Errorf("signing keys: %+v, %v", keys, err)
+		}
+		if changes, err := db.Changes(ctx, 0); err != nil || changes.Mark == 0 {
+			t.Errorf("changes: %+v, %v", changes, err)
+		}
 	}
-	if changes, err := db.Changes(t.Context(), 0); err != nil || changes.Mark == 0 {
-		t.Errorf("changes: %+v, %v", changes, err)
+	if from >= 3 {
+		if u, err := db.User(ctx, "c"); err != nil || u.Kind != auth.ServiceAccount {
+			t.Errorf("service account: %+v, %v", u, err)
+		}
+		if list, err := db.SecretsOf(ctx, "c"); err != nil || len(list) != 1 || list[0] != frozenSecret {
+			t.Errorf("secrets: %+v, %v", list, err)
+		}
+	}
+	if from >= 4 {
+		list, err := db.TOTPs(ctx, "", 2)
+		if err != nil || fmt.Sprintf("%+v", list) != fmt.Sprintf("%+v", []auth.TOTP{frozenTOTP}) {
+			t.Errorf("second factors: %+v, %v", list, err)
+		}
+	}
+	if from >= 6 {
+		if in, err := db.TakeSignIn(ctx, secret("sign-in"), frozenTime); err != nil || in.Provider != "corp" {
+			t.Errorf("sign-in: %+v, %v", in, err)
+		}
+	}
+	if from >= 7 {
+		if used, err := db.RowsUsed(ctx, "u", auth.Day(frozenTime)); err != nil || used["iris"] != 1 {
+			t.Errorf("rows used: %v, %v", used, err)
+		}
 	}
 }

@@ -8,7 +8,31 @@ import (
 	"modelgate/auth"
 )
 
-const selectTOTP = `SELECT user_id, secret, active, session_id, last_step, guesses, codes, created_at FROM totp WHERE user_id = ?`
+const selectTOTP = `SELECT user_id, secret, active, session_id, last_step, guesses, codes, created_at FROM totp `
+
+func scanTOTP(s scan) (f auth.TOTP, err error) {
+	err = s(&f.UserID, &f.Secret, &f.Active, &f.SessionID, &f.LastStep, moment{&f.Guesses}, digests{&f.Codes}, moment{&f.CreatedAt})
+	return f, err
+}
+
+// TOTPs implements auth.Store.
+func (db *DB) TOTPs(ctx context.Context, after string, limit int) ([]auth.TOTP, error) {
+	if limit <= 0 {
+		return nil, nil
+	}
+	var list []auth.TOTP
+	err := db.read(ctx, func(t *tx) error {
+		return t.rows(func(s scan) error {
+			f, err := scanTOTP(s)
+			list = append(list, f)
+			return err
+		}, selectTOTP+`WHERE user_id > ? ORDER BY user_id LIMIT ?`, after, limit)
+	})
+	if err != nil {
+		return nil, authError(err)
+	}
+	return list, nil
+}
 
 // UpdateTOTP implements auth.Store.
 func (db *DB) UpdateTOTP(ctx context.Context, userID string, f func(old auth.TOTP) (auth.TOTP, error)) error {
@@ -17,10 +41,7 @@ func (db *DB) UpdateTOTP(ctx context.Context, userID string, f func(old auth.TOT
 			return err
 		}
 		var old auth.TOTP
-		err := t.row(func(s scan) error {
-			return s(&old.UserID, &old.Secret, &old.Active, &old.SessionID, &old.LastStep, moment{&old.Guesses},
-				digests{&old.Codes}, moment{&old.CreatedAt})
-		}, selectTOTP, userID)
+		err := t.row(func(s scan) (err error) { old, err = scanTOTP(s); return err }, selectTOTP+`WHERE user_id = ?`, userID)
 		if err != nil && err != errAbsent {
 			return err
 		}

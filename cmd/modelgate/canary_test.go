@@ -50,7 +50,8 @@ func TestCanaries(t *testing.T) {
 	const password = "CANARY-password-51"
 	ctx := context.Background()
 	data := t.TempDir()
-	p := start(t, data, "MODELGATE_LOG_LEVEL=debug", "MODELGATE_RATE_LOGIN=100-M")
+	idp, setting := withProvider(t)
+	p := start(t, data, "MODELGATE_LOG_LEVEL=debug", "MODELGATE_RATE_LOGIN=100-M", setting)
 	secrets := map[string]string{"password": password, "admin's password": adminPassword}
 
 	tokens, err := p.anonymous().Login(ctx, "admin", adminPassword)
@@ -143,7 +144,7 @@ func TestCanaries(t *testing.T) {
 	}
 	callerAnswers := seen.answers
 
-	for what, secret := range makeCanaries(t, p, data, tokens.AccessToken) {
+	for what, secret := range makeCanaries(t, p, data, tokens.AccessToken, idp) {
 		secrets[what] = secret
 	}
 	metrics := getAs(t, p.url+"/admin/metrics", tokens.AccessToken)

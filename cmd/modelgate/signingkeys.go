@@ -2,8 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
+	"strings"
 
 	"modelgate/auth"
 	"modelgate/store"
@@ -76,28 +80,80 @@ type RewrapCmd struct {
 	Place
 	MasterKey     string `env:"MODELGATE_MASTER_KEY" name:"master-key" placeholder:"KEY" help:"The new master key, a comma, and the old one. Prefer the variable, or the file."`
 	MasterKeyFile string `env:"MODELGATE_MASTER_KEY_FILE" name:"master-key-file" type:"path" placeholder:"FILE" help:"File with the new master key and, on a line below, the old one. Default: keys/master.key in the data folder."`
-	Discard       bool   `help:"Remove the signing keys that no given master key opens, because it is lost."`
+	Discard       bool   `help:"The master key is lost: remove the signing keys that no given one opens. Second factors stay; users of those that nothing opens sign in with recovery codes."`
 }
 
 func (c *RewrapCmd) Run(ctx context.Context, s std) error {
 	cfg := c.config()
 	cfg.MasterKey, cfg.MasterKeyFile = c.MasterKey, c.MasterKeyFile
-	vault, err := cfg.vault()
-	if err != nil {
-		return err
-	}
 	db, err := store.Open(ctx, c.DatabasePath(), discardLogs())
 	if err != nil {
 		return err
 	}
 	defer db.Close()
-	sealed, removed, err := auth.Rewrap(ctx, db, vault, c.Discard)
+	if !c.Discard {
+		if err := needMasterKey(ctx, cfg, db); err != nil {
+			return err
+		}
+	}
+	vault, err := cfg.vault()
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(s.err, "Sealed %d secrets anew by the master key %s.\n", sealed, vault.Name())
+	done, err := auth.Rewrap(ctx, db, vault, c.Discard)
+	if done.Sealed > 0 || err == nil {
+		fmt.Fprintf(s.err, "Sealed %s anew by the master key %s.\n", count(done.Sealed, "secret", "secrets"), vault.Name())
+	}
+	if names := usernames(ctx, db, done.Unopened); len(names) > 0 {
+		fmt.Fprintf(s.err, "No given master key opens the second factors of %s: %s.\nThey stay; these users sign in with recovery codes, or need a reset ('modelgate user reset --totp').\n",
+			count(len(names), "user", "users"), strings.Join(names, ", "))
+	}
+	if err != nil {
+		if errors.Is(err, auth.ErrMasterKey) && !c.Discard {
+			err = fmt.Errorf("%w: give the old master key as well, or if it is lost, --discard", err)
+		}
+		return err
+	}
 	if c.Discard {
-		fmt.Fprintf(s.err, "Removed %d signing keys; clients refresh their access tokens.\n", removed)
+		fmt.Fprintf(s.err, "Removed %s; clients refresh their access tokens.\n", count(done.Removed, "signing key", "signing keys"))
 	}
 	return nil
+}
+
+// needMasterKey refuses to go on where the file of the master key is missing and
+// the database holds what a master key sealed, as after a restore: a new key would
+// open none of it, and stand where the right one belongs.
+func needMasterKey(ctx context.Context, cfg *Config, db *store.DB) error {
+	path := masterKeyPath(cfg.Data)
+	if cfg.MasterKey != "" || cfg.MasterKeyFile != "" {
+		return nil
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	keys, err := db.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	factors, err := db.TOTPs(ctx, "", 1)
+	if err != nil {
+		return err
+	}
+	if len(keys)+len(factors) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the master key is missing, and the database holds secrets that it sealed: put it to %s (mode 0600), or give it by --master-key-file or MODELGATE_MASTER_KEY; if it is lost, run 'modelgate admin rewrap --discard'", path)
+}
+
+// usernames are what administrators know users by; of one that has gone
+// meanwhile it is the id.
+func usernames(ctx context.Context, db *store.DB, ids []string) []string {
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id
+		if u, err := db.User(ctx, id); err == nil {
+			names[i] = u.Username
+		}
+	}
+	return names
 }

@@ -3,13 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
-	"crypto/hmac"
-	"crypto/sha1"
-	"encoding/base32"
-	"encoding/binary"
 	"fmt"
 	"io"
-
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,20 +13,6 @@ import (
 
 	"modelgate/client"
 )
-
-// totpCode is RFC 6238's code, as an authenticator application computes it.
-func totpCode(t testing.TB, secret string, at time.Time) string {
-	t.Helper()
-	key, err := base32.StdEncoding.DecodeString(secret)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mac := hmac.New(sha1.New, key)
-	_ = binary.Write(mac, binary.BigEndian, at.Unix()/30)
-	sum := mac.Sum(nil)
-	n := binary.BigEndian.Uint32(sum[sum[19]&15:]) & 0x7fffffff
-	return fmt.Sprintf("%06d", n%1e6)
-}
 
 // inProcess runs the command line in this process, with a home of its own.
 func inProcess(t *testing.T, in io.Reader, args ...string) (stdout, stderr string, exit int) {
@@ -71,7 +52,7 @@ func TestTOTPCommands(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	fails("is on already", password, "totp", "enable", "--password-stdin")
-	fails("as otp", password, login...)
+	fails("--otp", password, login...)
 	fails("password or code", password, append(login, "--otp", "nonsense")...)
 	does(password, append(login, "--otp", recovery[0])...)
 	fails("password or code", password, append(login, "--otp", recovery[0])...)

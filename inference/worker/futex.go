@@ -4,6 +4,7 @@ package worker
 
 import (
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -15,10 +16,23 @@ const (
 	futexWake = 1
 )
 
-// futex waits while the word has that value, or wakes that many who wait.
-func futex(word *atomic.Uint32, op int, value uint32) {
-	// Errors are wakes for no reason, which callers expect.
-	_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), uintptr(op), uintptr(value), 0, 0, 0)
+// wait sleeps while the word has that value, and may return for no reason.
+//
+// The first millisecond is slept without telling Go's scheduler. It would take
+// the thread's processor away after 20 us, and wake a thread of its own to look
+// for such cases all the time: under load, when sleeps are short, both cost
+// more than the sleep. Meanwhile only the garbage collector may have to wait.
+func wait(word *atomic.Uint32, value uint32) {
+	short := unix.Timespec{Nsec: int64(time.Millisecond)}
+	_, _, err := unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait, uintptr(value), uintptr(unsafe.Pointer(&short)), 0, 0)
+	if err == unix.ETIMEDOUT {
+		_, _, _ = unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWait, uintptr(value), 0, 0, 0)
+	}
+}
+
+// wakeOne wakes one thread that sleeps on the word.
+func wakeOne(word *atomic.Uint32) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake, 1, 0, 0, 0)
 }
 
 // takeOne makes a counter one less; false: it is 0.

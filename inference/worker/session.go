@@ -25,6 +25,16 @@ import (
 // session.submit.
 const quick = 100 // microseconds
 
+// backlog is what may wait for one thread of the worker before another is
+// woken: that long, or four times as long where the runs are so short that
+// waking costs more than several of them.
+func backlog(micros uint32) uint32 {
+	if micros <= quick/4 {
+		return 4 * quick
+	}
+	return quick
+}
+
 // session is one loaded model, which is one worker.
 type session struct {
 	engine *Engine
@@ -219,19 +229,28 @@ func (s *session) end(c *call) {
 	c.release()
 	s.mu.Lock()
 	s.recycle(c)
+	last := s.left()
 	s.mu.Unlock()
-	s.leave()
+	if last {
+		s.finish()
+	}
 }
 
 // leave ends a run, but for its slot.
 func (s *session) leave() {
 	s.mu.Lock()
-	s.running--
-	last := s.running == 0 && s.closed
+	last := s.left()
 	s.mu.Unlock()
 	if last {
 		s.finish()
 	}
+}
+
+// left counts a run that has ended, and reports that it was the last one of a
+// closed session. The caller holds mu.
+func (s *session) left() bool {
+	s.running--
+	return s.running == 0 && s.closed
 }
 
 // recycle makes the slot free for others. The caller holds mu.
@@ -348,14 +367,15 @@ func (s *session) awake() bool {
 		return false
 	}
 	waiting := s.arena.submitted.Load() - s.arena.taken.Load()
-	return waiting*max(s.micros.Load(), 1) <= quick
+	micros := max(s.micros.Load(), 1)
+	return waiting*micros <= backlog(micros)
 }
 
 // rouse wakes a thread of the worker, if one sleeps.
 func (s *session) rouse() {
 	if takeOne(&s.arena.sleepers) {
 		s.arena.wake.Add(1)
-		futex(&s.arena.wake, futexWake, 1)
+		wakeOne(&s.arena.wake)
 	}
 }
 

@@ -104,6 +104,7 @@ func calls(s Store) map[string]func(context.Context) error {
 		"UpdateTOTP": func(ctx context.Context) error {
 			return s.UpdateTOTP(ctx, "id-ada", func(auth.TOTP) (auth.TOTP, error) { return newTOTP("ada"), nil })
 		},
+		"TOTPs": func(ctx context.Context) error { _, err := s.TOTPs(ctx, "", 10); return err },
 		"TakeRows": func(ctx context.Context) error {
 			_, _, err := s.TakeRows(ctx, ofDay("id-ada", "iris", 0), 10, 1, 1)
 			return err

@@ -14,6 +14,7 @@ var totpTests = []test{
 	{"UpdateTOTP", testUpdateTOTP},
 	{"UpdateTOTPRefused", testUpdateTOTPRefused},
 	{"UpdateTOTPRace", testUpdateTOTPRace},
+	{"TOTPs", testTOTPs},
 	{"TOTPOfUsers", testTOTPOfUsers},
 	{"RedeemDropsTOTP", testRedeemDropsTOTP},
 }
@@ -130,6 +131,35 @@ func testUpdateTOTPRace(t *testing.T, s Store) {
 	equal(t, "others", count(errs, used), 19)
 	if codes := totpOf(t, s, "id-ada").Codes; !slices.Equal(codes, [][32]byte{hash("one"), hash("three")}) {
 		t.Errorf("%d codes left", len(codes))
+	}
+}
+
+func testTOTPs(t *testing.T, s Store) {
+	ctx := t.Context()
+	var all []auth.TOTP
+	for i, name := range []string{"ada", "bob", "eve"} {
+		addUser(t, s, name)
+		f := newTOTP(name)
+		f.Active, f.LastStep = i != 1, int64(i) // a begun one is listed too
+		all = append(all, f)
+	}
+	addUser(t, s, "dan") // has none
+	for _, f := range []int{2, 0, 1} {
+		putTOTP(t, s, all[f])
+	}
+	for _, c := range []struct {
+		after string
+		limit int
+		want  []auth.TOTP
+	}{
+		{"", 10, all}, {"", 2, all[:2]}, {"id-bob", 2, all[2:]}, {"id-c", 2, all[2:]}, {"id-eve", 2, nil}, {"", 0, nil}, {"", -1, nil},
+	} {
+		list, err := s.TOTPs(ctx, c.after, c.limit)
+		ok(t, err)
+		equal(t, fmt.Sprintf("second factors after %q, at most %d", c.after, c.limit), len(list), len(c.want))
+		for i := range list {
+			checkTOTP(t, list[i], c.want[i])
+		}
 	}
 }
 
