@@ -45,11 +45,10 @@ func (s *Server) exportAudit(c *call) error {
 	values := c.gin.Request.URL.Query()
 	detail := map[string]string{}
 	for name, to := range map[string]*time.Time{"since": &r.Since, "until": &r.Until} {
-		text := values.Get(name)
-		if text == "" {
+		if !values.Has(name) {
 			continue
 		}
-		t, err := time.Parse(time.RFC3339, text)
+		t, err := time.Parse(time.RFC3339, values.Get(name))
 		if err != nil {
 			return invalid(name + " must be a time as in 2026-03-01T12:00:00Z")
 		}

@@ -163,8 +163,8 @@ func (c *call) forgetBrowser() {
 	c.setHeader("Clear-Site-Data", `"cache", "storage"`)
 }
 
-// reauthenticate proves the password anew, and the second factor (step-up). Guesses are bounded as in
-// changePassword.
+// reauthenticate proves the password anew, and the second factor (step-up).
+// Guesses are bounded as in changePassword.
 func (s *Server) reauthenticate(c *call, in *reauthenticateRequest) (browserSession, error) {
 	var b auth.Browser
 	err := s.guarded(c, func() (err error) {

@@ -19,9 +19,9 @@ type Browser struct {
 // BrowserIdle is how long a browser's session lasts without a request.
 func (s *Service) BrowserIdle() time.Duration { return s.cfg.BrowserIdle }
 
-// BeginBrowser proves a password and a second factor like Login, and begins the session of a
-// browser. It ends at BrowserTTL, or earlier when it is not used for
-// BrowserIdle. The value is a new one each time; the session of replaced, a
+// BeginBrowser proves a password and a second factor like Login, and begins the
+// session of a browser. It ends at BrowserTTL, or earlier when it is not used
+// for BrowserIdle. The value is a new one each time; the session of replaced, a
 // cookie that the browser had before, ends.
 func (s *Service) BeginBrowser(ctx context.Context, o Origin, userAgent, username, password, otp, replaced string) (Browser, error) {
 	p, err := s.prove(ctx, o, username, password, otp)
@@ -134,11 +134,10 @@ func (s *Service) touch(ctx context.Context, hash [32]byte, session Session, idl
 }
 
 // Reauthenticate proves the password of a browser's session anew, and the second
-// factor of a user who has one, for what
-// needs a recent sign-in, and gives the session another cookie: one that was
-// stolen before is worth nothing from now on. ErrCredentials for a wrong
-// password, ErrOTPRequired and ErrCode for a missing or wrong code, ErrToken for
-// a session that has ended.
+// factor of a user who has one, for what needs a recent sign-in, and gives the
+// session another cookie: one that was stolen before is worth nothing from now
+// on. ErrCredentials for a wrong password, ErrOTPRequired and ErrCode for a
+// missing or wrong code, ErrToken for a session that has ended.
 func (s *Service) Reauthenticate(ctx context.Context, who Principal, cookie, password, otp string) (Browser, error) {
 	old, ok := secretHash(cookiePrefix, cookie)
 	if !ok {

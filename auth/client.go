@@ -15,7 +15,7 @@ import (
 const maxSecrets = 2
 
 // errService keeps a program from what only a person can prove.
-var errService = ErrForbidden.With("a service account has no password and no API keys; an administrator changes its secrets")
+var errService = ErrForbidden.With("this takes a person who has just signed in; a service account has no password and no API keys, and an administrator changes its secrets")
 
 var errNoService = ErrNotFound.With("there is no such service account")
 

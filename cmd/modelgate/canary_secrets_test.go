@@ -89,7 +89,7 @@ func (c *canaryCage) send(method, path, contentType, body string, header http.He
 func (c *canaryCage) json(path, token string, body any) (*http.Response, []byte) {
 	c.t.Helper()
 	var text []byte
-	if body != nil {
+	if body != nil { // nil is no body, not the JSON null
 		var err error
 		if text, err = json.Marshal(body); err != nil {
 			c.t.Fatal(err)

@@ -9,8 +9,10 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"os/signal"
+	"runtime"
 	"runtime/debug"
+	"syscall"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 	"golang.org/x/sys/unix"
@@ -27,12 +29,17 @@ const hashCommand = "hash-passwords"
 // get a quarter of one, so that sign-ins go on, slowly.
 const hashNice = 5
 
+// hashPatience is how long a process may take besides what hashers.most allows
+// for the work itself: on a loaded machine it waits for its turn.
+const hashPatience = 20 * time.Second
+
 // hashers are processes that hash passwords, as many as the gate lets in.
 type hashers struct {
 	idle chan *hashProcess // as many as may work at once; nil: not started yet
 	log  *slog.Logger
 	// command is the program to start; os.Executable but in tests.
-	command func() (string, error)
+	command  func() (string, error)
+	patience time.Duration // hashPatience but in tests
 }
 
 type hashProcess struct {
@@ -48,7 +55,7 @@ type hashRequest struct {
 
 // newHashers prepares n processes; each starts when it is first needed.
 func newHashers(n int, log *slog.Logger) *hashers {
-	h := &hashers{make(chan *hashProcess, n), log, os.Executable}
+	h := &hashers{make(chan *hashProcess, n), log, os.Executable, hashPatience}
 	for range n {
 		h.idle <- nil
 	}
@@ -56,33 +63,43 @@ func newHashers(n int, log *slog.Logger) *hashers {
 }
 
 // derive is argon2.IDKey, computed by one of the processes. One that has failed
-// is replaced; where none can be started, the server computes by itself.
-func (h *hashers) derive(password, salt []byte, time, memory uint32, parallel uint8, size uint32) []byte {
+// or hangs is replaced; where none can be started, the server computes by itself.
+func (h *hashers) derive(password, salt []byte, passes, memory uint32, parallel uint8, size uint32) []byte {
 	p := <-h.idle
 	defer func() { h.idle <- p }()
-	r := hashRequest{uint32(len(password)), uint32(len(salt)), time, memory, uint32(parallel), size}
-	key, err := p.derive(r, password, salt)
+	r := hashRequest{uint32(len(password)), uint32(len(salt)), passes, memory, uint32(parallel), size}
+	key, err := p.derive(r, password, salt, h.most(r))
 	if err == nil {
 		return key
 	}
 	p.end()
 	if p, err = h.start(); err == nil {
-		if key, err = p.derive(r, password, salt); err == nil {
+		if key, err = p.derive(r, password, salt, h.most(r)); err == nil {
 			return key
 		}
 	}
 	p.end()
 	p = nil
 	h.log.Warn("a password is hashed by the server itself, which slows predictions: no process for it could be used", "cause", err)
-	return argon2.IDKey(password, salt, time, memory, parallel, size)
+	return argon2.IDKey(password, salt, passes, memory, parallel, size)
 }
 
 var errNotStarted = errors.New("not started")
 
-func (p *hashProcess) derive(r hashRequest, password, salt []byte) ([]byte, error) {
+// most is the time after which a process is taken for one that hangs: a second
+// for each 16 MiB that it fills, a hundred times what that takes, and patience.
+func (h *hashers) most(r hashRequest) time.Duration {
+	return h.patience + time.Duration(r.Time)*time.Duration(r.Memory)*time.Second/(16<<10)
+}
+
+// derive asks the process. One that has not answered after most is killed,
+// which ends the waiting: else whoever stops it would stop all sign-ins, and
+// the end of the server.
+func (p *hashProcess) derive(r hashRequest, password, salt []byte, most time.Duration) ([]byte, error) {
 	if p == nil {
 		return nil, errNotStarted
 	}
+	defer time.AfterFunc(most, func() { _ = p.cmd.Process.Kill() }).Stop()
 	order, err := binary.Append(nil, binary.LittleEndian, r)
 	if err == nil {
 		_, err = p.in.Write(append(append(order, password...), salt...))
@@ -105,6 +122,7 @@ func (h *hashers) start() (*hashProcess, error) {
 	p := &hashProcess{cmd: exec.Command(self, hashCommand)}
 	p.cmd.Env = []string{"GOMAXPROCS=1"} // none of the server's secrets
 	p.cmd.Stderr = os.Stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server, which lets sign-ins end
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -135,8 +153,12 @@ func (h *hashers) close() {
 
 // runHasher is the other process: it answers requests until its input ends.
 func runHasher(in io.Reader, out io.Writer) int {
-	signal.Ignore(os.Interrupt)                          // Ctrl-C is for the server, which lets sign-ins end
-	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, hashNice) // else it computes as before
+	// All threads of the process, which is alone in its group: the scheduler of Go
+	// computes on any of them, and PRIO_PROCESS is one thread. Where it can't be had,
+	// it computes as before.
+	_ = unix.Setpriority(unix.PRIO_PGRP, 0, hashNice)
+	idle := time.AfterFunc(time.Hour, debug.FreeOSMemory)
+	defer idle.Stop()
 	for r := bufio.NewReader(in); ; {
 		var q hashRequest
 		if err := binary.Read(r, binary.LittleEndian, &q); err != nil {
@@ -150,6 +172,7 @@ func runHasher(in io.Reader, out io.Writer) int {
 			return 0
 		}
 		clear(text)
-		debug.FreeOSMemory() // the next may be long in coming
+		runtime.GC()            // the next takes the same memory
+		idle.Reset(time.Second) // or is long in coming
 	}
 }

@@ -305,8 +305,8 @@ func (s *server) openInference(engine inference.Engine, memory *inference.Memory
 	s.service = inference.New(inference.Config{
 		Engine: engine, Catalog: catalog, Memory: memory, Slots: cfg.slots(), Queue: cfg.Queue,
 		Timeout: cfg.Timeout, LoadTimeout: cfg.LoadTimeout, IdleClose: cfg.IdleClose, SessionMemory: int64(cfg.SessionMem),
-		Charge: func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error {
-			return s.auth.Spend(ctx, who, access.Model.Name, access.Rule.DailyRows, int64(rows))
+		Charge: func(ctx context.Context, who auth.Principal, access models.Access, rows int) error {
+			return s.auth.Spend(ctx, &who, access.Model.Name, access.Rule.DailyRows, int64(rows))
 		},
 		Count: func(who auth.Principal, v *models.Version, rows int) {
 			s.audit.CountPrediction(who.UserID, who.Username, v.Model, v.Number, rows)
