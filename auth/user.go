@@ -63,7 +63,7 @@ func (s *Service) Users(ctx context.Context, who Principal, after string, limit 
 
 // User returns one user. Needs users:manage.
 func (s *Service) User(ctx context.Context, who Principal, id string) (User, error) {
-	if err := s.cfg.Guard.Check(ctx, who, UsersManage, Action{Name: "user.get", Target: id}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, who, UsersManage, Action{Name: "user.read", Target: id}); err != nil {
 		return User{}, err
 	}
 	u, err := s.cfg.Store.User(ctx, id)
