@@ -2,6 +2,10 @@ package auth_test
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -82,5 +86,21 @@ func TestClockBeforeAllKeys(t *testing.T) {
 	want(t, err, nil)
 	if len(list) != 1 || list[0].ActiveAt.After(e.now()) || list[0].State != auth.KeySigning {
 		t.Errorf("%+v", list)
+	}
+}
+
+// The name of a folder is no pattern.
+func TestKeyFilesInAStrangeFolder(t *testing.T) {
+	e := newEnv(t)
+	e.putKeys()
+	opened := e.keyring()
+	opened.Dir = filepath.Join(e.dir, "keys [*")
+	want(t, os.Mkdir(opened.Dir, 0o700), nil)
+	file := filepath.Join(opened.Dir, "a.pem")
+	key := pemKey(t, file)
+	k, err := auth.OpenKeyring(e.ctx, opened)
+	want(t, err, nil)
+	if _, err := os.Stat(file); k.SignerID() != kidOf(t, key) || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the key was not taken over: %v", err)
 	}
 }
