@@ -154,8 +154,8 @@ func TestAllocations(t *testing.T) {
 	w.tiny()
 	c := w.client(tensorRow)
 	c.predict()
-	if n := testing.AllocsPerRun(2000, c.predict); n > 31 {
-		t.Errorf("%.1f allocations for a tiny prediction, which are more than 31", n)
+	if n := testing.AllocsPerRun(2000, c.predict); n > 29 {
+		t.Errorf("%.1f allocations for a tiny prediction, which are more than 29", n)
 	} else {
 		t.Logf("%.1f allocations", n)
 	}

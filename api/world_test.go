@@ -168,8 +168,8 @@ func (w *world) inference(real bool) *inference.Service {
 	w.memory = inference.NewMemory(64 << 20)
 	w.fake = inferencetest.NewFake(w.memory)
 	cfg := inference.Config{Engine: w.fake, Catalog: w.models, Memory: w.memory, Timeout: 2 * time.Second, Slots: 2, Queue: 2, Metrics: w.metrics}
-	cfg.Charge = func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error {
-		return w.auth.Spend(ctx, who, access.Model.Name, access.Rule.DailyRows, int64(rows))
+	cfg.Charge = func(ctx context.Context, who auth.Principal, access models.Access, rows int) error {
+		return w.auth.Spend(ctx, &who, access.Model.Name, access.Rule.DailyRows, int64(rows))
 	}
 	if real {
 		path, err := ort.FindLibrary(os.Getenv("MODELGATE_ONNXRUNTIME_LIB"))

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -135,12 +136,16 @@ func (l *Log) newFile(first []byte) (name string, err error) {
 // sweep removes what a crash in newFile left, and takes the right to write from
 // closed files. The caller has the lock of the log.
 func (l *Log) sweep() error {
-	left, err := filepath.Glob(l.cfg.Path + ".new-*")
+	dir, name := filepath.Split(l.cfg.Path)
+	files, err := os.ReadDir(filepath.Clean(dir)) // no pattern: the folder's name may look like one
 	if err != nil {
 		return fmt.Errorf("audit: %w", err)
 	}
-	for _, name := range left {
-		if err := os.Remove(name); err != nil {
+	for _, f := range files {
+		if !strings.HasPrefix(f.Name(), name+".new-") {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, f.Name())); err != nil {
 			return fmt.Errorf("audit: remove what a crash left: %w", err)
 		}
 	}

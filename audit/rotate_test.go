@@ -34,6 +34,29 @@ func closedFiles(t testing.TB, cfg Config) []piece {
 	return list
 }
 
+// The name of a folder is no pattern.
+func TestStrangeFolder(t *testing.T) {
+	cfg, _ := small(t, &heads{fresh: true})
+	parent := filepath.Dir(cfg.Path)
+	cfg.Path = filepath.Join(parent, "[*", filepath.Base(cfg.Path))
+	l := open(t, cfg)
+	appendAll(t, l, allow(1))
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, others := cfg.Path+".new-1", filepath.Join(parent, "[x", filepath.Base(cfg.Path)+".new-1")
+	if err := errors.Join(os.WriteFile(left, nil, 0o600), os.Mkdir(filepath.Dir(others), 0o700), os.WriteFile(others, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	open(t, cfg)
+	if _, err := os.Stat(left); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a crash left is still there: %v", err)
+	}
+	if _, err := os.Stat(others); err != nil {
+		t.Errorf("another folder's file: %v", err)
+	}
+}
+
 func TestRotation(t *testing.T) {
 	h := &heads{fresh: true}
 	cfg, clk := small(t, h)

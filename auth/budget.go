@@ -162,6 +162,13 @@ func (b *budgets) provide(ctx context.Context, h *holding, now time.Time, limit,
 		b.metrics.budgetRefused.Inc()
 		return &Error{Code: "too_many_rows", Detail: fmt.Sprintf("%d rows at once are more than your budget of %d rows a day%s; send fewer", rows, limit, ofModel(h))}
 	}
+	if h.limit > limit && h.rows > 0 { // what was taken ahead is more than the smaller budget may have left
+		unused := map[RowBudget]int64{h.budget: h.rows}
+		h.rows = 0
+		if err := b.store.ReturnRows(context.WithoutCancel(ctx), unused); err != nil {
+			return err
+		}
+	}
 	need := rows - h.rows
 	if need <= 0 {
 		return nil

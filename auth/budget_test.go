@@ -74,6 +74,19 @@ func TestBudget(t *testing.T) {
 	want(t, spend(ada, "iris", 0, 1), auth.ErrBudget)
 }
 
+// TestBudgetLowered: of a budget that is made smaller during the day, what was
+// taken ahead under the larger one is not granted.
+func TestBudgetLowered(t *testing.T) {
+	e := newEnv(t)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 100_000), "iris", 0, 1), nil) // takes 1000 ahead
+	for range 9 {
+		want(t, e.Spend(e.ctx, budgetOf("ada", 10), "iris", 0, 1), nil)
+	}
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "iris", 0, 1), auth.ErrBudget)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 1000), "iris", 0, 990), nil)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 1000), "iris", 0, 1), auth.ErrBudget)
+}
+
 // TestBudgetOfRoles proves that the largest budget that a role names holds,
 // whatever roles name none, from the next request on.
 func TestBudgetOfRoles(t *testing.T) {

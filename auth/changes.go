@@ -50,7 +50,7 @@ func (s *Service) OnChanges(f func(context.Context, Changes) error) { s.follower
 // in: ErrUnavailable.
 func (s *Service) abreast(ctx context.Context, now time.Time) error {
 	for range pollTries {
-		if now.UnixNano() < s.follower.until.Load() {
+		if s.follower.believes(now) {
 			return nil
 		}
 		if err := s.poll(ctx); err != nil {
@@ -58,10 +58,19 @@ func (s *Service) abreast(ctx context.Context, now time.Time) error {
 		}
 		now = s.cfg.Now()
 	}
-	if now.UnixNano() < s.follower.until.Load() {
+	if s.follower.believes(now) {
 		return nil
 	}
 	return ErrUnavailable.Because(errSlowStore)
+}
+
+// believes says whether what is remembered counts at a time. Where much more is
+// left than there can be, the clock went backwards, and nobody knows how long ago
+// the Store was asked. (A little more is left to who read the clock before
+// another asked.)
+func (f *follower) believes(now time.Time) bool {
+	left := f.until.Load() - now.UnixNano()
+	return left > 0 && left <= int64(believed+pollEvery)
 }
 
 var errSlowStore = errors.New("the database takes too long to tell what was changed")
@@ -151,5 +160,6 @@ func (s *Service) ask(ctx context.Context) error {
 // once a second, however many tokens name such keys.
 func (s *Service) mayLook(now time.Time) bool {
 	last := s.follower.look.Load()
-	return now.UnixNano()-last >= int64(pollEvery) && s.follower.look.CompareAndSwap(last, now.UnixNano())
+	since := now.UnixNano() - last
+	return (since >= int64(pollEvery) || since < 0) && s.follower.look.CompareAndSwap(last, now.UnixNano())
 }

@@ -130,7 +130,7 @@ func (s *Service) CreateSecret(ctx context.Context, who Principal, id string, ex
 	now := s.now()
 	have = slices.DeleteFunc(have, func(c ClientSecret) bool { return c.expired(now) })
 	if len(have) >= maxSecrets {
-		return ClientSecret{}, "", ErrInvalid.With(fmt.Sprintf("the service account has %d secrets, the most there can be; delete the one that is out of use first", maxSecrets))
+		return ClientSecret{}, "", ErrInvalid.With(fmt.Sprintf("the service account has %d secrets, the most there can be; revoke the one that is out of use first", maxSecrets))
 	}
 	c, secret = s.mint(id, expiresIn)
 	a.Detail["id"] = c.ID

@@ -427,6 +427,16 @@ func TestProviderFailsClosed(t *testing.T) {
 	}
 }
 
+// A role that is mistyped in the list of providers gives nobody anything; the log
+// says so at the start.
+func TestProviderGivesRolesThatExist(t *testing.T) {
+	e := newEnv(t, withProviders(authtest.NewProvider(t).Config()))
+	const told = `"provider":"corp","role":"`
+	if log := e.logs.String(); strings.Count(log, told) != 1 || !strings.Contains(log, told+`no-such-role"`) {
+		t.Errorf("the log: %s", log)
+	}
+}
+
 var b64 = base64.RawURLEncoding
 
 func withProviders(list ...auth.Provider) option {

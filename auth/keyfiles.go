@@ -5,7 +5,9 @@ import (
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,14 +89,22 @@ func readKeyFiles(dir string) ([]keyFile, error) {
 	if dir == "" {
 		return nil, nil
 	}
-	names, err := filepath.Glob(filepath.Join(dir, "*.pem"))
-	if err != nil || len(names) == 0 {
+	list, err := os.ReadDir(dir) // in order, and no pattern: the folder's name may look like one
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
+	}
+	var names []string
+	for _, f := range list {
+		if filepath.Ext(f.Name()) == ".pem" {
+			names = append(names, filepath.Join(dir, f.Name()))
+		}
+	}
+	if len(names) == 0 {
+		return nil, nil
 	}
 	if err := refuseWritable(dir, "the signing keys"); err != nil {
 		return nil, err
 	}
-	slices.Sort(names)
 	var files []keyFile
 	for _, name := range names {
 		private, err := readKeyFile(name)

@@ -114,7 +114,7 @@ func OpenKeyring(ctx context.Context, cfg KeyringConfig) (*Keyring, error) {
 	}
 	k.ring.Store(&ring{keys})
 	if k.signer(cfg.Now()) == nil {
-		return nil, errors.New("signing keys: none of those in the database signs at this time; is the clock right?")
+		return nil, errors.New("signing keys: all of those in the database have ended; is the clock right?")
 	}
 	return k, nil
 }
@@ -134,12 +134,20 @@ func secretKeyring(secret string) (*Keyring, error) {
 // stored says whether the keys are in the Store, and can be rotated.
 func (k *Keyring) stored() bool { return k.cfg.Store != nil }
 
-// signer returns the key that signs at a time, or nil.
+// signer returns the key that signs at a time, or nil: of those whose time has
+// come the last. Where none's has, the clock went back, and the first signs: it
+// verifies already, and nobody could sign in otherwise until the clock is there
+// again.
 func (k *Keyring) signer(now time.Time) *signingKey {
 	keys := k.ring.Load().keys
 	for i := len(keys) - 1; i >= 0; i-- {
 		if !keys[i].active.After(now) && keys[i].verifies(now) {
 			return keys[i]
+		}
+	}
+	for _, key := range keys {
+		if key.verifies(now) {
+			return key
 		}
 	}
 	return nil
@@ -184,29 +192,33 @@ func (k *Keyring) unseal(rows []SigningKey) (keys []*signingKey, err error) {
 	return keys, err
 }
 
-// replace makes the ring of rows. Keys that can't be opened are told to the log:
-// tokens that they signed are refused here.
-func (k *Keyring) replace(rows []SigningKey) {
+// replace makes the ring of rows, unless it is another one than before. Keys that
+// can't be opened are told to the log: tokens that they signed are refused here.
+func (k *Keyring) replace(before *ring, rows []SigningKey) bool {
 	keys, err := k.unseal(rows)
 	if err != nil {
 		k.cfg.Logger.Error("a signing key of the database can't be used; do all servers have the same master key?", "cause", err)
 	}
-	k.ring.Store(&ring{keys})
+	return k.ring.CompareAndSwap(before, &ring{keys})
 }
 
-// reload asks the Store for the keys, when they are there.
+// reload asks the Store for the keys, when they are there. It asks again when
+// another call was faster: what that one read may be older or newer, and a key
+// that was taken away must not come back.
 func (k *Keyring) reload(ctx context.Context) error {
 	if !k.stored() {
 		return nil
 	}
-	rows, err := k.cfg.Store.SigningKeys(ctx)
-	if err == nil && len(rows) == 0 { // removed from outside, as Rewrap can
-		rows, err = k.first(ctx, nil)
+	for {
+		before := k.ring.Load()
+		rows, err := k.cfg.Store.SigningKeys(ctx)
+		if err == nil && len(rows) == 0 { // removed from outside, as Rewrap can
+			rows, err = k.first(ctx, nil)
+		}
+		if err != nil || k.replace(before, rows) {
+			return err
+		}
 	}
-	if err == nil {
-		k.replace(rows)
-	}
-	return err
 }
 
 // newKey makes a key, sealed; when it is active is left open.

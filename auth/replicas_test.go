@@ -188,6 +188,18 @@ func TestNobodyIsLetInUnasked(t *testing.T) {
 	r.who(key)
 }
 
+// A clock that goes back does not stretch what is believed: the database is asked.
+func TestClockBackwardsIsNotBelieved(t *testing.T) {
+	e := newEnv(t)
+	r := e.replica()
+	_, tok := e.user("alice")
+	e.clock.advance(10 * time.Minute)
+	r.who(tok.Access)
+	e.clock.advance(-time.Minute)
+	want(t, e.Logout(e.ctx, e.who(tok.Access)), nil)
+	r.dead("logged out after the clock went back", tok.Access)
+}
+
 // However many wait for the database to tell what changed, it is asked once.
 func TestOneQuestionForAllWhoWait(t *testing.T) {
 	e := newEnv(t)

@@ -138,14 +138,15 @@ func (s *Service) RetireSigningKey(ctx context.Context, who Principal, id string
 	})
 }
 
-// signing returns which of the keys, ordered by ActiveAt, signs at a time.
+// signing returns which of the keys, ordered by ActiveAt, signs at a time, as
+// Keyring.signer has it; -1 when there are none.
 func signing(keys []SigningKey, now time.Time) int {
 	for i := len(keys) - 1; i >= 0; i-- {
 		if !keys[i].ActiveAt.After(now) {
 			return i
 		}
 	}
-	return -1
+	return min(0, len(keys)-1)
 }
 
 // with adds a key that signs from a time on.
@@ -190,7 +191,7 @@ func (s *Service) changeKeys(ctx context.Context, who Principal, a Action, now t
 // storeKeys stores what f makes of the keys, and goes by it.
 func (s *Service) storeKeys(ctx context.Context, now time.Time, f func([]SigningKey) ([]SigningKey, error)) error {
 	k := s.cfg.Keys
-	rows, err := k.cfg.Store.UpdateSigningKeys(ctx, func(old []SigningKey) ([]SigningKey, error) {
+	_, err := k.cfg.Store.UpdateSigningKeys(ctx, func(old []SigningKey) ([]SigningKey, error) {
 		next, err := f(old)
 		if err != nil {
 			return nil, err
@@ -200,8 +201,11 @@ func (s *Service) storeKeys(ctx context.Context, now time.Time, f func([]Signing
 	if err != nil {
 		return err
 	}
-	k.replace(rows)
+	err = k.reload(ctx)
 	s.cache.revokeAll() // tokens of a key that is gone were verified with it
+	if err != nil {
+		return fmt.Errorf("the keys are changed, and this server will hear of it when the database answers: %w", err)
+	}
 	return nil
 }
 

@@ -73,8 +73,8 @@ type Config struct {
 	Pinned func() []*models.Version
 	// Charge is asked when the inputs of an allowed prediction are read and
 	// valid, before it waits for its turn; its error is the caller's. nil: nothing
-	// is charged.
-	Charge func(ctx context.Context, who *auth.Principal, access *models.Access, rows int) error
+	// is charged. By value: pointers would put both on the heap.
+	Charge func(ctx context.Context, who auth.Principal, access models.Access, rows int) error
 	// Count is told of every successful prediction. It must not block.
 	Count   func(who auth.Principal, v *models.Version, rows int)
 	Metrics prometheus.Registerer // nil: none
@@ -90,7 +90,7 @@ type Service struct {
 	timeout time.Duration
 	loading time.Duration // of a trial
 	idle    time.Duration
-	charge  func(context.Context, *auth.Principal, *models.Access, int) error
+	charge  func(context.Context, auth.Principal, models.Access, int) error
 	count   func(auth.Principal, *models.Version, int)
 	pinned  func() []*models.Version
 	log     *slog.Logger
@@ -131,7 +131,7 @@ func newService(cfg Config, open func(context.Context, auth.Principal, models.Re
 		cfg.Count = func(auth.Principal, *models.Version, int) {}
 	}
 	if cfg.Charge == nil {
-		cfg.Charge = func(context.Context, *auth.Principal, *models.Access, int) error { return nil }
+		cfg.Charge = func(context.Context, auth.Principal, models.Access, int) error { return nil }
 	}
 	m := newMetrics()
 	s := &Service{
@@ -188,7 +188,7 @@ func (s *Service) Predict(ctx context.Context, who auth.Principal, ref models.Re
 		return nil, err
 	}
 	rows := Rows(&access.Version.Signature, req.Inputs)
-	if err := s.charge(ctx, &who, &access, rows); err != nil {
+	if err := s.charge(ctx, who, access, rows); err != nil {
 		return nil, err
 	}
 	values, err := s.run(ctx, &who, &access, e, req.Inputs, want, decoded)

@@ -20,25 +20,43 @@ local width = math.ceil(period / 60)
 local head = math.floor(now / width)
 local slots, used = {}, 0 -- slot, units, slot, units, ...
 
-local stored = redis.call('GET', KEYS[1])
-if stored then
-	local w = cmsgpack.unpack(stored)
-	if w[1] == period then
-		head = math.max(head, w[#w - 1]) -- a clock that went backwards frees nothing
-		for i = 2, #w, 2 do
-			if w[i] >= head - 60 then
+-- What some other client wrote in the window's place is no window. An error
+-- would count as a Redis that fails, and stop sign-in for everybody.
+local function window(text)
+	if type(text) ~= 'string' then return nil end
+	local ok, w = pcall(cmsgpack.unpack, text)
+	if not ok or type(w) ~= 'table' or #w < 3 or #w > 123 or #w % 2 == 0 then return nil end
+	for i = 1, #w do
+		local n = w[i]
+		if type(n) ~= 'number' or n < 0 or n > 2 ^ 53 or n ~= math.floor(n) then return nil end
+	end
+	if w[1] < 1 then return nil end
+	return w
+end
+
+local stored = redis.pcall('GET', KEYS[1])
+local w = window(stored)
+local moved = false -- what is in use counts as used just now
+if w then
+	local oldest = math.max(head, w[#w - 1]) - 60 -- a clock that went backwards frees nothing
+	if w[1] ~= period then
+		moved = true
+		oldest = math.floor(now / math.ceil(w[1] / 60)) - 60
+	elseif w[#w - 1] > head + 60 then
+		moved = true -- by so much that what was granted since must not wait for the old time
+	else
+		head = math.max(head, w[#w - 1])
+	end
+	for i = 2, #w, 2 do
+		if w[i] >= oldest then
+			used = used + w[i + 1]
+			if not moved then
 				slots[#slots + 1] = w[i]
 				slots[#slots + 1] = w[i + 1]
-				used = used + w[i + 1]
 			end
 		end
-	else -- what is still in use under the old period counts as used just now
-		local oldest = math.floor(now / math.ceil(w[1] / 60)) - 60
-		for i = 2, #w, 2 do
-			if w[i] >= oldest then used = used + w[i + 1] end
-		end
-		if used > 0 then slots = { head, used } end
 	end
+	if moved and used > 0 then slots = { head, used } end
 end
 
 local refused = 0
@@ -66,7 +84,7 @@ elseif count > 0 then
 	end
 end
 
-if refused == 0 and count ~= 0 then
+if moved or refused == 0 and count ~= 0 then -- else a move would begin anew each time
 	if used > 0 then
 		redis.call('SET', KEYS[1], cmsgpack.pack({ period, unpack(slots) }), 'PX', ARGV[4])
 	elseif stored then

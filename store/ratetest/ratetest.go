@@ -263,6 +263,15 @@ func testPeriodChanged(t *testing.T, w *world) {
 	if got := w.take("old", 10, Rate(t, "10-H")); got.Reached {
 		t.Errorf("what was over under the old period counts anew: %+v", got)
 	}
+	// What was used counts as used when the period changed, also where nothing is granted then.
+	w.take("long", 10, Rate(t, "10-H"))
+	if got := w.take("long", 1, Rate(t, "10-S")); !got.Reached {
+		t.Errorf("a new period forgot what was used: %+v", got)
+	}
+	w.Advance(1200 * time.Millisecond)
+	if got := w.take("long", 10, Rate(t, "10-S")); got.Reached {
+		t.Errorf("the old period holds on after the new one: %+v", got)
+	}
 }
 
 func testLimitChanged(t *testing.T, w *world) {
