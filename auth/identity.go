@@ -183,7 +183,7 @@ func (s *Service) createForeign(ctx context.Context, o Origin, p *provider, a as
 }
 
 // reservedNames are nobody's from outside: they would be taken for ours.
-var reservedNames = []string{adminRole, "root", "start", "system", firstParty}
+var reservedNames = append([]string{adminRole, "root", "system"}, programNames...)
 
 // freeName makes a user name of what a provider says, and one that is free of
 // that: an existing user is never taken over, whatever he is called.

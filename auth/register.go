@@ -4,12 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 var errTicket = ErrToken.With("the token is unknown, used or expired; ask an administrator for a new one")
 
 var errUsername = ErrInvalid.With("a user name has 2 to 64 characters: letters, digits, and after the first also . _ -")
+
+// programNames are who acts in the audit log where no user does. Who had one
+// could hide among its records.
+var programNames = []string{"start", "schedule", "offline", productName}
 
 // username folds a name to lower case and checks it.
 func username(name string) (string, error) {
@@ -18,6 +23,9 @@ func username(name string) (string, error) {
 	}
 	if name = lower(name); !validName(name, 2) {
 		return "", errUsername
+	}
+	if slices.Contains(programNames, name) {
+		return "", ErrTaken
 	}
 	return name, nil
 }

@@ -25,6 +25,12 @@ func TestRegister(t *testing.T) {
 	if r := e.records("user.register")[0]; r.Outcome != audit.Failed || r.Reason != "taken" || r.Actor != "admin" {
 		t.Errorf("%+v", r)
 	}
+	for _, name := range []string{"start", "Schedule", "offline", "modelgate"} { // who acts in the audit log without being a user
+		_, err := e.Register(e.ctx, origin, name, password)
+		want(t, err, auth.ErrTaken)
+		_, _, err = e.CreateUser(e.ctx, e.admin, name, nil)
+		want(t, err, auth.ErrTaken)
+	}
 	for _, name := range []string{
 		"", "a", ".ab", "-ab", "_ab", "a b", "ab ", " ab", "a@b", "a/b", "ümlaut", "a\nb", "a\x00b", "\u212aate", "аdmin", "ab\u200b", strings.Repeat("a", 65), strings.Repeat("a", 1<<20),
 	} {
