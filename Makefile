@@ -100,7 +100,7 @@ fuzz: ## run every fuzz test for FUZZTIME
 	done
 
 soak: ## flat memory, 500 crashes of a publishing server, damaged files, requests made of the contract, session histories
-	@$(ORT_LIB); $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && \
+	@$(ORT_LIB); MODELGATE_TEST_PREDICTIONS=100000 $(GO) test -run '$(SOAK)' -count 1 -v -timeout 60m ./cmd/modelgate && \
 		MODELGATE_TEST_CRASH_ROUNDS=500 $(GO) test -run '^TestCrash$$' -count 1 -timeout 60m ./models && \
 		MODELGATE_TEST_UPLOAD_CRASH_ROUNDS=500 $(GO) test -run '^TestCrashedUploads$$' -count 1 -v -timeout 60m ./cmd/modelgate && \
 		MODELGATE_TEST_EXAMPLES=150 $(GO) test -run '^TestSchemathesis$$' -count 1 -v -timeout 90m ./cmd/modelgate && \

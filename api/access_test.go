@@ -144,7 +144,7 @@ func TestEachPermissionAlone(t *testing.T) {
 	credential, _ := w.credentials()
 	alone := map[string]bool{}
 	for _, caller := range callers {
-		who, err := w.auth.Authenticate(t.Context(), credential(caller))
+		who, err := w.auth.Authenticate(t.Context(), auth.Origin{}, credential(caller))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -152,7 +152,7 @@ func TestEachPermissionAlone(t *testing.T) {
 			alone[names[0]] = true
 		}
 	}
-	admin, err := w.auth.Authenticate(t.Context(), w.admin)
+	admin, err := w.auth.Authenticate(t.Context(), auth.Origin{}, w.admin)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (c *call) identify() error {
 	if !strings.EqualFold(scheme, "Bearer") {
 		return errBadScheme
 	}
-	who, err := c.s.auth.Authenticate(c.ctx(), strings.TrimLeft(token, " "))
+	who, err := c.s.auth.Authenticate(c.ctx(), c.origin(), strings.TrimLeft(token, " "))
 	return c.identified(who, err)
 }
 

@@ -13,6 +13,9 @@ import (
 // Authenticate tells who an access token, ours or a provider's, or an API key
 // proves to be, with the rights he has now: roles are read from the database,
 // not from the token.
+// o is where it was sent from, for the record of a user whom a provider's token
+// makes or changes; it is not in the Principal.
+//
 // What this process changes (logout, disabling, roles, passwords) is seen by the
 // next call; what another process changes in the same database, within two
 // seconds.
@@ -21,7 +24,7 @@ import (
 // database. Everything that proves nothing is ErrToken; ErrUnavailable means
 // that the database could not be asked: for longer than these two seconds nobody
 // is let in without it.
-func (s *Service) Authenticate(ctx context.Context, credential string) (Principal, error) {
+func (s *Service) Authenticate(ctx context.Context, o Origin, credential string) (Principal, error) {
 	if len(credential) == 0 || len(credential) > s.maxToken || strings.HasPrefix(credential, cookiePrefix) {
 		return Principal{}, ErrToken // a cookie is none, though the cache may know it
 	}
@@ -39,7 +42,7 @@ func (s *Service) Authenticate(ctx context.Context, credential string) (Principa
 		return e.who, nil
 	}
 	s.metrics.misses.Inc()
-	who, err := s.authenticate(ctx, &sum, credential, now)
+	who, err := s.authenticate(ctx, o, &sum, credential, now)
 	if err != nil {
 		s.metrics.rejected(err)
 	}
@@ -53,7 +56,7 @@ var (
 )
 
 // authenticate asks the database.
-func (s *Service) authenticate(ctx context.Context, sum *[32]byte, credential string, now time.Time) (Principal, error) {
+func (s *Service) authenticate(ctx context.Context, o Origin, sum *[32]byte, credential string, now time.Time) (Principal, error) {
 	if strings.HasPrefix(credential, keyPrefix) {
 		who, err := s.authenticateKey(ctx, sum, credential, now)
 		if told := (*Error)(nil); errors.As(err, &told) && told.Is(ErrToken) {
@@ -62,7 +65,7 @@ func (s *Service) authenticate(ctx context.Context, sum *[32]byte, credential st
 		return who, err
 	}
 	if p := s.providers.ofToken(credential); p != nil {
-		return s.authenticateForeign(ctx, sum, p, credential, now)
+		return s.authenticateForeign(ctx, o, sum, p, credential, now)
 	}
 	return s.authenticateToken(ctx, sum, credential, now)
 }

@@ -15,7 +15,7 @@ import (
 const maxSecrets = 2
 
 // errService keeps a program from what only a person can prove.
-var errService = ErrForbidden.With("a service account has no password and no API keys; an administrator changes its secrets")
+var errService = ErrForbidden.With("this takes a person who has just signed in; a service account has no password and no API keys, and an administrator changes its secrets")
 
 var errNoService = ErrNotFound.With("there is no such service account")
 
@@ -130,7 +130,7 @@ func (s *Service) CreateSecret(ctx context.Context, who Principal, id string, ex
 	now := s.now()
 	have = slices.DeleteFunc(have, func(c ClientSecret) bool { return c.expired(now) })
 	if len(have) >= maxSecrets {
-		return ClientSecret{}, "", ErrInvalid.With(fmt.Sprintf("the service account has %d secrets, the most there can be; delete the one that is out of use first", maxSecrets))
+		return ClientSecret{}, "", ErrInvalid.With(fmt.Sprintf("the service account has %d secrets, the most there can be; revoke the one that is out of use first", maxSecrets))
 	}
 	c, secret = s.mint(id, expiresIn)
 	a.Detail["id"] = c.ID

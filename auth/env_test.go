@@ -318,6 +318,11 @@ func (e *env) user(name string) (auth.User, auth.Tokens) {
 	return u, e.login(name)
 }
 
+// Authenticate is the Service's, from origin.
+func (e *env) Authenticate(ctx context.Context, credential string) (auth.Principal, error) {
+	return e.Service.Authenticate(ctx, origin, credential)
+}
+
 func (e *env) who(credential string) auth.Principal {
 	e.t.Helper()
 	who, err := e.Authenticate(e.ctx, credential)

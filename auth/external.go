@@ -301,7 +301,7 @@ func (p *provider) accessToken(ctx context.Context, token string) (assertion, er
 }
 
 // authenticateForeign is authenticateToken for the token of a provider.
-func (s *Service) authenticateForeign(ctx context.Context, sum *[32]byte, p *provider, token string, now time.Time) (Principal, error) {
+func (s *Service) authenticateForeign(ctx context.Context, o Origin, sum *[32]byte, p *provider, token string, now time.Time) (Principal, error) {
 	a, err := p.accessToken(ctx, token)
 	if err != nil {
 		if errors.Is(err, ErrUnavailable) {
@@ -310,7 +310,7 @@ func (s *Service) authenticateForeign(ctx context.Context, sum *[32]byte, p *pro
 		return Principal{}, errForeign.Because(fmt.Errorf("token of %s: %w", p.Name, err))
 	}
 	epoch := s.cache.begin()
-	user, err := s.admit(ctx, Origin{}, p, a)
+	user, err := s.admit(ctx, o, p, a)
 	if refused := (*inadmissible)(nil); errors.As(err, &refused) {
 		return Principal{}, ErrToken.With(refused.detail).Because(fmt.Errorf("token of %s: %w", p.Name, refused))
 	}

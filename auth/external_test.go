@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"modelgate/audit"
 	"modelgate/auth"
 	"modelgate/auth/authtest"
 )
@@ -314,6 +315,77 @@ func TestProviderStepUp(t *testing.T) {
 	if err != nil || in.Active {
 		t.Errorf("a provider's token is introspected: %+v, %v", in, err)
 	}
+	made := len(e.records("user.create"))
+	in, err = e.Introspect(e.ctx, p.AccessToken(now, authtest.Members{"sub": "sub-2", "preferred_username": "bob"}))
+	if err != nil || in.Active || len(e.records("user.create")) != made {
+		t.Errorf("a question about a token made its user: %+v, %v", in, err)
+	}
+}
+
+// A provider's token has no session, by which alone a second factor is
+// confirmed: it begins none, and takes nobody's beginning away.
+func TestProviderTokenBeginsNoSecondFactor(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	ada, own := e.user("ada")
+	if _, err := e.LinkIdentity(e.ctx, e.admin, ada.ID, "corp", "sub-1"); err != nil {
+		t.Fatal(err)
+	}
+	secret, _, err := e.BeginTOTP(e.ctx, e.who(own.Access), password)
+	want(t, err, nil)
+	now := e.clock.now()
+	who := e.who(p.AccessToken(now, authtest.Members{"auth_time": now.Unix()}))
+	_, _, err = e.BeginTOTP(e.ctx, who, "")
+	want(t, err, auth.ErrReauthenticate)
+	_, err = e.ConfirmTOTP(e.ctx, e.who(own.Access), auth.CodeAt(secret, now))
+	want(t, err, nil)
+}
+
+// What a provider's token brings about is recorded with where it was sent from.
+func TestProviderRecordsHaveAnOrigin(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	now := e.clock.now()
+	e.who(p.AccessToken(now, nil))
+	e.who(p.AccessToken(now.Add(time.Second), authtest.Members{"groups": []string{"ml-admins"}}))
+	for _, action := range []string{"user.create", "user.update"} {
+		r := e.records(action)
+		if len(r) == 0 || r[0].Reason != "identity_provider" || r[0].Address != origin.Address || r[0].Request != origin.RequestID {
+			t.Errorf("%s: %+v", action, r)
+		}
+	}
+}
+
+// A reset token and an identity are as good as the password of whoever they are
+// made for, and outlive what they were made with: neither a late access token nor
+// an API key of an administrator makes them.
+func TestCredentialsOfOthersNeedAFreshSignIn(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	ada := e.register("ada")
+	_, key, err := e.CreateKey(e.ctx, e.admin, auth.KeyRequest{Name: "stolen"})
+	want(t, err, nil)
+	fresh, late := e.clock.now(), e.admin
+	e.clock.advance(11 * time.Minute)
+	tries := func(who auth.Principal) (reset, link error) {
+		_, _, reset = e.ResetUser(e.ctx, who, ada.ID, false)
+		_, link = e.LinkIdentity(e.ctx, who, ada.ID, "corp", "sub-9")
+		return reset, link
+	}
+	for what, who := range map[string]auth.Principal{"an old session": late, "an API key": e.who(key)} {
+		if reset, link := tries(who); !errors.Is(reset, auth.ErrReauthenticate) || !errors.Is(link, auth.ErrReauthenticate) {
+			t.Errorf("%s: %v, %v", what, reset, link)
+		}
+	}
+	for _, action := range []string{"user.reset", "identity.link"} {
+		if r := e.records(action); len(r) == 0 || r[0].Outcome != audit.Denied || r[0].Reason != "reauthentication_required" {
+			t.Errorf("%s: %+v", action, r)
+		}
+	}
+	late.AuthTime = fresh.Add(11 * time.Minute)
+	reset, link := tries(late)
+	want(t, reset, nil)
+	want(t, link, nil)
 }
 
 // Of many first requests at once one makes the user.
@@ -352,6 +424,16 @@ func TestProviderFailsClosed(t *testing.T) {
 	list, err := e.db.Users(e.ctx, "", 10)
 	if err != nil || len(list) != 1 {
 		t.Errorf("users %v, %v", list, err)
+	}
+}
+
+// A role that is mistyped in the list of providers gives nobody anything; the log
+// says so at the start.
+func TestProviderGivesRolesThatExist(t *testing.T) {
+	e := newEnv(t, withProviders(authtest.NewProvider(t).Config()))
+	const told = `"provider":"corp","role":"`
+	if log := e.logs.String(); strings.Count(log, told) != 1 || !strings.Contains(log, told+`no-such-role"`) {
+		t.Errorf("the log: %s", log)
 	}
 }
 

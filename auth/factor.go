@@ -117,6 +117,9 @@ func (s *Service) present(ctx context.Context, who Principal, password string, a
 // ErrTaken while a second factor is on.
 func (s *Service) BeginTOTP(ctx context.Context, who Principal, password string) (secret, uri string, err error) {
 	a := Action{Name: "totp.begin", Target: who.Username}
+	if err := s.fresh(ctx, who, 0, a); err != nil { // by its session it is confirmed
+		return "", "", err
+	}
 	user, err := s.present(ctx, who, password, a)
 	if err != nil {
 		return "", "", err

@@ -330,11 +330,14 @@ func (s *Service) mayLink(ctx context.Context, who Principal, userID string, a A
 }
 
 // LinkIdentity lets who has a subject at a provider be a user, who keeps the
-// roles that he has here. Needs users:manage and every permission that the user
-// has. ErrLinked when somebody has the identity already.
+// roles that he has here. Needs users:manage, every permission that the user
+// has, and a sign-in of the last 10 minutes. ErrLinked when somebody has the identity already.
 func (s *Service) LinkIdentity(ctx context.Context, who Principal, userID, name, subject string) (Identity, error) {
 	a := s.target(ctx, Action{Name: "identity.link", Detail: map[string]string{"provider": cut(name, 64), "subject": cut(subject, maxSubject)}}, userID)
 	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
+		return Identity{}, err
+	}
+	if err := s.fresh(ctx, who, freshAuth, a); err != nil { // it lasts, like a key
 		return Identity{}, err
 	}
 	i := slices.IndexFunc(s.providers.list, func(p *provider) bool { return p.Name == name })

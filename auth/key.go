@@ -42,6 +42,9 @@ func (s *Service) fresh(ctx context.Context, who Principal, within time.Duration
 
 // Keys lists one's API keys, newest first.
 func (s *Service) Keys(ctx context.Context, who Principal) ([]Key, error) {
+	if who.Models != nil {
+		return nil, errScopedKey
+	}
 	return s.cfg.Store.KeysOf(ctx, who.UserID)
 }
 

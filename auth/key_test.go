@@ -80,6 +80,8 @@ func TestScopedKeyOfAnAdministrator(t *testing.T) {
 	if r := e.records("user.list")[0]; r.Detail["key"] != who.KeyID {
 		t.Errorf("%+v", r)
 	}
+	_, err = e.Keys(e.ctx, who) // nor does it see what else opens the account
+	want(t, err, auth.ErrForbidden)
 }
 
 func TestKeyNeedsAFreshSignIn(t *testing.T) {

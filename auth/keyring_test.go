@@ -431,7 +431,7 @@ func TestRewrap(t *testing.T) {
 	if tok, err = s.Refresh(e.ctx, origin, tok.Refresh); err != nil {
 		t.Fatalf("the session did not survive: %v", err)
 	}
-	if _, err := s.Authenticate(e.ctx, tok.Access); err != nil {
+	if _, err := s.Authenticate(e.ctx, origin, tok.Access); err != nil {
 		t.Error(err)
 	}
 }

@@ -29,6 +29,7 @@ const (
 	providerTimeout = 5 * time.Second // of one call
 	maxProviderBody = 512 << 10       // of any answer
 	maxProviderKeys = 100             // of a key set
+	maxFailure      = 512             // bytes kept of what went wrong
 
 	keysFresh = 10 * time.Minute // after which keys are asked for again
 	// keysStale is how long keys are believed while the provider can't be asked.
@@ -180,6 +181,11 @@ func (s *keySource) ask(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*providerTimeout)
 	defer cancel()
 	f, err := s.fetch(ctx)
+	if err != nil {
+		// go-oidc's errors hold the whole answer, and each request that fails by
+		// it, which are as many as strangers like, is logged with its cause.
+		err = errors.New(cut(err.Error(), maxFailure))
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.asking, s.asked, s.failure = nil, s.now(), err

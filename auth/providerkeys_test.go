@@ -77,12 +77,17 @@ func (e *env) settle(done func() bool) {
 func TestProviderDown(t *testing.T) {
 	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(p.Config()))
-	down := func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }
+	down := func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, xs(100_000), http.StatusInternalServerError)
+	}
 	p.Change(func() { p.Answer["/.well-known/openid-configuration"] = down })
 	_, err := e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
 	want(t, err, auth.ErrUnavailable)
 	if strings.Contains(detail(err), p.Issuer()) {
 		t.Errorf("a caller reads %q", detail(err))
+	}
+	if n := len(err.Error()); n > 2000 {
+		t.Errorf("%d bytes are logged for each token that somebody sends", n)
 	}
 	_, err = e.Authenticate(e.ctx, p.AccessToken(e.clock.now(), nil))
 	want(t, err, auth.ErrUnavailable)

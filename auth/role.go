@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -233,7 +234,7 @@ func (s *Service) ensureRoles(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("built-in role %s", r.Name), err)
 		}
 	}
-	if len(s.cfg.RequireTOTP) == 0 {
+	if len(s.cfg.RequireTOTP)+len(s.cfg.Providers) == 0 {
 		return nil
 	}
 	table, err := s.roleTable(ctx)
@@ -243,6 +244,15 @@ func (s *Service) ensureRoles(ctx context.Context) error {
 	for _, name := range s.cfg.RequireTOTP {
 		if _, ok := table[name]; !ok {
 			s.cfg.Logger.Warn("a role that needs a second factor does not exist; check its spelling, or make it", "role", name)
+		}
+	}
+	for _, p := range s.cfg.Providers {
+		given := slices.Concat(append(slices.Collect(maps.Values(p.Roles)), p.DefaultRoles)...)
+		slices.Sort(given)
+		for _, name := range slices.Compact(given) {
+			if _, ok := table[name]; !ok {
+				s.cfg.Logger.Warn("a role that an identity provider gives does not exist; check its spelling, or make it", "provider", p.Name, "role", name)
+			}
 		}
 	}
 	return nil

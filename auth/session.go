@@ -447,7 +447,10 @@ func (s *Service) introspect(ctx context.Context, token string) (Introspection, 
 		in.SessionID, in.ClientID, in.ExpiresAt = session.ID, session.ClientID, session.ExpiresAt
 		return in, err
 	}
-	who, err := s.Authenticate(ctx, token)
+	if s.providers.ofToken(token) != nil { // its issuer tells of it; here nobody is made or changed by a question
+		return Introspection{}, ErrToken
+	}
+	who, err := s.Authenticate(ctx, Origin{}, token)
 	if err != nil {
 		return Introspection{}, err
 	}

@@ -63,7 +63,7 @@ func (s *Service) Users(ctx context.Context, who Principal, after string, limit 
 
 // User returns one user. Needs users:manage.
 func (s *Service) User(ctx context.Context, who Principal, id string) (User, error) {
-	if err := s.cfg.Guard.Check(ctx, who, UsersManage, Action{Name: "user.get", Target: id}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, who, UsersManage, Action{Name: "user.read", Target: id}); err != nil {
 		return User{}, err
 	}
 	u, err := s.cfg.Store.User(ctx, id)
@@ -305,8 +305,8 @@ func (s *Service) DeleteUser(ctx context.Context, who Principal, id string) erro
 // ResetUser makes a token by which a user sets a new password once; his old
 // password and sessions go on until he does. dropTOTP is for who has lost his
 // second factor: it goes with the old password when the token is taken, and not
-// before. Needs users:manage and every permission that the user has: the token
-// is as good as his password.
+// before. Needs users:manage, every permission that the user has, and a sign-in of
+// the last 10 minutes: the token is as good as his password.
 func (s *Service) ResetUser(ctx context.Context, who Principal, id string, dropTOTP bool) (token string, expires time.Time, err error) {
 	a := s.target(ctx, Action{Name: "user.reset"}, id)
 	if dropTOTP {
@@ -334,6 +334,9 @@ func (s *Service) ResetUser(ctx context.Context, who Principal, id string, dropT
 	if user.ID == who.UserID { // a stolen access token must not become a password
 		err := ErrForbidden.With("change your own password with the current one; if you lost it, ask another administrator")
 		return "", time.Time{}, s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+	}
+	if err := s.fresh(ctx, who, freshAuth, a); err != nil {
+		return "", time.Time{}, err
 	}
 	if err := mayTouch(who, table, user, 0, false); err != nil {
 		return "", time.Time{}, s.refuse(ctx, who, a, err)

@@ -21,7 +21,7 @@ func TestAdministrationNeedsThePermission(t *testing.T) {
 	roles := []string{"admin"}
 	tries := map[string]func() error{
 		"user.list":   func() error { _, _, err := e.Users(e.ctx, who, "", 0); return err },
-		"user.get":    func() error { _, err := e.User(e.ctx, who, alice.ID); return err },
+		"user.read":   func() error { _, err := e.User(e.ctx, who, alice.ID); return err },
 		"user.create": func() error { _, _, err := e.CreateUser(e.ctx, who, "eve", roles); return err },
 		"user.update": func() error { _, err := e.UpdateUser(e.ctx, who, bob.ID, auth.UserPatch{Roles: &roles}); return err },
 		"user.delete": func() error { return e.DeleteUser(e.ctx, who, alice.ID) },

@@ -152,7 +152,7 @@ func (v *Vault) Open(purpose, id string, sealed []byte) ([]byte, error) {
 		}
 		return plain, nil
 	}
-	return nil, fmt.Errorf("%w, named %x; the one given is named %s", ErrMasterKey, sealed[:keyNameSize], v.Name())
+	return nil, fmt.Errorf("%w, named %x; the one in use is named %s", ErrMasterKey, sealed[:keyNameSize], v.Name())
 }
 
 // Name tells master keys apart: 16 hexadecimal digits, of the one that seals. It

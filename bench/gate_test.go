@@ -91,7 +91,7 @@ func newGate(tb testing.TB) *gate {
 // it: who is it, is his rate used up, may he call this model, and the count
 // for the audit log.
 func (g *gate) pass(ctx context.Context, token string, rate limiter.Rate) (granted bool, err error) {
-	who, err := g.auth.Authenticate(ctx, token)
+	who, err := g.auth.Authenticate(ctx, auth.Origin{}, token)
 	if err != nil {
 		return false, err
 	}

@@ -26,14 +26,24 @@ func (db *DB) migrate(ctx context.Context) error {
 	case have == know:
 		return nil
 	}
-	done, err := steps.Up(ctx)
-	if err != nil {
-		// Another process that starts at the same moment may have been faster.
-		if have, know, again := steps.GetVersions(ctx); again == nil && have == know {
+	from, made := have, 0
+	for {
+		done, err := steps.Up(ctx)
+		made += len(done)
+		if err == nil {
+			break
+		}
+		// Another process that starts at the same moment may have been faster, and be on its way still. As long as the
+		// schema has come forward, what is left is tried again.
+		now, _, again := steps.GetVersions(ctx)
+		if again != nil || now <= have {
+			return fmt.Errorf("bringing the schema from %d to %d: %w", have, know, err)
+		}
+		if now == know {
 			return nil
 		}
-		return fmt.Errorf("bringing the schema from %d to %d: %w", have, know, err)
+		have = now
 	}
-	db.log.Info("database schema is up to date", slog.Int64("from", have), slog.Int64("to", know), slog.Int("steps", len(done)))
+	db.log.Info("database schema is up to date", slog.Int64("from", from), slog.Int64("to", know), slog.Int("steps", made))
 	return nil
 }

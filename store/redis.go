@@ -139,7 +139,7 @@ func (r *Redis) Run(ctx context.Context) error {
 		// At once: one lost connection is no outage.
 		for first, err := true, r.probe(ctx); err != nil; err = r.probe(ctx) {
 			if first && time.Since(told) > time.Minute {
-				r.log.Error("the Redis of rates does not answer; sign-in is refused and predictions are counted in this process until it does", "cause", err)
+				r.log.Error("the Redis of rates does not answer; sign-in is refused and predictions are counted in this process until it does; the cause is in protected.log", "cause", err)
 				told = time.Now()
 			}
 			first = false

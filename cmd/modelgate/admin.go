@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"strings"
 
 	"modelgate/audit"
 	"modelgate/auth"
@@ -19,7 +20,7 @@ type AdminCmd struct {
 // ResetPasswordCmd writes to the database of a stopped server.
 type ResetPasswordCmd struct {
 	Place
-	Username      string `arg:"" default:"admin" help:"The user."`
+	Username      string `arg:"" default:"admin" help:"The user. Default: admin."`
 	PasswordStdin bool   `name:"password-stdin" help:"Read the new password from standard input."`
 	TOTP          bool   `name:"totp" help:"Take the second factor away too; for who has lost it."`
 }
@@ -58,5 +59,8 @@ func (c *ResetPasswordCmd) Run(ctx context.Context, s std) error {
 		}
 	}
 	fmt.Fprintf(s.err, "The password of %s is set, and all his logins have ended. Start the server again.\n", c.Username)
+	if u, err := db.UserByName(ctx, strings.ToLower(c.Username)); err == nil && u.TOTP {
+		fmt.Fprintln(s.err, "He still needs the code of his second factor; who has lost it runs this again with --totp.")
+	}
 	return nil
 }

@@ -164,7 +164,7 @@ func verified(r audit.Report) string {
 		text += fmt.Sprintf("\nSigned up to record %d, at %s.", r.Signed, r.SignedAt.Format(time.RFC3339))
 	}
 	if r.Kept > 0 {
-		text += fmt.Sprintf("\nIt has %s kept elsewhere.", count(r.Kept, "the signed head", "the signed heads"))
+		text += fmt.Sprintf("\nIt has %s kept elsewhere.", count(r.Kept, "signed head", "signed heads"))
 	}
 	if r.Older > 0 {
 		text += fmt.Sprintf("\n%s of records that are not here: nothing can be said of them.", count(r.Older, "head given is", "heads given are"))

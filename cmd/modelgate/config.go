@@ -157,7 +157,11 @@ func (c *Config) DatabasePath() string {
 
 // vault opens the vault of the master key.
 func (c *Config) vault() (*auth.Vault, error) {
-	return auth.OpenVault(cmp.Or(c.MasterKeyFile, masterKeyPath(c.Data)), c.MasterKey)
+	v, err := auth.OpenVault(cmp.Or(c.MasterKeyFile, masterKeyPath(c.Data)), c.MasterKey)
+	if err != nil && c.MasterKey != "" {
+		return nil, fmt.Errorf("--master-key: %w", err)
+	}
+	return v, err
 }
 
 // Check checks the values against each other. Every message says what to

@@ -20,7 +20,7 @@ import (
 	"modelgate/client"
 )
 
-// uploadCrashRoundsEnv is how often TestCrashedUploads kills the server; 30
+// uploadCrashRoundsEnv is how often TestCrashedUploads kills the server; 10
 // times when it is not set.
 const uploadCrashRoundsEnv = "MODELGATE_TEST_UPLOAD_CRASH_ROUNDS"
 
@@ -28,7 +28,7 @@ const uploadCrashRoundsEnv = "MODELGATE_TEST_UPLOAD_CRASH_ROUNDS"
 // again and again. What it had acknowledged is there afterwards and serves,
 // nothing half-made is, and no process of a model outlives it.
 func TestCrashedUploads(t *testing.T) {
-	rounds := 30
+	rounds := 10
 	if s := os.Getenv(uploadCrashRoundsEnv); s != "" {
 		var err error
 		if rounds, err = strconv.Atoi(s); err != nil {

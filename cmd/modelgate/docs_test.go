@@ -229,6 +229,24 @@ func TestOperationsListsEveryMetric(t *testing.T) {
 	}
 }
 
+// TestOperationsListsEveryAction compares the table of the audit log's actions
+// with the names in the code.
+func TestOperationsListsEveryAction(t *testing.T) {
+	action := regexp.MustCompile(`["\x60]((?:audit|client|identity|key|metrics|model|recovery_codes|role|secret|signing_key|totp|user)\.[a-z_]+)["\x60]`)
+	var real, documented []string
+	for _, folder := range []string{"api", "auth", "audit", "models"} {
+		for _, m := range action.FindAllStringSubmatch(sources(t, folder), -1) {
+			real = append(real, m[1])
+		}
+	}
+	for _, cells := range table(t, readDoc(t, "docs/operations.md"), "Actions") {
+		for _, m := range action.FindAllStringSubmatch(cells[0], -1) {
+			documented = append(documented, m[1])
+		}
+	}
+	difference(t, "the action", documented, real)
+}
+
 // TestAPIListsEveryCode compares the tables of error codes with the api's own
 // table and with the codes of refused files.
 func TestAPIListsEveryCode(t *testing.T) {

@@ -29,12 +29,17 @@ const hashCommand = "hash-passwords"
 // get a quarter of one, so that sign-ins go on, slowly.
 const hashNice = 5
 
+// hashPatience is how long a process may take besides what hashers.most allows
+// for the work itself: on a loaded machine it waits for its turn.
+const hashPatience = 20 * time.Second
+
 // hashers are processes that hash passwords, as many as the gate lets in.
 type hashers struct {
 	idle chan *hashProcess // as many as may work at once; nil: not started yet
 	log  *slog.Logger
 	// command is the program to start; os.Executable but in tests.
-	command func() (string, error)
+	command  func() (string, error)
+	patience time.Duration // hashPatience but in tests
 }
 
 type hashProcess struct {
@@ -50,7 +55,7 @@ type hashRequest struct {
 
 // newHashers prepares n processes; each starts when it is first needed.
 func newHashers(n int, log *slog.Logger) *hashers {
-	h := &hashers{make(chan *hashProcess, n), log, os.Executable}
+	h := &hashers{make(chan *hashProcess, n), log, os.Executable, hashPatience}
 	for range n {
 		h.idle <- nil
 	}
@@ -58,18 +63,18 @@ func newHashers(n int, log *slog.Logger) *hashers {
 }
 
 // derive is argon2.IDKey, computed by one of the processes. One that has failed
-// is replaced; where none can be started, the server computes by itself.
+// or hangs is replaced; where none can be started, the server computes by itself.
 func (h *hashers) derive(password, salt []byte, passes, memory uint32, parallel uint8, size uint32) []byte {
 	p := <-h.idle
 	defer func() { h.idle <- p }()
 	r := hashRequest{uint32(len(password)), uint32(len(salt)), passes, memory, uint32(parallel), size}
-	key, err := p.derive(r, password, salt)
+	key, err := p.derive(r, password, salt, h.most(r))
 	if err == nil {
 		return key
 	}
 	p.end()
 	if p, err = h.start(); err == nil {
-		if key, err = p.derive(r, password, salt); err == nil {
+		if key, err = p.derive(r, password, salt, h.most(r)); err == nil {
 			return key
 		}
 	}
@@ -81,10 +86,20 @@ func (h *hashers) derive(password, salt []byte, passes, memory uint32, parallel 
 
 var errNotStarted = errors.New("not started")
 
-func (p *hashProcess) derive(r hashRequest, password, salt []byte) ([]byte, error) {
+// most is the time after which a process is taken for one that hangs: a second
+// for each 16 MiB that it fills, a hundred times what that takes, and patience.
+func (h *hashers) most(r hashRequest) time.Duration {
+	return h.patience + time.Duration(r.Time)*time.Duration(r.Memory)*time.Second/(16<<10)
+}
+
+// derive asks the process. One that has not answered after most is killed,
+// which ends the waiting: else whoever stops it would stop all sign-ins, and
+// the end of the server.
+func (p *hashProcess) derive(r hashRequest, password, salt []byte, most time.Duration) ([]byte, error) {
 	if p == nil {
 		return nil, errNotStarted
 	}
+	defer time.AfterFunc(most, func() { _ = p.cmd.Process.Kill() }).Stop()
 	order, err := binary.Append(nil, binary.LittleEndian, r)
 	if err == nil {
 		_, err = p.in.Write(append(append(order, password...), salt...))

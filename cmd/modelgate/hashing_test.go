@@ -6,7 +6,9 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/crypto/argon2"
 )
@@ -53,6 +55,38 @@ func TestHashers(t *testing.T) {
 	check("alone")
 	if !strings.Contains(log.String(), "hashed by the server itself") {
 		t.Error("nothing is logged of it")
+	}
+	h.close()
+}
+
+// TestHangingHasher: a process that is stopped costs its own sign-in some time,
+// and neither the following ones nor the end of the server.
+func TestHangingHasher(t *testing.T) {
+	var log bytes.Buffer
+	h := newHashers(1, slog.New(slog.NewTextHandler(&log, nil)))
+	h.command = func() (string, error) { return exec.LookPath("modelgate") }
+	salt := []byte("some salt 123456")
+	h.derive([]byte("x"), salt, 1, 64, 1, 32) // starts it
+	stopped := <-h.idle
+	if err := stopped.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	h.idle <- stopped
+	h.patience = 50 * time.Millisecond
+	want := argon2.IDKey([]byte("password"), salt, 1, 64, 1, 32)
+	answered := make(chan []byte, 1)
+	go func() { answered <- h.derive([]byte("password"), salt, 1, 64, 1, 32) }()
+	select {
+	case got := <-answered:
+		if !bytes.Equal(got, want) {
+			t.Errorf("%x, want %x", got, want)
+		}
+	case <-time.After(2 * time.Minute):
+		_ = stopped.cmd.Process.Kill() // lets the goroutine end
+		t.Fatal("a stopped process stops all sign-ins")
+	}
+	if stopped.cmd.ProcessState == nil {
+		t.Error("the stopped process was not ended")
 	}
 	h.close()
 }

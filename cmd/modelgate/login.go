@@ -51,6 +51,9 @@ func (c *LoginCmd) Run(ctx context.Context, s std) error {
 		}
 		t, err = api.LoginOTP(ctx, c.Username, password, code)
 	}
+	if isCode(err, "otp_required") {
+		return errors.New("this account has a second factor: give the code of its authenticator application, or a recovery code, with --otp")
+	}
 	if err != nil {
 		return err
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -9,14 +11,22 @@ import (
 	"modelgate/client"
 )
 
-// TestMemoryIsFlat serves 100,000 predictions of three models (fewer without
-// the sandbox) and looks at the resident memory of the server and of the
-// models' processes: what grows with each request shows here.
+// TestMemoryIsFlat serves predictions of three models, 40,000 and a third of that
+// without the sandbox, or as many as MODELGATE_TEST_PREDICTIONS says, and looks at
+// the resident memory of the server and of the models' processes: what grows with
+// each request shows here.
 func TestMemoryIsFlat(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 130,000 predictions")
+		t.Skip("takes 53,000 predictions")
 	}
-	for isolation, rounds := range map[string]int{isolationSandbox: 100_000, isolationNone: 30_000} {
+	most := 40_000
+	if s := os.Getenv("MODELGATE_TEST_PREDICTIONS"); s != "" {
+		var err error
+		if most, err = strconv.Atoi(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for isolation, rounds := range map[string]int{isolationSandbox: most, isolationNone: most / 3} {
 		t.Run(isolation, func(t *testing.T) { memoryIsFlat(t, isolation, rounds) })
 	}
 }

@@ -68,9 +68,19 @@ func TestReplaceTheMasterKey(t *testing.T) {
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Remove(masterKeyPath(data)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := launch(data, t.TempDir()); err == nil || !strings.Contains(err.Error(), "the master key is missing") {
+		t.Errorf("a start without the master key: %v", err)
+	}
+	rewrap(1, []string{"the master key is missing", "--discard"})
+	if _, err := os.Stat(masterKeyPath(data)); err == nil {
+		t.Error("another master key stands where the missing one belongs")
+	}
 	write(t, masterKeyPath(data), masterKey())
 	rewrap(1, []string{"--discard", "old master key"})
-	rewrap(0, []string{"second factors of 1 users: admin", "recovery codes", "Removed 1 signing keys"}, "--discard")
+	rewrap(0, []string{"second factors of 1 user: admin", "recovery codes", "Removed 1 signing key;"}, "--discard")
 	p = start(t, data)
 	if said, exit := logIn(""); exit == 0 {
 		t.Errorf("the password alone is enough: %s", said)

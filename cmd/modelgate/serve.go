@@ -187,6 +187,9 @@ func openAudit(ctx context.Context, cfg *Config, db *store.DB, log *slog.Logger)
 
 func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, std std) error {
 	cfg := s.cfg
+	if err := needMasterKey(ctx, cfg, db); err != nil {
+		return err
+	}
 	vault, err := cfg.vault()
 	if err != nil {
 		return err
@@ -218,6 +221,9 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 	}
 	generated, created, err := s.auth.EnsureAdmin(ctx, cfg.AdminPassword)
 	if err != nil {
+		if errors.Is(err, auth.ErrWeakPassword) {
+			err = fmt.Errorf("--admin-password: %w", err)
+		}
 		return fmt.Errorf("the first administrator can't be made: %w", err)
 	}
 	if s.admin = generated; created && generated != "" {

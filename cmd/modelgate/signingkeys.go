@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"strings"
 
 	"modelgate/auth"
@@ -84,22 +86,27 @@ type RewrapCmd struct {
 func (c *RewrapCmd) Run(ctx context.Context, s std) error {
 	cfg := c.config()
 	cfg.MasterKey, cfg.MasterKeyFile = c.MasterKey, c.MasterKeyFile
-	vault, err := cfg.vault()
-	if err != nil {
-		return err
-	}
 	db, err := store.Open(ctx, c.DatabasePath(), discardLogs())
 	if err != nil {
 		return err
 	}
 	defer db.Close()
+	if !c.Discard {
+		if err := needMasterKey(ctx, cfg, db); err != nil {
+			return err
+		}
+	}
+	vault, err := cfg.vault()
+	if err != nil {
+		return err
+	}
 	done, err := auth.Rewrap(ctx, db, vault, c.Discard)
 	if done.Sealed > 0 || err == nil {
-		fmt.Fprintf(s.err, "Sealed %d secrets anew by the master key %s.\n", done.Sealed, vault.Name())
+		fmt.Fprintf(s.err, "Sealed %s anew by the master key %s.\n", count(done.Sealed, "secret", "secrets"), vault.Name())
 	}
 	if names := usernames(ctx, db, done.Unopened); len(names) > 0 {
-		fmt.Fprintf(s.err, "No given master key opens the second factors of %d users: %s.\nThey stay; these users sign in with recovery codes, or need a reset ('modelgate user reset --totp').\n",
-			len(names), strings.Join(names, ", "))
+		fmt.Fprintf(s.err, "No given master key opens the second factors of %s: %s.\nThey stay; these users sign in with recovery codes, or need a reset ('modelgate user reset --totp').\n",
+			count(len(names), "user", "users"), strings.Join(names, ", "))
 	}
 	if err != nil {
 		if errors.Is(err, auth.ErrMasterKey) && !c.Discard {
@@ -108,9 +115,34 @@ func (c *RewrapCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	if c.Discard {
-		fmt.Fprintf(s.err, "Removed %d signing keys; clients refresh their access tokens.\n", done.Removed)
+		fmt.Fprintf(s.err, "Removed %s; clients refresh their access tokens.\n", count(done.Removed, "signing key", "signing keys"))
 	}
 	return nil
+}
+
+// needMasterKey refuses to go on where the file of the master key is missing and
+// the database holds what a master key sealed, as after a restore: a new key would
+// open none of it, and stand where the right one belongs.
+func needMasterKey(ctx context.Context, cfg *Config, db *store.DB) error {
+	path := masterKeyPath(cfg.Data)
+	if cfg.MasterKey != "" || cfg.MasterKeyFile != "" {
+		return nil
+	}
+	if _, err := os.Lstat(path); !errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	keys, err := db.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	factors, err := db.TOTPs(ctx, "", 1)
+	if err != nil {
+		return err
+	}
+	if len(keys)+len(factors) == 0 {
+		return nil
+	}
+	return fmt.Errorf("the master key is missing, and the database holds secrets that it sealed: put it to %s (mode 0600), or give it by --master-key-file or MODELGATE_MASTER_KEY; if it is lost, run 'modelgate admin rewrap --discard'", path)
 }
 
 // usernames are what administrators know users by; of one that has gone

@@ -52,7 +52,7 @@ func TestTOTPCommands(t *testing.T) {
 		t.Errorf("%s", out)
 	}
 	fails("is on already", password, "totp", "enable", "--password-stdin")
-	fails("as otp", password, login...)
+	fails("--otp", password, login...)
 	fails("password or code", password, append(login, "--otp", "nonsense")...)
 	does(password, append(login, "--otp", recovery[0])...)
 	fails("password or code", password, append(login, "--otp", recovery[0])...)

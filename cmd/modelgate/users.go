@@ -192,6 +192,9 @@ func (c *UserResetCmd) Run(ctx context.Context, s std) error {
 	}
 	return c.show(s, map[string]string{"username": u.Username, "reset_token": token}, func(w io.Writer) {
 		fmt.Fprintf(w, "Reset token\t%s\n\nHand it over. Within an hour it is taken once, with a new password, by:\n  modelgate accept %s\n", token, api.URL())
+		if c.TOTP {
+			fmt.Fprintln(w, "His second factor goes then, too.")
+		}
 	})
 }
 
