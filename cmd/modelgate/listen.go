@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -93,6 +95,44 @@ func (d *doors) collectors() (list []prometheus.Collector) {
 type connBounds struct {
 	slots chan struct{} // one element for each connection
 	open  prometheus.GaugeFunc
+	// crowded is called, once in a crowdedFor, while somebody waits for a place.
+	crowded func() // nil: nothing is done
+}
+
+// crowdedFor is how long a connection waits before places are made.
+const crowdedFor = time.Second
+
+// makeRoom lets the server close what is idle while others wait for a place, so
+// that connections on which nothing is asked don't keep anybody out until their
+// time is over. Call it before the server serves.
+func (b *connBounds) makeRoom(server *http.Server) {
+	b.crowded = func() {
+		server.SetKeepAlivesEnabled(false) // closes those that are idle, or have asked nothing for 5 s
+		server.SetKeepAlivesEnabled(true)
+	}
+}
+
+// enter waits for a place, and reports whether it has one.
+func (b *connBounds) enter(closed <-chan struct{}) bool {
+	select {
+	case b.slots <- struct{}{}:
+		return true
+	default:
+	}
+	tick := time.NewTicker(crowdedFor)
+	defer tick.Stop()
+	for {
+		select {
+		case b.slots <- struct{}{}:
+			return true
+		case <-closed:
+			return false
+		case <-tick.C:
+			if b.crowded != nil {
+				b.crowded()
+			}
+		}
+	}
 }
 
 func newConnBounds(port string, most int) *connBounds {
@@ -114,9 +154,7 @@ type boundedListener struct {
 
 // Accept implements net.Listener.
 func (l *boundedListener) Accept() (net.Conn, error) {
-	select {
-	case l.bounds.slots <- struct{}{}:
-	case <-l.closed:
+	if !l.bounds.enter(l.closed) {
 		return nil, net.ErrClosed
 	}
 	c, err := l.Listener.Accept()

@@ -75,6 +75,33 @@ func TestBoundedListener(t *testing.T) {
 	}
 }
 
+// TestIdleConnectionsMakeRoom: where all places are taken by connections on which
+// nothing is asked, who comes is let in long before their time is over.
+func TestIdleConnectionsMakeRoom(t *testing.T) {
+	p := start(t, t.TempDir(), "MODELGATE_MAX_CONNECTIONS=3")
+	address := strings.TrimPrefix(p.url, "http://")
+	for i := range 3 {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+		if _, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != http.StatusOK {
+			t.Fatalf("connection %d: %v", i+1, err)
+		}
+	}
+	client := http.Client{Timeout: 60 * time.Second} // they may stay idle for two minutes
+	resp, err := client.Get(p.url + "/healthz")
+	if err != nil {
+		t.Fatalf("nobody is let in: %v", err)
+	}
+	resp.Body.Close()
+}
+
 // TestMaxConnections holds the running server to its setting.
 func TestMaxConnections(t *testing.T) {
 	p := start(t, t.TempDir(), "MODELGATE_MAX_CONNECTIONS=3")

@@ -358,6 +358,9 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	s.http.ErrorLog = errorLog
 	s.grpc = a.RPCServer()
 	s.grpc.ErrorLog = errorLog
+	for i, server := range []*http.Server{s.http, s.grpc}[:len(s.doors.bounds)] { // as openDoors opened them
+		s.doors.bounds[i].makeRoom(server)
+	}
 	return nil
 }
 
