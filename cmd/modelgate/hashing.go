@@ -37,7 +37,7 @@ const hashPatience = 20 * time.Second
 type hashers struct {
 	idle chan *hashProcess // as many as may work at once; nil: not started yet
 	log  *slog.Logger
-	// command is the program to start; os.Executable but in tests.
+	// command is the program to start; thisProgram but in tests.
 	command  func() (string, error)
 	patience time.Duration // hashPatience but in tests
 }
@@ -53,9 +53,18 @@ type hashRequest struct {
 	Password, Salt, Time, Memory, Parallel, Size uint32
 }
 
+// thisProgram is the program that runs, on Linux also when its file was replaced
+// meanwhile: another version may talk otherwise.
+func thisProgram() (string, error) {
+	if runtime.GOOS == "linux" {
+		return "/proc/self/exe", nil
+	}
+	return os.Executable()
+}
+
 // newHashers prepares n processes; each starts when it is first needed.
 func newHashers(n int, log *slog.Logger) *hashers {
-	h := &hashers{make(chan *hashProcess, n), log, os.Executable, hashPatience}
+	h := &hashers{make(chan *hashProcess, n), log, thisProgram, hashPatience}
 	for range n {
 		h.idle <- nil
 	}
@@ -120,6 +129,7 @@ func (h *hashers) start() (*hashProcess, error) {
 		return nil, err
 	}
 	p := &hashProcess{cmd: exec.Command(self, hashCommand)}
+	p.cmd.Args[0] = os.Args[0]           // what ps shows
 	p.cmd.Env = []string{"GOMAXPROCS=1"} // none of the server's secrets
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server, which lets sign-ins end
