@@ -172,16 +172,26 @@ func (s *Service) DeleteSecret(ctx context.Context, who Principal, id, secretID 
 	if err := s.mayManage(ctx, who, id, a); err != nil {
 		return err
 	}
+	// Looked for before it is recorded as deleted. It may expire meanwhile, no more.
+	secrets, err := s.cfg.Store.SecretsOf(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(secrets, func(c ClientSecret) bool { return c.ID == secretID }) {
+		return errNoSecret
+	}
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return err
 	}
 	defer s.cache.revoke(id)
 	err = s.cfg.Store.DeleteSecret(ctx, id, secretID)
 	if errors.Is(err, ErrNotFound) {
-		return ErrNotFound.With("the service account has no such secret")
+		return errNoSecret
 	}
 	return err
 }
+
+var errNoSecret = ErrNotFound.With("the service account has no such secret")
 
 func (c ClientSecret) expired(now time.Time) bool {
 	return !c.ExpiresAt.IsZero() && !now.Before(c.ExpiresAt)

@@ -129,6 +129,9 @@ func TestSecretRotation(t *testing.T) {
 	want(t, err, auth.ErrClient)
 	e.who(fresh)
 	want(t, e.DeleteSecret(e.ctx, e.admin, u.ID, first.ID), auth.ErrNotFound)
+	if r := e.records("secret.delete"); len(r) != 1 { // not of one that is not there
+		t.Errorf("%+v", r)
+	}
 
 	e.FlushUses(e.ctx)
 	list, err := e.Secrets(e.ctx, e.admin, u.ID)

@@ -248,6 +248,9 @@ func TestLinkedIdentity(t *testing.T) {
 	_, err = e.Identities(e.ctx, e.who(own.Access), ada.ID)
 	want(t, err, auth.ErrForbidden)
 	want(t, e.UnlinkIdentity(e.ctx, maker, bob.ID, ids[0].ID), auth.ErrNotFound)
+	if r := e.records("identity.unlink"); len(r) != 0 {
+		t.Errorf("%+v", r)
+	}
 	want(t, e.UnlinkIdentity(e.ctx, e.who(own.Access), ada.ID, ids[0].ID), auth.ErrForbidden)
 	last := token()
 	e.who(last)

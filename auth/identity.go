@@ -362,6 +362,8 @@ func (s *Service) LinkIdentity(ctx context.Context, who Principal, userID, name,
 	return id, nil
 }
 
+var errNoIdentity = ErrNotFound.With("the user has no such identity")
+
 // UnlinkIdentity takes an identity from a user, and ends his sessions. Needs
 // what LinkIdentity does.
 func (s *Service) UnlinkIdentity(ctx context.Context, who Principal, userID, identityID string) error {
@@ -374,13 +376,21 @@ func (s *Service) UnlinkIdentity(ctx context.Context, who Principal, userID, ide
 		return err
 	}
 	defer unlock()
+	// Looked for before it is recorded as gone.
+	identities, err := s.cfg.Store.IdentitiesOf(ctx, userID)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(identities, func(i Identity) bool { return i.ID == identityID }) {
+		return errNoIdentity
+	}
 	if err := s.mayLink(ctx, who, userID, a); err != nil {
 		return err
 	}
 	defer s.cache.revoke(userID)
 	if err := s.cfg.Store.UnlinkIdentity(ctx, userID, identityID); err != nil {
 		if errors.Is(err, ErrNotFound) {
-			return ErrNotFound.With("the user has no such identity")
+			return errNoIdentity
 		}
 		return err
 	}
