@@ -104,7 +104,8 @@ const crowdedFor = time.Second
 
 // makeRoom lets the server close what is idle while others wait for a place, so
 // that connections on which nothing is asked don't keep anybody out until their
-// time is over. Call it before the server serves.
+// time is over. Those of HTTP/2 stay: net/http does not know when they are idle.
+// Call it before the server serves.
 func (b *connBounds) makeRoom(server *http.Server) {
 	b.crowded = func() {
 		server.SetKeepAlivesEnabled(false) // closes those that are idle, or have asked nothing for 5 s
