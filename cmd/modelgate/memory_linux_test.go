@@ -11,26 +11,28 @@ import (
 	"modelgate/client"
 )
 
-// TestMemoryIsFlat serves predictions of three models, 40,000 and a third of that
-// without the sandbox, or as many as MODELGATE_TEST_PREDICTIONS says, and looks at
+// TestMemoryIsFlat serves predictions of three models, 60,000 with the sandbox
+// and without, or as many as MODELGATE_TEST_PREDICTIONS says, and looks at
 // the resident memory of the server and of the models' processes: what grows with
 // each request shows here.
 func TestMemoryIsFlat(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes 53,000 predictions")
+		t.Skip("takes 120,000 predictions")
 	}
-	most := 40_000
+	most := 60_000
 	if s := os.Getenv("MODELGATE_TEST_PREDICTIONS"); s != "" {
 		var err error
 		if most, err = strconv.Atoi(s); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for isolation, rounds := range map[string]int{isolationSandbox: most, isolationNone: most / 3} {
-		t.Run(isolation, func(t *testing.T) { memoryIsFlat(t, isolation, rounds) })
+	for _, isolation := range []string{isolationSandbox, isolationNone} {
+		t.Run(isolation, func(t *testing.T) { memoryIsFlat(t, isolation, most) })
 	}
 }
 
+// memoryIsFlat looks three times: when pools, caches, arenas and the heap are as
+// full as they get, in the middle of the rest, and at the end.
 func memoryIsFlat(t *testing.T, isolation string, rounds int) {
 	p := start(t, t.TempDir(), "MODELGATE_RATE_PREDICT=100000000-M", "MODELGATE_ACCESS_LOG=false", "MODELGATE_ISOLATION="+isolation)
 	admin := p.admin()
@@ -62,14 +64,16 @@ func memoryIsFlat(t *testing.T, isolation string, rounds int) {
 		}
 		group.Wait()
 	}
-	predict(rounds / 10) // pools, caches and arenas are filled by now
+	warm := rounds / 3
+	predict(warm)
 	before := p.resident()
 	if want := map[string]int{isolationSandbox: 4, isolationNone: 1}[isolation]; len(before) != want {
 		t.Fatalf("%d processes, want %d", len(before), want)
 	}
-	predict(rounds / 2)
+	middleAt := (warm + rounds) / 2
+	predict(middleAt - warm)
 	middle := p.resident()
-	predict(rounds - rounds/10 - rounds/2)
+	predict(rounds - middleAt)
 	after := p.resident()
 	for pid, was := range before {
 		what := "the server"
@@ -77,7 +81,7 @@ func memoryIsFlat(t *testing.T, isolation string, rounds int) {
 			what = fmt.Sprintf("the model's process %d", pid)
 		}
 		t.Logf("%s: resident %d MiB after %d predictions, %d MiB after %d, %d MiB after %d", what,
-			was>>20, rounds/10, middle[pid]>>20, rounds*6/10, after[pid]>>20, rounds)
+			was>>20, warm, middle[pid]>>20, middleAt, after[pid]>>20, rounds)
 		if growth := after[pid] - min(was, middle[pid]); growth > 24<<20 {
 			t.Errorf("%s grew by %d MiB", what, growth>>20)
 		}
