@@ -263,7 +263,7 @@ func (s *Service) ClientToken(ctx context.Context, o Origin, userAgent string, c
 	if end := c.secret.ExpiresAt; !end.IsZero() && end.Before(session.ExpiresAt) {
 		session.ExpiresAt = end
 	}
-	attempt := signIn{origin: o, action: "client.token", username: c.Username, user: User{ID: c.UserID}}
+	attempt := signIn{origin: o, action: "client.token", username: c.Username, user: User{ID: c.UserID}, detail: map[string]string{"secret": c.secret.ID}}
 	if err := s.succeeded(ctx, attempt); err != nil {
 		return "", 0, err
 	}

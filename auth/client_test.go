@@ -104,7 +104,7 @@ func TestServiceAccount(t *testing.T) {
 	want(t, e.DeleteUser(e.ctx, e.admin, u.ID), nil)
 	e.dead("token of a deleted service account", access)
 
-	if r := e.records("client.token"); len(r) == 0 || r[0].Actor != "nightly" || r[0].ActorID != u.ID || r[0].Outcome != audit.Allowed || r[0].Address != origin.Address {
+	if r := e.records("client.token"); len(r) == 0 || r[0].Detail["secret"] != c.ID || r[0].Actor != "nightly" || r[0].ActorID != u.ID || r[0].Outcome != audit.Allowed || r[0].Address != origin.Address {
 		t.Errorf("%+v", r)
 	}
 }
