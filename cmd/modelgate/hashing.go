@@ -129,7 +129,6 @@ func (h *hashers) start() (*hashProcess, error) {
 		return nil, err
 	}
 	p := &hashProcess{cmd: exec.Command(self, hashCommand)}
-	p.cmd.Args[0] = os.Args[0]           // what ps shows
 	p.cmd.Env = []string{"GOMAXPROCS=1"} // none of the server's secrets
 	p.cmd.Stderr = os.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server, which lets sign-ins end
