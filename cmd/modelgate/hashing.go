@@ -37,7 +37,7 @@ const hashPatience = 20 * time.Second
 type hashers struct {
 	idle chan *hashProcess // as many as may work at once; nil: not started yet
 	log  *slog.Logger
-	// command is the program to start; thisProgram but in tests.
+	// command is the program to start; os.Executable but in tests.
 	command  func() (string, error)
 	patience time.Duration // hashPatience but in tests
 }
@@ -53,18 +53,9 @@ type hashRequest struct {
 	Password, Salt, Time, Memory, Parallel, Size uint32
 }
 
-// thisProgram is the program that runs, on Linux also when its file was replaced
-// meanwhile: another version may talk otherwise.
-func thisProgram() (string, error) {
-	if runtime.GOOS == "linux" {
-		return "/proc/self/exe", nil
-	}
-	return os.Executable()
-}
-
 // newHashers prepares n processes; each starts when it is first needed.
 func newHashers(n int, log *slog.Logger) *hashers {
-	h := &hashers{make(chan *hashProcess, n), log, thisProgram, hashPatience}
+	h := &hashers{make(chan *hashProcess, n), log, os.Executable, hashPatience}
 	for range n {
 		h.idle <- nil
 	}
