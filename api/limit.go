@@ -154,8 +154,8 @@ func (r *rates) tooManyRows(rows, limit int64) *fault {
 }
 
 // chargeAddress takes one unit of the sign-in rate of an address. class is
-// "login", "register", "reset", "external" or "client". It fails with unavailable when the store
-// does: passwords are not to be guessed unlimited.
+// "login", "register", "reset", "external" or "client". It fails with unavailable
+// when the store does: passwords are not to be guessed unlimited.
 func (r *rates) chargeAddress(ctx context.Context, class, address string) (limiter.Context, error) {
 	lc, err := r.store.Increment(ctx, class+":"+addressKey(address), 1, r.login)
 	if err != nil {
