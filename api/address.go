@@ -30,6 +30,19 @@ func parseProxies(list []string) (proxies, error) {
 	return p, nil
 }
 
+// TrustedPeers reads networks as Config.TrustedProxies has them, and returns what
+// tells whether an address is in one.
+func TrustedPeers(list []string) (trusts func(netip.Addr) bool, err error) {
+	p, err := parseProxies(list)
+	return p.trusts, err
+}
+
+// HostNetwork is what one host can have: an IPv6 network of 64 bits, an IPv4 address.
+func HostNetwork(a netip.Addr) netip.Prefix {
+	a = a.Unmap().WithZone("")
+	return netip.PrefixFrom(a, min(a.BitLen(), 64)).Masked()
+}
+
 func (p proxies) trusts(a netip.Addr) bool {
 	for _, prefix := range p {
 		if prefix.Contains(a) {

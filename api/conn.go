@@ -67,6 +67,9 @@ func (c *conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+// NetConn is the connection underneath.
+func (c *conn) NetConn() net.Conn { return c.Conn }
+
 func (c *conn) SetReadDeadline(t time.Time) error  { return c.read.want(t) }
 func (c *conn) SetWriteDeadline(t time.Time) error { return c.write.want(t) }
 func (c *conn) SetDeadline(t time.Time) error {

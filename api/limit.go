@@ -293,11 +293,7 @@ func addressKey(address string) string {
 	if err != nil || !a.Is6() {
 		return address
 	}
-	p, err := a.WithZone("").Prefix(64)
-	if err != nil {
-		return address
-	}
-	return p.String()
+	return HostNetwork(a).String()
 }
 
 // knownPairs remembers from which addresses accounts have signed in, in this

@@ -180,7 +180,8 @@ func launchGate(ctx context.Context, s settings, data string, flags ...string) (
 	cmd := exec.Command(program, append(args, flags...)...)
 	cmd.Dir = data // no .env of the operator's
 	// As a variable: programs of before the bound know no such flag.
-	cmd.Env = append(os.Environ(), "MODELGATE_ADMIN_PASSWORD="+password, "MODELGATE_MAX_CONNECTIONS=20000")
+	cmd.Env = append(os.Environ(), "MODELGATE_ADMIN_PASSWORD="+password, "MODELGATE_MAX_CONNECTIONS=20000",
+		"MODELGATE_MAX_CONNECTIONS_PER_ADDRESS=20000")
 	gate, err := launch(ctx, address, filepath.Join(data, "output.log"), "/healthz", cmd)
 	if err != nil {
 		return nil, err

@@ -87,6 +87,7 @@ type Config struct {
 	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
 	CORSOrigins    []string      `env:"MODELGATE_CORS_ORIGINS" name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may read answers to their own tokens and keys, exactly as in https://app.example.com. Default: none."`
 	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"4096" help:"Connections at once to each port; more wait until one ends."`
+	MaxPerAddress  int           `env:"MODELGATE_MAX_CONNECTIONS_PER_ADDRESS" name:"max-connections-per-address" default:"0" help:"Of these, from one client address (IPv6: network of 64 bits); 0: half of them. Trusted proxies have no such bound."`
 	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
 	AuditFileSize  Bytes         `env:"MODELGATE_AUDIT_FILE_SIZE" name:"audit-file-size" default:"64MiB" help:"Size from which a file of the audit log is closed and the next begun."`
@@ -275,6 +276,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.MaxConnections < 1 {
 		bad("--max-connections %d lets nobody in; take 1 or more", c.MaxConnections)
 	}
+	if c.MaxPerAddress < 0 || c.MaxPerAddress > max(c.MaxConnections, 0) {
+		bad("--max-connections-per-address %d is out of range; take 1 to --max-connections, or 0 for half of them", c.MaxPerAddress)
+	}
 	if c.MaxModel > 2<<30 {
 		bad("--max-model %s is above 2GiB, the largest ONNX file there is", c.MaxModel)
 	}
@@ -311,6 +315,9 @@ const minBody = Bytes(1 << 10)
 // maxModelDepth is the most --max-model-depth: parsers of protocol buffers go 100
 // messages deep, and a graph inside another is three.
 const maxModelDepth = 32
+
+// connectionsOfOne is how many connections one client address may have to a port.
+func (c *Config) connectionsOfOne() int { return cmp.Or(c.MaxPerAddress, (c.MaxConnections+1)/2) }
 
 // modelLimits are the bounds of the static check.
 func (c *Config) modelLimits() models.Limits {

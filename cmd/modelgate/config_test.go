@@ -135,6 +135,8 @@ func TestCheck(t *testing.T) {
 		{[]string{"--browser-idle", "2h", "--browser-ttl", "1h"}, "--browser-idle"},
 		{[]string{"--browser-ttl", "9000h"}, "--browser-ttl"},
 		{[]string{"--max-connections", "0"}, "--max-connections"},
+		{[]string{"--max-connections", "10", "--max-connections-per-address", "11"}, "--max-connections-per-address"},
+		{[]string{"--max-connections-per-address=-1"}, "--max-connections-per-address"},
 		{[]string{"--cors-origins", "https://app.example.com,http://localhost:5173"}, ""},
 		{[]string{"--cors-origins", "*"}, "list each origin"},
 		{[]string{"--cors-origins", "null"}, "every sandboxed page"},

@@ -359,7 +359,7 @@ func (s *server) openAPI(std std, db *store.DB, guard *auth.Guard, catalog *mode
 	s.grpc = a.RPCServer()
 	s.grpc.ErrorLog = errorLog
 	for i, server := range []*http.Server{s.http, s.grpc}[:len(s.doors.bounds)] { // as openDoors opened them
-		s.doors.bounds[i].makeRoom(server)
+		s.doors.bounds[i].follow(server)
 	}
 	return nil
 }
