@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"runtime"
 	"runtime/debug"
-	"syscall"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -35,10 +34,11 @@ const hashPatience = 20 * time.Second
 
 // hashers are processes that hash passwords, as many as the gate lets in.
 type hashers struct {
-	idle chan *hashProcess // as many as may work at once; nil: not started yet
-	log  *slog.Logger
-	// command is the program to start; os.Executable but in tests.
-	command  func() (string, error)
+	idle   chan *hashProcess // as many as may work at once; nil: not started yet
+	starts chan func()       // what run calls
+	log    *slog.Logger
+	// command makes the command to start; thisProgram but in tests.
+	command  func() (*exec.Cmd, error)
 	patience time.Duration // hashPatience but in tests
 }
 
@@ -55,12 +55,36 @@ type hashRequest struct {
 
 // newHashers prepares n processes; each starts when it is first needed.
 func newHashers(n int, log *slog.Logger) *hashers {
-	h := &hashers{make(chan *hashProcess, n), log, os.Executable, hashPatience}
+	h := &hashers{make(chan *hashProcess, n), make(chan func()), log, thisProgram, hashPatience}
 	for range n {
 		h.idle <- nil
 	}
+	go h.run()
 	return h
 }
+
+// run starts processes on one thread until close: Linux ends them when the
+// thread that started them ends.
+func (h *hashers) run() {
+	runtime.LockOSThread() // never unlocked, so that no other goroutine ends it
+	for start := range h.starts {
+		start()
+	}
+}
+
+// thisProgram runs the program that runs already, on Linux also when its file
+// was replaced meanwhile: another version may talk otherwise. It keeps the name
+// that it was started by.
+func thisProgram() (*exec.Cmd, error) {
+	path, err := os.Executable()
+	if _, gone := os.Stat(ownLink); gone == nil {
+		path, err = ownLink, nil
+	}
+	return &exec.Cmd{Path: path, Args: []string{os.Args[0], hashCommand}}, err
+}
+
+// ownLink is the program that runs, on Linux.
+const ownLink = "/proc/self/exe"
 
 // derive is argon2.IDKey, computed by one of the processes. One that has failed
 // or hangs is replaced; where none can be started, the server computes by itself.
@@ -115,14 +139,15 @@ func (p *hashProcess) derive(r hashRequest, password, salt []byte, most time.Dur
 }
 
 func (h *hashers) start() (*hashProcess, error) {
-	self, err := h.command()
+	cmd, err := h.command()
 	if err != nil {
 		return nil, err
 	}
-	p := &hashProcess{cmd: exec.Command(self, hashCommand)}
+	p := &hashProcess{cmd: cmd}
 	p.cmd.Env = []string{"GOMAXPROCS=1"} // none of the server's secrets
 	p.cmd.Stderr = os.Stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server, which lets sign-ins end
+	p.cmd.SysProcAttr = endsWithParent()
+	p.cmd.SysProcAttr.Setpgid = true // Ctrl-C is for the server, which lets sign-ins end
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err
 	}
@@ -131,7 +156,9 @@ func (h *hashers) start() (*hashProcess, error) {
 		return nil, err
 	}
 	p.out = bufio.NewReader(out)
-	return p, p.cmd.Start()
+	started := make(chan error, 1)
+	h.starts <- func() { started <- p.cmd.Start() }
+	return p, <-started
 }
 
 // end ends a process, which does so by itself when its input does.
@@ -149,6 +176,7 @@ func (h *hashers) close() {
 	for range cap(h.idle) {
 		(<-h.idle).end()
 	}
+	close(h.starts)
 }
 
 // runHasher is the other process: it answers requests until its input ends.

@@ -13,13 +13,17 @@ import (
 	"golang.org/x/crypto/argon2"
 )
 
+// modelgateHasher starts what tests have on their PATH: under its own name a
+// test binary runs its tests.
+func modelgateHasher() (*exec.Cmd, error) { return exec.Command("modelgate", hashCommand), nil }
+
 // TestHashers: other processes compute what argon2 does, several at once; one
 // that has died is replaced, and where none can be started the server computes
 // by itself.
 func TestHashers(t *testing.T) {
 	var log bytes.Buffer
 	h := newHashers(2, slog.New(slog.NewTextHandler(&log, nil)))
-	h.command = func() (string, error) { return exec.LookPath("modelgate") }
+	h.command = modelgateHasher
 	salt := []byte("some salt 123456")
 	check := func(password string) {
 		t.Helper()
@@ -51,7 +55,7 @@ func TestHashers(t *testing.T) {
 	h.close()
 
 	h = newHashers(1, slog.New(slog.NewTextHandler(&log, nil)))
-	h.command = func() (string, error) { return "/nonexistent", nil }
+	h.command = func() (*exec.Cmd, error) { return exec.Command("/nonexistent"), nil }
 	check("alone")
 	if !strings.Contains(log.String(), "hashed by the server itself") {
 		t.Error("nothing is logged of it")
@@ -64,7 +68,7 @@ func TestHashers(t *testing.T) {
 func TestHangingHasher(t *testing.T) {
 	var log bytes.Buffer
 	h := newHashers(1, slog.New(slog.NewTextHandler(&log, nil)))
-	h.command = func() (string, error) { return exec.LookPath("modelgate") }
+	h.command = modelgateHasher
 	salt := []byte("some salt 123456")
 	h.derive([]byte("x"), salt, 1, 64, 1, 32) // starts it
 	stopped := <-h.idle
