@@ -8,9 +8,14 @@ import (
 
 // What tests of the room's outside need of its inside.
 
+var LockDir = lockDir
+
 func (s *Service) FlushUses(ctx context.Context) { s.flushUses(ctx) }
 
 func (s *Service) Sweep(ctx context.Context) { s.sweep(ctx) }
+
+// FlushBudgets is what Run does every minute.
+func (s *Service) FlushBudgets(ctx context.Context) error { return s.budgets.flush(ctx, false) }
 
 func (s *Service) Verify(token string) error {
 	_, err := s.verifier.verify(token)

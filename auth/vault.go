@@ -49,7 +49,8 @@ var ErrMasterKey = errors.New("sealed by another master key")
 // It is secret, or when that is empty, what stands in the file at path. A file
 // that is missing is made, with a random key, mode 0600, its folder with mode
 // 0700; one that others than its owner may read is refused, as is a folder that
-// they may write to, and a key that could be guessed.
+// they may write to, and a key that could be guessed. What a start that was
+// killed meanwhile left beside it is removed.
 //
 // Several keys may stand there, separated by commas or blanks: the first seals,
 // all of them open, so that a master key can be replaced.
@@ -66,6 +67,9 @@ func OpenVault(path, secret string) (*Vault, error) {
 		if err = makeMasterKey(path); err == nil || errors.Is(err, fs.ErrExist) { // another process may have been first
 			text, err = readMasterKey(path)
 		}
+	}
+	if err == nil {
+		err = sweepKeys(filepath.Dir(path))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("the master key: %w", err)
@@ -201,6 +205,14 @@ func makeMasterKey(path string) error {
 	if err := refuseWritable(dir, "the master key"); err != nil {
 		return err
 	}
+	// Where there are no locks, what a killed start leaves stays, and two starts
+	// at once still make one key.
+	if unlock, err := lockDir(dir, true); err == nil {
+		defer unlock()
+		if err := removeLeftovers(dir); err != nil {
+			return err
+		}
+	}
 	var text string
 	for { // once in some thousand times a random key looks like words
 		key := make([]byte, masterKeySize)
@@ -210,7 +222,7 @@ func makeMasterKey(path string) error {
 			break
 		}
 	}
-	tmp, err := os.CreateTemp(dir, "new-*") // mode 0600
+	tmp, err := os.CreateTemp(dir, unfinished) // mode 0600
 	if err != nil {
 		return err
 	}

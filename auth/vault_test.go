@@ -139,6 +139,49 @@ func TestVaultFile(t *testing.T) {
 	}
 }
 
+// TestKilledMasterKey: what a start that was killed while it made the key left
+// beside it is removed by the next one, whether the key was there already or not,
+// but not while another start is at it; what is not ours stays.
+func TestKilledMasterKey(t *testing.T) {
+	for _, before := range []bool{true, false} {
+		dir := filepath.Join(t.TempDir(), "keys")
+		path := filepath.Join(dir, "master.key")
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if before {
+			openVault(t, path, "")
+			if err := os.Link(path, filepath.Join(dir, ".master-1.new")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, text := range map[string]string{".master-2.new": masterKey()[:20], ".master-3.new": "", "new-4": masterKey(), "master.key.new": masterKey()} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if before {
+			unlock, err := auth.LockDir(dir, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			openVault(t, path, "")
+			if names, err := os.ReadDir(dir); err != nil || len(names) != 6 {
+				t.Errorf("while another start is at it, left are %v, %v", names, err)
+			}
+			unlock()
+		}
+		v := openVault(t, path, "")
+		names, err := os.ReadDir(dir)
+		if err != nil || len(names) != 3 {
+			t.Errorf("left are %v, %v", names, err)
+		}
+		if openVault(t, path, "").Name() != v.Name() {
+			t.Error("the key is another after the second start")
+		}
+	}
+}
+
 func TestWeakMasterKeysAreRefused(t *testing.T) {
 	for what, text := range map[string]string{
 		"short":        base64.StdEncoding.EncodeToString([]byte("short")),
