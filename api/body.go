@@ -209,8 +209,31 @@ func (c *call) readInto(b body, from io.Reader, length, limit int64) (body, erro
 		}
 	}
 	c.bodyRead = true
+	if err := c.stillMay(); err != nil {
+		b.release()
+		return b, err
+	}
 	// From here on net/http listens for the client hanging up, without deadline.
 	return b, nil
+}
+
+// proofGrace is how long a caller is who he was when his request began, while
+// its body comes.
+const proofGrace = time.Second
+
+// stillMay is asked when a body has come. Of one that was long in coming the
+// caller may have been disabled since, or have lost a right: what he held back
+// must not be done as if he had not.
+func (c *call) stillMay() error {
+	if c.who.UserID == "" || time.Since(c.proved) < proofGrace {
+		return nil
+	}
+	c.proved = time.Now()
+	who, err := c.s.auth.Recheck(c.ctx(), c.who)
+	if err := c.identified(who, err); err != nil {
+		return err
+	}
+	return c.permitted()
 }
 
 func tooLarge(limit int64) *fault {

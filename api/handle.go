@@ -77,7 +77,8 @@ type call struct {
 	address string
 	who     auth.Principal
 	start   time.Time
-	path    string // as sent; for nothing but the style of errors
+	proved  time.Time // when who was looked at last, or before
+	path    string    // as sent; for nothing but the style of errors
 	status  int
 	err     error    // what the answer refuses, for the log
 	headers []header // of the answer; their memory is used again
@@ -93,6 +94,7 @@ func (s *Server) serve(rt *route) gin.HandlerFunc {
 	return func(g *gin.Context) {
 		c := calls.Get().(*call)
 		*c = call{s: s, rt: rt, gin: g, id: newID(), start: time.Now(), path: g.Request.URL.Path, headers: c.headers[:0]}
+		c.proved = c.start
 		c.conn = connOf(g.Request)
 		c.address = s.proxies.client(g.Request)
 		c.standardHeaders()
@@ -158,11 +160,8 @@ func (c *call) admit() error {
 			return err
 		}
 	}
-	if c.rt.Permission != 0 && (c.rt.Or == 0 || !c.who.Can(c.rt.Or)) {
-		a := auth.Action{Name: c.rt.action, Target: c.target()}
-		if err := c.s.guard.Check(c.ctx(), c.who, c.rt.Permission, a); err != nil {
-			return err
-		}
+	if err := c.permitted(); err != nil {
+		return err
 	}
 	switch c.rt.rate {
 	case noRate:
@@ -174,6 +173,14 @@ func (c *call) admit() error {
 		return err
 	}
 	return nil
+}
+
+// permitted refuses a caller without the permission of the route.
+func (c *call) permitted() error {
+	if c.rt.Permission == 0 || c.rt.Or != 0 && c.who.Can(c.rt.Or) {
+		return nil
+	}
+	return c.s.guard.Check(c.ctx(), c.who, c.rt.Permission, auth.Action{Name: c.rt.action, Target: c.target()})
 }
 
 var errNoRoute = &fault{code: "not_found", detail: "there is no such route; GET /openapi.json lists them"}

@@ -242,6 +242,7 @@ func (s *Server) rpcStreamInfer(c *call) error {
 			return err
 		}
 		c.readUntil(time.Now().Add(s.bodyGrace))
+		c.proved = time.Now()
 		if err := c.identify(); err != nil {
 			return err
 		}

@@ -55,6 +55,9 @@ func (s *Server) upload(c *call) (published, error) {
 		}
 		return published{}, err
 	}
+	if err := c.stillMay(); err != nil {
+		return published{}, err
+	}
 	m, v, err := s.catalog.Publish(c.ctx(), c.who, name, u.file, u.model(), s.inference.Try)
 	if err != nil {
 		return published{}, err

@@ -141,11 +141,7 @@ func (s *Service) authenticateKey(ctx context.Context, sum *[32]byte, secret str
 	if err != nil {
 		return Principal{}, err
 	}
-	who.KeyID = key.ID
-	if key.Models != nil {
-		who.Models = key.Models
-		who.Permissions &= scopedPermissions
-	}
+	who.limitTo(key)
 	use := s.uses.of(key.ID)
 	use.mark(now)
 	s.cache.put(sum, epoch, who, until, now, use)

@@ -1,0 +1,50 @@
+package auth
+
+import (
+	"context"
+	"slices"
+)
+
+// Recheck tells who a Principal is by now, with the rights of now, for a request
+// of which a part was long in coming. ErrToken: the session or the key that he
+// proved himself with has ended, or he was disabled. That his access token has
+// expired meanwhile is no failure: it was good when the request came, and an
+// upload may take longer than a token lives. It asks the database.
+func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error) {
+	now := s.cfg.Now()
+	again, err := s.principal(ctx, who.UserID)
+	if err != nil {
+		return Principal{}, err
+	}
+	if who.SessionID != "" {
+		session, err := s.cfg.Store.Session(ctx, who.SessionID)
+		if err != nil {
+			return Principal{}, deadIfMissing(err)
+		}
+		if !now.Before(session.ExpiresAt) {
+			return Principal{}, ErrToken.Because(errEnded)
+		}
+	}
+	if who.KeyID != "" {
+		keys, err := s.cfg.Store.KeysOf(ctx, who.UserID)
+		if err != nil {
+			return Principal{}, err
+		}
+		i := slices.IndexFunc(keys, func(k Key) bool { return k.ID == who.KeyID })
+		if i < 0 || !keys[i].ExpiresAt.IsZero() && !now.Before(keys[i].ExpiresAt) {
+			return Principal{}, errKey.Because(errEnded)
+		}
+		again.limitTo(keys[i])
+	}
+	again.SessionID, again.Provider, again.AuthTime, again.Origin = who.SessionID, who.Provider, who.AuthTime, who.Origin
+	return again, nil
+}
+
+// limitTo leaves of a user's rights what a key has.
+func (w *Principal) limitTo(key Key) {
+	w.KeyID = key.ID
+	if key.Models != nil {
+		w.Models = key.Models
+		w.Permissions &= scopedPermissions
+	}
+}
