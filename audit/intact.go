@@ -9,11 +9,11 @@ import (
 )
 
 // intact says whether the file at the log's path is the one that is open, and
-// as long as it was left: a log that is removed, replaced, cut or added to
-// while the server runs is noticed at the next record, or by Run. The caller
-// holds commit.
-func (l *Log) intact() error {
-	problem := l.changed()
+// as it was left: a log that is removed, replaced, cut, added to or edited at its
+// end while the server runs is noticed at the next record, or by Run. With all, or
+// while something is wrong, it reads again all of recent. The caller holds commit.
+func (l *Log) intact(all bool) error {
+	problem := l.changed(all || l.lost != "")
 	l.metrics.intact.Set(1)
 	if problem == "" {
 		l.lost = ""
@@ -30,7 +30,7 @@ func (l *Log) intact() error {
 }
 
 // changed says what is wrong with the file, or "".
-func (l *Log) changed() string {
+func (l *Log) changed(all bool) string {
 	named, err := os.Lstat(l.cfg.Path)
 	if errors.Is(err, os.ErrNotExist) {
 		return "the file is gone"
@@ -47,7 +47,7 @@ func (l *Log) changed() string {
 	} else if ours.Size() > size {
 		return fmt.Sprintf("it has grown from %d bytes to %d by another's hand", size, ours.Size())
 	}
-	return ""
+	return l.recent.changed(l.file, all)
 }
 
 // metrics are the room's counters. Labels take few values.
@@ -65,7 +65,7 @@ func newMetrics() *metrics {
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "modelgate_audit_failures_total", Help: "Groups of records that could not be written: the disk failed (write), or the file was changed by others (tampered)."}, []string{"reason"}),
 		intact: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "modelgate_audit_intact", Help: "1: the audit log is as it was left. 0: it was removed, replaced, cut or added to while the server runs."}),
+			Name: "modelgate_audit_intact", Help: "1: the audit log is as it was left. 0: it was removed, replaced, cut, added to or edited while the server runs."}),
 		heads: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "modelgate_audit_heads_total", Help: "Signed heads written to the audit log."}),
 	}

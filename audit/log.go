@@ -70,6 +70,8 @@ type Log struct {
 	// time; owned by the holder of commit.
 	unsigned int
 	signedAt time.Time
+	// recent is what was written to the file lately; owned by the holder of commit.
+	recent recent
 	// lost is what intact found wrong last; owned by the holder of commit.
 	lost string
 	// step is told how far a rotation is. Tests end the process there.
@@ -204,7 +206,9 @@ func (l *Log) writeEntries(entries []*Entry, sign bool) (err error) {
 			return err
 		}
 	}
-	if err := l.intact(); err != nil {
+	// All of what a head is to sign for, before it does.
+	signs := sign || l.unsigned+len(entries) >= HeadRecords || l.headDue(l.cfg.Now())
+	if err := l.intact(signs); err != nil {
 		return err
 	}
 	c, err := l.link(entries, sign)
@@ -223,6 +227,7 @@ func (l *Log) writeEntries(entries []*Entry, sign bool) (err error) {
 		return fmt.Errorf("audit: write a record: %w", err)
 	}
 	l.size.Add(int64(len(c.lines)))
+	l.recent.wrote(c.lines, len(c.signed) > 0)
 	l.head, l.unsigned = c.head, c.unsigned
 	if l.first == 0 {
 		l.first, l.begun = c.first, c.now
@@ -391,7 +396,7 @@ func (l *Log) look() {
 	select {
 	case l.commit <- struct{}{}:
 		if !l.torn {
-			_ = l.intact() // says so in the log and the metrics
+			_ = l.intact(true) // says so in the log and the metrics
 		}
 		<-l.commit
 	default:

@@ -274,6 +274,7 @@ func (l *Log) recover(ctx context.Context) error {
 		return fmt.Errorf("audit: %w", err)
 	}
 	l.size.Store(t.end)
+	l.recent.begin(t.end)
 	if t.last.Seq > 0 {
 		l.head = headOf(&t.last)
 		if l.signedAt = t.last.Time; t.last.Action != actionHead {

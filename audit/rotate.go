@@ -54,7 +54,7 @@ func (l *Log) rotate() error {
 		if err := l.writeEntries(nil, true); err != nil {
 			return err
 		}
-	} else if err := l.intact(); err != nil {
+	} else if err := l.intact(true); err != nil {
 		return err
 	}
 	closed := closedName(l.cfg.Path, l.first)
@@ -83,6 +83,8 @@ func (l *Log) rotate() error {
 		next.Close()
 		return fmt.Errorf("audit: close the file: %w", err)
 	}
+	l.recent.begin(0)
+	l.recent.wrote(line, false)
 	l.step("exchanged")
 	l.head, l.first, l.begun = headOf(first), first.Seq, first.Time
 	l.unsigned++

@@ -17,6 +17,10 @@ func TestFullDisk(t *testing.T) {
 	p := start(t, data)
 	admin := p.admin()
 	push(t, admin, "iris", modelBytes(t, "iris.onnx"), client.Spec{})
+	// Loads the model: the limit below holds for the memory of its process too.
+	if _, err := label(admin, client.PredictRequest{Model: "iris", Inputs: irisRow}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := admin.PutRole(t.Context(), "before", nil, "", 0); err != nil {
 		t.Fatal(err)
 	}
