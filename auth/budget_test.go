@@ -32,7 +32,7 @@ func TestBudget(t *testing.T) {
 	want(t, spend(ada, "other", 0, 5), nil)
 	err := spend(ada, "iris", 0, 2)
 	want(t, err, auth.ErrBudget)
-	contains(t, detail(err), "1 rows are left today of your budget of 10 rows a day")
+	contains(t, detail(err), "1 row is left today of your budget of 10 rows a day")
 	if told := (*auth.Error)(nil); !errors.As(err, &told) || told.Retry != 6*time.Hour+30*time.Minute {
 		t.Errorf("try again after %v", told)
 	}
@@ -337,6 +337,60 @@ func TestBudgetConcurrent(t *testing.T) {
 	if got := e.used(); got != all.Load() {
 		t.Errorf("%d rows are counted, %d were granted", got, all.Load())
 	}
+}
+
+// TestBudgetOverMidnight: while callers charge at once, the day ends and the next
+// begins, at a moment that each of them sees for itself: no day grants more than
+// the budget, and each has counted what was granted of it.
+func TestBudgetOverMidnight(t *testing.T) {
+	e := newEnv(t)
+	const limit = 300
+	first := auth.Day(e.clock.now())
+	e.clock.advance(first.AddDate(0, 0, 1).Sub(e.clock.now()) - 400*time.Millisecond)
+	var granted, refused atomic.Int64
+	var group sync.WaitGroup
+	for range 4 {
+		group.Go(func() {
+			for range 200 {
+				e.clock.advance(time.Millisecond) // 800 in all: midnight is in the middle
+				switch err := e.Spend(e.ctx, budgetOf("ada", limit), "iris", 0, 1); {
+				case err == nil:
+					granted.Add(1)
+				case errors.Is(err, auth.ErrBudget):
+					refused.Add(1)
+				default:
+					t.Error(err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	if granted.Load() != 2*limit || refused.Load() != 200 {
+		t.Errorf("%d rows were granted on two days of %d, and %d refused", granted.Load(), limit, refused.Load())
+	}
+	runFor(e.Service)()
+	for n := range 2 {
+		used, err := e.db.RowsUsed(e.ctx, "ada", first.AddDate(0, 0, n))
+		if err != nil || used[""] != limit {
+			t.Errorf("day %d: %v are counted, %v; want %d", n, used, err, limit)
+		}
+	}
+}
+
+// TestBudgetWhileTheClockIsAhead: a clock that is two days ahead for a while, in
+// which the server sweeps, does not give back what was used today.
+func TestBudgetWhileTheClockIsAhead(t *testing.T) {
+	e := newEnv(t)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "iris", 5, 5), nil)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "other", 5, 3), nil)
+	e.clock.advance(48 * time.Hour)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "iris", 5, 5), nil) // a day of its own
+	e.Sweep(e.ctx)
+	e.FlushBudgets(e.ctx)
+	e.clock.advance(-48 * time.Hour)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "iris", 5, 1), auth.ErrBudget)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "other", 5, 3), auth.ErrBudget)
+	want(t, e.Spend(e.ctx, budgetOf("ada", 10), "other", 5, 2), nil)
 }
 
 // TestBudgetWaitersLeave proves that who waits for another's question to the

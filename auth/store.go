@@ -307,7 +307,7 @@ type Store interface {
 	RowsUsed(ctx context.Context, userID string, day time.Time) (map[string]int64, error)
 
 	// Sweep removes expired sessions, tokens, keys, secrets, tickets and sign-ins, old changes, and what
-	// was counted on days that are over. It may do so in
+	// was counted on days that are over for a week. It may do so in
 	// several steps, each of them atomic, so that others get their turn.
 	Sweep(ctx context.Context, now time.Time) error
 	// Ping answers when the database does.

@@ -274,6 +274,46 @@ func (b *safeBuffer) String() string {
 	return b.b.String()
 }
 
+// TestRedisEmptyAfterFailover: another Redis takes the place of one that is gone, and knows nothing. Limits hold from then
+// on for all servers together, beginning with full allowances, and no error stays.
+func TestRedisEmptyAfterFailover(t *testing.T) {
+	server := ratetest.StartRedis(t)
+	rate := limiter.Rate{Limit: 20, Period: time.Hour}
+	stores := []*Redis{unhurried(t, server.URL(), nil, nil), unhurried(t, server.URL(), nil, nil)}
+	spend := func() (granted, refused int) {
+		t.Helper()
+		for i := range 30 {
+			switch c, err := stores[i%2].Get(t.Context(), "k", rate); {
+			case err != nil:
+				t.Fatal(err)
+			case c.Reached:
+				refused++
+			default:
+				granted++
+			}
+		}
+		return granted, refused
+	}
+	for n := range 3 {
+		if granted, refused := spend(); granted != 20 || refused != 10 {
+			t.Fatalf("after %d failovers %d are granted and %d refused; want 20 and 10", n, granted, refused)
+		}
+		if granted, refused := spend(); granted != 0 || refused != 30 {
+			t.Fatalf("after %d failovers, used up: %d are granted and %d refused", n, granted, refused)
+		}
+		server.Kill()
+		for i, s := range stores {
+			if _, err := s.Get(t.Context(), "k", rate); err == nil {
+				t.Fatalf("server %d counts without a Redis", i)
+			}
+		}
+		server.Start()
+		for _, s := range stores {
+			eventually(t, s, rate)
+		}
+	}
+}
+
 // TestRedisScriptLost proves that a Redis that lost its scripts is no failure.
 func TestRedisScriptLost(t *testing.T) {
 	server := ratetest.StartRedis(t)

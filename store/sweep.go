@@ -10,7 +10,8 @@ const sweepBatch = 500
 
 // sweeps remove what has expired, at most LIMIT rows a time. A session has expired when its live token has, and goes with
 // all its tokens; those of service accounts have no token, and expire by themselves. Used tokens are kept until they would
-// have expired, so that their replay is seen.
+// have expired, so that their replay is seen. What was counted on a day goes a week after the day's end, not with it: a
+// clock that was ahead for a while must not give budgets anew.
 var sweeps = []string{
 	`DELETE FROM sessions WHERE id IN (SELECT session_id FROM refresh_tokens WHERE expires_at <= ? AND used_at IS NULL LIMIT ?)`,
 	`DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE secret_id IS NOT NULL AND expires_at <= ? LIMIT ?)`,
@@ -19,7 +20,7 @@ var sweeps = []string{
 	`DELETE FROM client_secrets WHERE id IN (SELECT id FROM client_secrets WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM external_sign_ins WHERE hash IN (SELECT hash FROM external_sign_ins WHERE expires_at <= ? LIMIT ?)`,
 	`DELETE FROM tickets WHERE hash IN (SELECT hash FROM tickets WHERE expires_at <= ? LIMIT ?)`,
-	`DELETE FROM daily_rows WHERE (user_id, day, model) IN (SELECT user_id, day, model FROM daily_rows WHERE day <= ? - 86400000000 LIMIT ?)`,
+	`DELETE FROM daily_rows WHERE (user_id, day, model) IN (SELECT user_id, day, model FROM daily_rows WHERE day <= ? - 8*86400000000 LIMIT ?)`,
 }
 
 // Sweep implements auth.Store.
