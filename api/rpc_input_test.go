@@ -49,7 +49,7 @@ func TestRPCBadInput(t *testing.T) {
 		words string
 	}{
 		"raw and typed":             {changed(func(in *pb.ModelInferRequest) { in.Inputs[0].Contents = contents }), "send either"},
-		"two raw for one input":     {changed(func(in *pb.ModelInferRequest) { in.RawInputContents = [][]byte{four, four} }), "2 entries for 1 inputs"},
+		"two raw for one input":     {changed(func(in *pb.ModelInferRequest) { in.RawInputContents = [][]byte{four, four} }), "one entry for each input, in their order: 1, not 2"},
 		"no contents":               {changed(func(in *pb.ModelInferRequest) { in.RawInputContents = nil }), "0 values"},
 		"too few bytes":             {rawRequest("iris", "X", "FP32", []int64{1, 4}, four[:15]), "has 15 bytes"},
 		"too many bytes":            {rawRequest("iris", "X", "FP32", []int64{1, 4}, append(four[:16:16], 0)), "has 17 bytes"},

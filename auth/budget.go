@@ -160,7 +160,7 @@ func (b *budgets) provide(ctx context.Context, h *holding, now time.Time, limit,
 	h.idle = false
 	if rows > limit {
 		b.metrics.budgetRefused.Inc()
-		return &Error{Code: "too_many_rows", Detail: fmt.Sprintf("%d rows at once are more than your budget of %d rows a day%s; send fewer", rows, limit, ofModel(h))}
+		return &Error{Code: "too_many_rows", Detail: fmt.Sprintf("%s at once are more than your budget of %s a day%s; send fewer", countRows(rows), countRows(limit), ofModel(h))}
 	}
 	if h.limit > limit && h.rows > 0 { // what was taken ahead is more than the smaller budget may have left
 		unused := map[RowBudget]int64{h.budget: h.rows}
@@ -187,9 +187,13 @@ func (b *budgets) provide(ctx context.Context, h *holding, now time.Time, limit,
 		}
 	}
 	b.metrics.budgetRefused.Inc()
-	detail := fmt.Sprintf("your budget of %d rows a day%s is used up", limit, ofModel(h))
+	detail := fmt.Sprintf("your budget of %s a day%s is used up", countRows(limit), ofModel(h))
 	if left := h.left + h.rows; left > 0 {
-		detail = fmt.Sprintf("%d rows are left today of your budget of %d rows a day%s", left, limit, ofModel(h))
+		are := "are"
+		if left == 1 {
+			are = "is"
+		}
+		detail = fmt.Sprintf("%s %s left today of your budget of %s a day%s", countRows(left), are, countRows(limit), ofModel(h))
 	}
 	refusal := ErrBudget.With(detail + "; it begins anew at midnight UTC")
 	refusal.Retry = h.budget.Day.Add(24 * time.Hour).Sub(now)
@@ -198,6 +202,13 @@ func (b *budgets) provide(ctx context.Context, h *holding, now time.Time, limit,
 
 // ahead is how many rows are taken at a time.
 func ahead(limit int64) int64 { return min(max(limit/100, 1), mostAhead) }
+
+func countRows(n int64) string {
+	if n == 1 {
+		return "1 row"
+	}
+	return fmt.Sprintf("%d rows", n)
+}
 
 func ofModel(h *holding) string {
 	if h.budget.Model == "" {

@@ -207,7 +207,7 @@ func refusal(resp *http.Response, data []byte) error {
 	}
 	switch {
 	case e.Code != "":
-	case resp.StatusCode == http.StatusBadRequest && bytes.Contains(data, []byte("HTTP request to an HTTPS server")): // Go's words
+	case WantsHTTPS(resp.StatusCode, data):
 		e.Detail = "the server speaks HTTPS; write its address with https://"
 	case resp.StatusCode == http.StatusHTTPVersionNotSupported:
 		e.Detail = "the server takes no HTTP/1 there; it may be its port for gRPC, while this needs that of the HTTP API"
@@ -216,6 +216,12 @@ func refusal(resp *http.Response, data []byte) error {
 		e.RetryAfter = time.Duration(s) * time.Second
 	}
 	return e
+}
+
+// WantsHTTPS reports whether an answer to plain HTTP is one of a server that
+// speaks HTTPS, by status and body.
+func WantsHTTPS(status int, body []byte) bool {
+	return status == http.StatusBadRequest && bytes.Contains(body, []byte("HTTP request to an HTTPS server")) // Go's words
 }
 
 // page walks a list that is answered in pages.

@@ -74,11 +74,19 @@ func inputError(spec *models.TensorSpec, format string, args ...any) error {
 	return ErrInput.With("input " + strconv.Quote(spec.Name) + " " + fmt.Sprintf(format, args...))
 }
 
+// counted is a number of things, in words.
+func counted[N int | int64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return strconv.FormatInt(int64(n), 10) + " " + thing + "s"
+}
+
 // checkInputs fails unless in holds what sig says: the last look before a
 // runtime written in C gets it, whatever codec made it.
 func checkInputs(sig *models.Signature, in []Tensor) error {
 	if len(in) != len(sig.Inputs) {
-		return ErrInput.With(fmt.Sprintf("got %d inputs; the model takes %d: %s", len(in), len(sig.Inputs), names(sig.Inputs)))
+		return ErrInput.With(fmt.Sprintf("got %s; the model takes %d: %s", counted(len(in), "input"), len(sig.Inputs), names(sig.Inputs)))
 	}
 	for i := range in {
 		spec, t := &sig.Inputs[i], &in[i]

@@ -78,7 +78,7 @@ func (r *Infer) shareProto(raw [][]byte) error {
 		return nil
 	}
 	if len(raw) != len(r.inputs) {
-		return ErrInput.With(fmt.Sprintf("\"raw_input_contents\" has %d entries for %d inputs; send one for each, in their order", len(raw), len(r.inputs)))
+		return ErrInput.With(fmt.Sprintf("\"raw_input_contents\" has one entry for each input, in their order: %d, not %d", len(r.inputs), len(raw)))
 	}
 	for i := range r.inputs {
 		in := &r.inputs[i]

@@ -23,7 +23,7 @@ func decodeContents(contents []byte, spec *models.TensorSpec, shape []int64, mem
 		return Tensor{}, err
 	}
 	if sent != n {
-		return Tensor{}, inputError(spec, "has %d values in \"contents\", but the shape %s needs %d", sent, shapeText(shape), n)
+		return Tensor{}, inputError(spec, "has %s in \"contents\", but the shape %s needs %d", counted(sent, "value"), shapeText(shape), n)
 	}
 	t, err := NewTensor(mem, spec.Type, shape)
 	if err != nil {

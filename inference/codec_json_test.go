@@ -162,7 +162,7 @@ func TestDecodeJSONRefusals(t *testing.T) {
 		{"X FP32 [N,N,3]", `{"X":{"shape":[2,3],"data":[1,2,3,4,5,6]}}`, `input "X" wants FP32 [N,M,3], got [2,3]`},
 		{"X FP32 [N,4]", `{"X":[1,2,3,4]}`, `input "X" wants FP32 [N,4]: 2 levels of arrays, got values at level 1; for one row write [[...]]`},
 		{"X FP32 [N,4]", `{"X":5}`, `input "X" wants FP32 [N,4]: 2 levels of arrays, got a single value`},
-		{"X FP32 [N]", `{"X":[[1]]}`, `input "X" wants FP32 [N]: the arrays nest deeper than 1 levels`},
+		{"X FP32 [N]", `{"X":[[1]]}`, `input "X" wants FP32 [N]: the arrays nest deeper than 1 level`},
 		{"X FP32 []", `{"X":[1]}`, `input "X" wants FP32 []: the arrays nest deeper than 0 levels`},
 		{"X FP32 [N,4]", `{"Y":[[1,2,3,4]]}`, `unknown input "Y"; the model takes X`},
 		{"X FP32 [N,4]", `{"x":[[1,2,3,4]]}`, `unknown input "x"; the model takes X`},
@@ -224,8 +224,8 @@ func TestDecodeJSONRefusals(t *testing.T) {
 		{"X FP32 [N]", `{"X":{"shape":null,"data":[1]}}`, `no list of whole numbers`},
 		{"X FP32 [N,N,N]", `{"X":{"shape":[2147483647,2147483647,2147483647],"data":[1]}}`, `has a shape whose size is out of range`},
 		{"X FP32 [N,N]", `{"X":{"shape":[3,6148914691236517207],"data":[1]}}`, `no list of whole numbers`},
-		{"X FP32 [N,N]", `{"X":{"shape":[2147483647,1],"data":[1]}}`, `has 1 values in "data", but the shape [2147483647,1] needs 2147483647`},
-		{"X FP32 [N]", `{"X":` + strings.Repeat("[", 100_000) + `}`, `the arrays nest deeper than 1 levels`},
+		{"X FP32 [N,N]", `{"X":{"shape":[2147483647,1],"data":[1]}}`, `has 1 value in "data", but the shape [2147483647,1] needs 2147483647`},
+		{"X FP32 [N]", `{"X":` + strings.Repeat("[", 100_000) + `}`, `the arrays nest deeper than 1 level`},
 		{"X FP32 [N]", `{"X":[{"a":1}]}`, `is an object; FP32 takes numbers`},
 	} {
 		mem := NewMemory(1 << 20)

@@ -204,7 +204,7 @@ func (r *Infer) share(rest []byte, headed bool) error {
 			return ErrInput.With("input " + quote(in.name) +
 				" has binary data, but the header Inference-Header-Content-Length does not say where the JSON ends")
 		case in.size > uint64(len(rest)):
-			return ErrInput.With(fmt.Sprintf("input %s has a binary_data_size of %d, but only %d bytes are left for it", quote(in.name), in.size, len(rest)))
+			return ErrInput.With(fmt.Sprintf("input %s has a binary_data_size of %d, but the body has only %s left for it", quote(in.name), in.size, counted(len(rest), "byte")))
 		}
 		in.bytes, rest = rest[:in.size:in.size], rest[in.size:]
 	}

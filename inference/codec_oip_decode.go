@@ -122,7 +122,7 @@ func (r *tensorReader) readFlat(shape []int64) (t Tensor, err error) {
 		return Tensor{}, err
 	}
 	if n, _ := Elements(shape); n != int64(r.at) {
-		return Tensor{}, inputError(r.spec, "has %d values in \"data\", but the shape %s needs %d", r.at, shapeText(shape), n)
+		return Tensor{}, inputError(r.spec, "has %s in \"data\", but the shape %s needs %d", counted(r.at, "value"), shapeText(shape), n)
 	}
 	return r.filled(), nil
 }
@@ -135,7 +135,7 @@ func decodeBytes(data []byte, spec *models.TensorSpec, shape []int64, mem *Memor
 	n, _ := Elements(shape)
 	size := int64(spec.Type.Size())
 	if sent := int64(len(data)); sent%size != 0 || sent/size != n {
-		return Tensor{}, inputError(spec, "has %d bytes, but %s of shape %s has %d elements of %d", sent, spec.Type, shapeText(shape), n, size)
+		return Tensor{}, inputError(spec, "has %s, but %s of shape %s has %s of %d", counted(sent, "byte"), spec.Type, shapeText(shape), counted(n, "element"), size)
 	}
 	if spec.Type == models.Bool {
 		for i, b := range data {
@@ -174,7 +174,7 @@ func decodeStrings(data []byte, spec *models.TensorSpec, shape []int64, mem *Mem
 		}
 		size := int64(binary.LittleEndian.Uint32(data[at:]))
 		if at += stringPrefix; size > int64(len(data)-at) {
-			err = inputError(spec, "is too short: element %d is said to have %d bytes, %d are left", i, size, len(data)-at)
+			err = inputError(spec, "is too short: element %d is said to have %s, what is left has %d", i, counted(size, "byte"), len(data)-at)
 			break
 		}
 		t.Strings[i] = text[at : at+int(size)]

@@ -214,7 +214,7 @@ func (r *tensorReader) object() error {
 		return inputError(r.spec, "has a shape whose size is out of range: %s", shapeText(r.shape))
 	}
 	if n != int64(r.at) {
-		return inputError(r.spec, "has %d values in \"data\", but the shape %s needs %d", r.at, shapeText(r.shape), n)
+		return inputError(r.spec, "has %s in \"data\", but the shape %s needs %d", counted(r.at, "value"), shapeText(r.shape), n)
 	}
 	return nil
 }
@@ -417,7 +417,7 @@ func indices(path []int64) string {
 // ragged tells of an array at a level that differs from the first one there.
 func (r *tensorReader) ragged(level, n int) error {
 	if len(r.shape) == 2 {
-		return inputError(r.spec, "is ragged: row %d has %d values, row 0 has %d; every row must be equally long", r.path[0], n, r.shape[1])
+		return inputError(r.spec, "is ragged: row %d has %s, row 0 has %d; every row must be equally long", r.path[0], counted(n, "value"), r.shape[1])
 	}
 	return inputError(r.spec, "is ragged: %s has %d entries, the ones before it have %d; arrays of one level must be equally long",
 		indices(r.path[:level]), n, r.shape[level])
@@ -431,10 +431,10 @@ func (r *tensorReader) shallow(level int) error {
 	case c == 'n':
 		return inputError(r.spec, "has null where an array belongs; it wants %s", contract(r.spec))
 	case level == 0:
-		return inputError(r.spec, "wants %s: %d levels of arrays, got a single value", contract(r.spec), len(r.shape))
+		return inputError(r.spec, "wants %s: %s of arrays, got a single value", contract(r.spec), counted(len(r.shape), "level"))
 	}
-	return inputError(r.spec, "wants %s: %d levels of arrays, got values at level %d; for one row write [[...]]",
-		contract(r.spec), len(r.shape), level)
+	return inputError(r.spec, "wants %s: %s of arrays, got values at level %d; for one row write [[...]]",
+		contract(r.spec), counted(len(r.shape), "level"), level)
 }
 
 // bad tells why the literal at the scanner's position is no element.
@@ -464,7 +464,7 @@ func (r *tensorReader) bad(fault, n int) error {
 		if r.flat {
 			return inputError(r.spec, "has nested arrays in \"data\"; where a shape is given the values stand in one flat array")
 		}
-		return inputError(r.spec, "wants %s: the arrays nest deeper than %d levels", contract(r.spec), len(r.shape))
+		return inputError(r.spec, "wants %s: the arrays nest deeper than %s", contract(r.spec), counted(len(r.shape), "level"))
 	case '{':
 		got = "an object"
 	case '"':

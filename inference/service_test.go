@@ -280,7 +280,7 @@ func TestRefusedPredictions(t *testing.T) {
 			in := take(sig, mem)
 			in[1].Release()
 			return &inference.Request{Inputs: in[:1]}, nil
-		}, inference.ErrInput, "got 1 inputs; the model takes 2: a, b"},
+		}, inference.ErrInput, "got 1 input; the model takes 2: a, b"},
 		"wrong type": {"two_io", func(sig *models.Signature, mem *inference.Memory) (*inference.Request, error) {
 			in := take(sig, mem)
 			in[0].Type = models.Int32

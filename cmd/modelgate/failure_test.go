@@ -29,6 +29,15 @@ func TestWrongPort(t *testing.T) {
 			t.Errorf("exit %d, and no word of %q:\n%s", code, want, errs.String())
 		}
 	}
+	for url, want := range map[string]string{
+		strings.Replace(closed.url, "https:", "http:", 1): "write its address with https://",
+		strings.Replace(open.url, "http:", "https:", 1):   "write its address with http://",
+	} {
+		var errs bytes.Buffer
+		if code := run(t.Context(), []string{"healthcheck", "--url", url}, std{strings.NewReader(""), &errs, &errs}); code != 1 || !strings.Contains(errs.String(), want) {
+			t.Errorf("healthcheck: exit %d, and no word of %q:\n%s", code, want, errs.String())
+		}
+	}
 	over := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}}
 	api, err := client.New("https://"+closed.grpcAddress(), client.WithHTTP(over))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -42,6 +43,10 @@ func (c *HealthcheckCmd) Run(ctx context.Context, s std) error {
 		return fmt.Errorf("can't reach %s: %w", base, transportReason(err))
 	}
 	defer resp.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(resp.Body, 4<<10)) // what can't be read says nothing
+	if client.WantsHTTPS(resp.StatusCode, text) {
+		return fmt.Errorf("%s speaks HTTPS; write its address with https://", base)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s is not ready (%s): it is stopping, or can't use its database, or is no modelgate server; its log says more", base, resp.Status)
 	}
