@@ -146,6 +146,9 @@ func TestSignInDuringTheRemovalOfASecondFactor(t *testing.T) {
 	// Where it is what the request is about, it is not there.
 	e.store.set(nil, once("User", remove))
 	want(t, e.RemoveTOTP(e.ctx, f.who, password, f.code()), auth.ErrNotFound)
+	if r := e.records("totp.disable"); len(r) != 0 {
+		t.Errorf("recorded as done: %+v", r)
+	}
 }
 
 // The same of a step-up and of a change of the password.

@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,7 @@ func TestSecretsOfOthersHoldUpAPromotion(t *testing.T) {
 		t.Errorf("%+v", who)
 	}
 	want(t, e.putRole("label"), nil)
+	want(t, e.putRole("other"), nil)
 	want(t, e.putRole("other", "models:write"), nil) // a role that it has not
 
 	// The administrator's own secret holds nothing up, once the other is gone.
@@ -109,6 +111,20 @@ func TestSecretsOfOthersHoldUpAPromotion(t *testing.T) {
 	if who := e.who(e.clientToken(u.ID, own)); !who.Can(auth.ModelsWrite | auth.ModelsManage) {
 		t.Errorf("%+v", who)
 	}
+}
+
+// The last of many users counts as the first.
+func TestPromotionsLookAtAllHolders(t *testing.T) {
+	e := newEnvIn(t, memoryDir(t))
+	mona := e.manager("mona", "users:manage")
+	want(t, e.putRole("label"), nil)
+	for i := range 1001 { // more than are listed at once
+		name := fmt.Sprint("a", i)
+		want(t, e.db.CreateUser(e.ctx, auth.User{ID: name, Username: name, Roles: []string{"label"}}, nil), nil)
+	}
+	_, first, _, err := e.CreateService(e.ctx, mona, "zulu", []string{"label"}, 0)
+	want(t, err, nil)
+	e.notRaised(e.putRole("label", "models:write"), "role.put", first.ID)
 }
 
 // What counts is who its maker is now: one who has got the permissions holds up
