@@ -64,7 +64,9 @@ func TestIdentityProviders(t *testing.T) {
 		Name: "keycloak", Issuer: "https://id.example.com/realms/corp", SignIn: true, ClientID: "modelgate", ClientSecret: "a secret",
 		Scopes: []string{"openid", "profile", "email"}, APITokens: true, Audience: "modelgate-api", AcceptUntypedTokens: true, CreateUsers: true,
 		RequireVerifiedEmail: true, RolesClaim: "realm_access.roles",
-		Roles: map[string][]string{"ml-users": {"user"}, "ml-makers": {"user", "data-scientist"}, "ml-admins": {"admin"}},
+		Roles:           map[string][]string{"ml-users": {"user"}, "ml-makers": {"user", "data-scientist"}, "ml-admins": {"admin"}},
+		SecondFactorACR: []string{"2"}, SecondFactorAMR: []string{"otp", "hwk"},
+		TokenScopes: map[string][]string{"mg.predict": {"predict"}, "mg.publish": {"predict", "models:write"}},
 	}
 	if got := all["keycloak"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("keycloak is read as\n%+v, want\n%+v", got, want)
