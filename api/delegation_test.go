@@ -52,7 +52,7 @@ var scopes = strings.Fields("nothing predict account users:manage models:write m
 func withScopes(p *authtest.Provider) option {
 	return func(c *auth.Config, _ *Config) {
 		cfg := p.Config()
-		cfg.TokenScopes = map[string][]string{}
+		cfg.TokenScopes, cfg.Roles["ml-managers"] = map[string][]string{}, []string{"managers"}
 		for _, s := range scopes[1:] {
 			cfg.TokenScopes[s] = []string{s}
 		}
@@ -118,10 +118,10 @@ func TestDelegationMatrix(t *testing.T) {
 		t.Errorf("only %d requests", asked)
 	}
 	// Each refusal is recorded.
-	w.get("/users/me", tokens["predict"]).refused(403, "insufficient_scope")
-	last := w.since(w.lastRecord() - 1)
-	if line := recordLine(last[0]); line != "token.use denied ada /users/me insufficient_scope" {
-		t.Errorf("recorded: %s", line)
+	before := w.lastRecord()
+	w.get("/users/me", p.AccessToken(w.clock.now(), authtest.Members{"sub": "sub-2", "preferred_username": "bob", "scope": "predict"})).refused(403, "insufficient_scope")
+	if last := w.since(before); len(last) != 2 || recordLine(last[1]) != "token.use denied bob /users/me insufficient_scope" {
+		t.Errorf("recorded: %+v", last)
 	}
 }
 
@@ -168,6 +168,14 @@ func TestDelegationIsNoPermission(t *testing.T) {
 	w.get("/admin/audit", admin).is(200)
 	w.get("/users/me", admin).is(200)
 	w.get("/admin/users", admin).refused(403, "insufficient_scope")
+
+	// Where one of two permissions does, it is named that the user has.
+	w.role("managers", "models:manage")
+	manager := p.AccessToken(now, authtest.Members{"sub": "sub-2", "groups": []string{"ml-managers"}, "scope": "predict"})
+	got := w.do(request{method: "DELETE", path: "/models/none", token: manager})
+	if detail := got.refused(403, "insufficient_scope"); !strings.Contains(detail, "models:manage") {
+		t.Errorf("%s", detail)
+	}
 }
 
 // Who needs a second factor, and does not prove one to his provider, reads what to
