@@ -24,7 +24,7 @@ func (s *Session) factor() factorFrom {
 	if s.Provider == "" {
 		return factorHere
 	}
-	return factorOf(s.SecondFactor)
+	return factorOf(s.ProviderFactor)
 }
 
 func factorOf(proved bool) factorFrom {

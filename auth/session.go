@@ -159,7 +159,7 @@ func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, u
 	session := Session{
 		ID: newID("s_"), Kind: kind, UserID: p.user.ID, ClientID: firstParty,
 		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
-		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end, Provider: p.provider, SecondFactor: p.factor,
+		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end, Provider: p.provider, ProviderFactor: p.factor,
 	}
 	if err := s.cfg.Store.CreateSession(ctx, session, first); err != nil {
 		if errors.Is(err, ErrNotFound) { // the user was deleted meanwhile

@@ -59,10 +59,9 @@ type Session struct {
 	AuthTime  time.Time // when the password was last proved; zero for service accounts
 	LastUsed  time.Time
 	Provider  string // at which the user proved himself; empty: here
-	// SecondFactor says that he proved one there. Of one that he has here, User.TOTP
-	// tells.
-	SecondFactor bool
-	ExpiresAt    time.Time // absolute end, whatever is refreshed
+	// ProviderFactor says that he proved a second factor there.
+	ProviderFactor bool
+	ExpiresAt      time.Time // absolute end, whatever is refreshed
 }
 
 // RefreshToken is one link of a family, or the value of a browser's cookie;

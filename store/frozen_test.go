@@ -173,7 +173,7 @@ var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u"
 	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
 
 var frozenExternal = auth.Session{ID: "e", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.3", UserAgent: "Firefox",
-	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far, Provider: "corp", SecondFactor: true}
+	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far, Provider: "corp", ProviderFactor: true}
 
 var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, Asserted: frozenTime, CreatedAt: frozenTime}
 

@@ -184,7 +184,7 @@ func testIdentityChanges(t *testing.T, s Store) {
 	told(t, s, "a newer token", assert(0, "user"))
 	told(t, s, "other roles", assert(time.Second, "admin"), ada)
 	told(t, s, "an older token", assert(0, "user"))
-	told(t, s, "a sign-in", func() error { return begin(t, s, "a", noon) })
+	told(t, s, "a sign-in", func() error { return beginSignIn(t, s, "a", noon) })
 	told(t, s, "the end of an identity", func() error { return s.UnlinkIdentity(ctx, "id-ada", "i") }, ada)
 }
 
@@ -192,8 +192,8 @@ func newSignIn(secret string) auth.SignIn {
 	return auth.SignIn{Hash: hash(secret), Provider: "corp", Fresh: true, ExpiresAt: noon.Add(10 * time.Minute)}
 }
 
-// begin begins a sign-in at a time, while there are fewer than four.
-func begin(t *testing.T, s Store, secret string, now time.Time) error {
+// beginSignIn begins a sign-in at a time, while there are fewer than four.
+func beginSignIn(t *testing.T, s Store, secret string, now time.Time) error {
 	in := newSignIn(secret)
 	in.ExpiresAt = now.Add(10 * time.Minute)
 	return s.CreateSignIn(t.Context(), in, now, 4)
@@ -203,27 +203,27 @@ func begin(t *testing.T, s Store, secret string, now time.Time) error {
 func testSignInsAreBounded(t *testing.T, s Store) {
 	ctx := t.Context()
 	for i, secret := range []string{"a", "b", "c", "d"} {
-		ok(t, begin(t, s, secret, noon.Add(time.Duration(i)*time.Minute)))
+		ok(t, beginSignIn(t, s, secret, noon.Add(time.Duration(i)*time.Minute)))
 	}
 	later := noon.Add(10*time.Minute - time.Microsecond)
-	want(t, begin(t, s, "e", later), auth.ErrSignIns)
+	want(t, beginSignIn(t, s, "e", later), auth.ErrSignIns)
 	_, err := s.TakeSignIn(ctx, hash("c"), later)
 	ok(t, err)
-	ok(t, begin(t, s, "e", later))
-	want(t, begin(t, s, "f", later), auth.ErrSignIns)
-	ok(t, begin(t, s, "f", noon.Add(10*time.Minute))) // a has expired
+	ok(t, beginSignIn(t, s, "e", later))
+	want(t, beginSignIn(t, s, "f", later), auth.ErrSignIns)
+	ok(t, beginSignIn(t, s, "f", noon.Add(10*time.Minute))) // a has expired
 	_, err = s.TakeSignIn(ctx, hash("a"), noon)
 	want(t, err, auth.ErrNotFound)
-	want(t, begin(t, s, "g", noon.Add(10*time.Minute)), auth.ErrSignIns)
-	errs := race(20, func(i int) error { return begin(t, s, fmt.Sprint("of many ", i), noon.Add(11*time.Minute)) })
+	want(t, beginSignIn(t, s, "g", noon.Add(10*time.Minute)), auth.ErrSignIns)
+	errs := race(20, func(i int) error { return beginSignIn(t, s, fmt.Sprint("of many ", i), noon.Add(11*time.Minute)) })
 	equal(t, "begun", count(errs, nil), 1)
 	equal(t, "refused", count(errs, auth.ErrSignIns), 19)
 }
 
 func testSignIns(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, begin(t, s, "a", noon))
-	want(t, begin(t, s, "a", noon), auth.ErrTaken)
+	ok(t, beginSignIn(t, s, "a", noon))
+	want(t, beginSignIn(t, s, "a", noon), auth.ErrTaken)
 	got, err := s.TakeSignIn(ctx, hash("a"), noon.Add(10*time.Minute-time.Microsecond))
 	ok(t, err)
 	in := newSignIn("a")
@@ -231,7 +231,7 @@ func testSignIns(t *testing.T, s Store) {
 	equal(t, "sign-in", got, in)
 	_, err = s.TakeSignIn(ctx, hash("a"), noon)
 	want(t, err, auth.ErrNotFound)
-	ok(t, begin(t, s, "b", noon))
+	ok(t, beginSignIn(t, s, "b", noon))
 	_, err = s.TakeSignIn(ctx, hash("b"), noon.Add(10*time.Minute))
 	want(t, err, auth.ErrNotFound)
 	_, err = s.TakeSignIn(ctx, hash("unknown"), noon)
@@ -240,7 +240,7 @@ func testSignIns(t *testing.T, s Store) {
 
 func testSignInRace(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, begin(t, s, "a", noon))
+	ok(t, beginSignIn(t, s, "a", noon))
 	errs := race(20, func(int) error { _, err := s.TakeSignIn(ctx, hash("a"), noon); return err })
 	equal(t, "winners", count(errs, nil), 1)
 	equal(t, "losers", count(errs, auth.ErrNotFound), 19)
@@ -248,9 +248,9 @@ func testSignInRace(t *testing.T, s Store) {
 
 func testSweepSignIns(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, begin(t, s, "a", noon))
+	ok(t, beginSignIn(t, s, "a", noon))
 	ok(t, s.Sweep(ctx, noon.Add(10*time.Minute-time.Microsecond)))
-	want(t, begin(t, s, "a", noon), auth.ErrTaken)
+	want(t, beginSignIn(t, s, "a", noon), auth.ErrTaken)
 	ok(t, s.Sweep(ctx, noon.Add(10*time.Minute)))
-	ok(t, begin(t, s, "a", noon))
+	ok(t, beginSignIn(t, s, "a", noon))
 }
