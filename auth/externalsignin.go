@@ -19,6 +19,7 @@ const (
 	signInPrefix = "mgo_"
 	signInTTL    = 10 * time.Minute
 	maxCode      = 4 << 10
+	maxSignIns   = 50_000 // under way at once, whoever began them
 )
 
 var (
@@ -54,7 +55,7 @@ type ExternalAnswer struct {
 // PKCE, state and nonce). The browser goes to address; secret is for it alone,
 // for ten minutes, and is to be shown to FinishExternal. fresh asks the provider
 // to have the user prove himself anew. ErrNotFound for a provider that there
-// is not, ErrUnavailable when it can't be asked.
+// is not, ErrUnavailable when it can't be asked, or too many sign-ins are under way.
 func (s *Service) BeginExternal(ctx context.Context, provider string, fresh bool) (address, secret string, err error) {
 	p := s.providers.named(provider)
 	if p == nil {
@@ -65,13 +66,17 @@ func (s *Service) BeginExternal(ctx context.Context, provider string, fresh bool
 		return "", "", err
 	}
 	secret, hash := newSecret(signInPrefix)
-	in := SignIn{Hash: hash, Provider: p.Name, Fresh: fresh, ExpiresAt: s.now().Add(signInTTL)}
-	if err := s.cfg.Store.CreateSignIn(ctx, in); err != nil {
+	now := s.now()
+	in := SignIn{Hash: hash, Provider: p.Name, Fresh: fresh, ExpiresAt: now.Add(signInTTL)}
+	if err := s.cfg.Store.CreateSignIn(ctx, in, now, s.maxSignIns); err != nil {
 		return "", "", err
 	}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(derive(secret, "nonce")), oauth2.S256ChallengeOption(derive(secret, "verifier"))}
 	if fresh {
 		options = append(options, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+	}
+	if len(p.SecondFactorACR) > 0 {
+		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(p.SecondFactorACR, " ")))
 	}
 	return s.oauth(p, facts).AuthCodeURL(derive(secret, "state"), options...), secret, nil
 }
@@ -99,7 +104,8 @@ func (s *Service) oauth(p *provider, f *providerFacts) *oauth2.Config {
 // looks at is when the user proved himself to the provider, if it tells.
 // ErrForbidden when the answer proves nothing, belongs to another browser, or
 // names somebody who is not let in; ErrReauthenticate when a proof anew was
-// asked for and not given.
+// asked for and not given; ErrSecondFactor when the user needs one, and the
+// provider tells of none.
 func (s *Service) FinishExternal(ctx context.Context, o Origin, userAgent, provider, secret string, answer ExternalAnswer, replaced string) (Browser, error) {
 	p := s.providers.named(provider)
 	if p == nil {
@@ -137,6 +143,10 @@ func (s *Service) proveExternal(ctx context.Context, p *provider, a assertion, a
 	if err != nil {
 		return proof{}, err
 	}
+	strong := p.secondFactor(a)
+	if !strong && s.needsFactor(user.Roles) {
+		return proof{}, s.failed(ctx, attempt, "no_second_factor", ErrSecondFactor)
+	}
 	if err := s.succeeded(ctx, attempt); err != nil {
 		return proof{}, err
 	}
@@ -147,7 +157,7 @@ func (s *Service) proveExternal(ctx context.Context, p *provider, a assertion, a
 	if now := s.now(); authTime.After(now) {
 		authTime = now
 	}
-	return proof{attempt: attempt, user: user, authTime: authTime, still: func(ctx context.Context, now User) (bool, error) {
+	return proof{attempt: attempt, user: user, authTime: authTime, provider: p.Name, factor: strong, still: func(ctx context.Context, now User) (bool, error) {
 		linked, _, err := s.cfg.Store.UserByIdentity(ctx, a.issuer, a.subject)
 		if errors.Is(err, ErrNotFound) {
 			return false, nil

@@ -5,16 +5,16 @@ import (
 	"slices"
 )
 
-// Recheck tells who a Principal is by now, with the rights of now, for a request
-// of which a part was long in coming. ErrToken: the session or the key that he
+// Recheck tells who a Principal is by now, with those of his rights that he still
+// has, for a request of which a part was long in coming. ErrToken: the session or the key that he
 // proved himself with has ended, or he was disabled. That his access token has
 // expired meanwhile is no failure: it was good when the request came, and an
 // upload may take longer than a token lives. It asks the database.
 func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error) {
 	now := s.cfg.Now()
-	again, err := s.principal(ctx, who.UserID)
-	if err != nil {
-		return Principal{}, err
+	from := factorHere
+	if who.Provider != "" {
+		from = factorProved // what his token says was looked at when it was let in
 	}
 	if who.SessionID != "" {
 		session, err := s.cfg.Store.Session(ctx, who.SessionID)
@@ -24,6 +24,11 @@ func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error)
 		if !now.Before(session.ExpiresAt) {
 			return Principal{}, ErrToken.Because(errEnded)
 		}
+		from = session.factor()
+	}
+	again, err := s.principal(ctx, who.UserID, from)
+	if err != nil {
+		return Principal{}, err
 	}
 	if who.KeyID != "" {
 		keys, err := s.cfg.Store.KeysOf(ctx, who.UserID)
@@ -36,7 +41,11 @@ func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error)
 		}
 		again.limitTo(keys[i])
 	}
-	again.SessionID, again.Provider, again.AuthTime, again.Origin = who.SessionID, who.Provider, who.AuthTime, who.Origin
+	// Nobody gains by being slow, least of all what his token does not delegate.
+	again.Permissions &= who.Permissions
+	again.Withheld = who.Withheld
+	again.SessionID, again.Provider, again.Origin = who.SessionID, who.Provider, who.Origin
+	again.AuthTime, again.SecondFactor = who.AuthTime, who.SecondFactor
 	return again, nil
 }
 

@@ -7,22 +7,23 @@ import (
 	"modelgate/auth"
 )
 
-const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at, coalesce(s.secret_id, ''), s.kind, s.second_factor`
+const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at, coalesce(s.secret_id, ''), s.kind, s.second_factor,
+	s.provider, s.provider_factor`
 
 // intoSession returns the variables that sessionColumns fill.
 func intoSession(s *auth.Session) []any {
 	return []any{&s.ID, &s.UserID, &s.ClientID, &s.Address, &s.UserAgent,
-		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}, &s.SecretID, &s.Kind, &s.SecondFactor}
+		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}, &s.SecretID, &s.Kind, &s.SecondFactor, &s.Provider, &s.ProviderFactor}
 }
 
 // CreateSession implements auth.Store.
 func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken) error {
 	return authError(db.write(ctx, func(t *tx) error {
 		_, err := t.exec(`
-			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, kind, second_factor)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, kind, second_factor, provider, provider_factor)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.ID, s.UserID, s.ClientID, s.Address, s.UserAgent,
-			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt), string(s.Kind), s.SecondFactor)
+			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt), string(s.Kind), s.SecondFactor, s.Provider, s.ProviderFactor)
 		if err := taken(err); err != nil {
 			return err
 		}
