@@ -6,10 +6,10 @@ import (
 )
 
 // Recheck tells who a Principal is by now, with those of his rights that he still
-// has, for a request of which a part was long in coming. ErrToken: the session or the key that he
-// proved himself with has ended, or he was disabled. That his access token has
-// expired meanwhile is no failure: it was good when the request came, and an
-// upload may take longer than a token lives. It asks the database.
+// has, for a request of which a part was long in coming. ErrToken: the session or
+// the key that he proved himself with has ended, or he was disabled. That his
+// access token has expired meanwhile is no failure: it was good when the request
+// came, and an upload may take longer than a token lives. It asks the database.
 func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error) {
 	now := s.cfg.Now()
 	from := factorHere
