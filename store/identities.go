@@ -133,8 +133,8 @@ func (db *DB) AssertIdentity(ctx context.Context, issuer, subject string, issued
 // CreateSignIn implements auth.Store.
 func (db *DB) CreateSignIn(ctx context.Context, in auth.SignIn) error {
 	return authError(db.write(ctx, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO external_sign_ins (hash, provider, fresh, expires_at) VALUES (?, ?, ?, ?)`,
-			in.Hash[:], in.Provider, in.Fresh, micros(in.ExpiresAt))
+		_, err := t.exec(`INSERT INTO external_sign_ins (hash, provider, fresh, session_id, expires_at) VALUES (?, ?, ?, ?, ?)`,
+			in.Hash[:], in.Provider, in.Fresh, in.SessionID, micros(in.ExpiresAt))
 		return taken(err)
 	}))
 }
@@ -142,8 +142,11 @@ func (db *DB) CreateSignIn(ctx context.Context, in auth.SignIn) error {
 // TakeSignIn implements auth.Store: whoever removes the row has it.
 func (db *DB) TakeSignIn(ctx context.Context, hash [32]byte, now time.Time) (in auth.SignIn, err error) {
 	err = db.write(ctx, func(t *tx) error {
-		return t.row(func(s scan) error { return s(digest{&in.Hash}, &in.Provider, &in.Fresh, moment{&in.ExpiresAt}) },
-			`DELETE FROM external_sign_ins WHERE hash = ? AND expires_at > ? RETURNING hash, provider, fresh, expires_at`, hash[:], micros(now))
+		return t.row(func(s scan) error {
+			return s(digest{&in.Hash}, &in.Provider, &in.Fresh, &in.SessionID, moment{&in.ExpiresAt})
+		},
+			`DELETE FROM external_sign_ins WHERE hash = ? AND expires_at > ? RETURNING hash, provider, fresh, session_id, expires_at`,
+			hash[:], micros(now))
 	})
 	if err != nil {
 		return auth.SignIn{}, authError(err)

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"modelgate/auth"
@@ -16,18 +17,61 @@ func intoSession(s *auth.Session) []any {
 }
 
 // CreateSession implements auth.Store.
-func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken) error {
-	return authError(db.write(ctx, func(t *tx) error {
+func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken, d auth.Displaced) ([]string, error) {
+	return db.beginSession(ctx, s, d, func(t *tx) error { return t.addToken(s, first) })
+}
+
+// beginSession stores a session and what continues it, and ends those in whose place it comes.
+func (db *DB) beginSession(ctx context.Context, s auth.Session, d auth.Displaced, further func(*tx) error) ([]string, error) {
+	var ended []string
+	err := db.write(ctx, func(t *tx) error {
+		if d.ID != "" {
+			if err := found(t.exec(`DELETE FROM sessions WHERE id = ?`, d.ID)); err != nil {
+				return err
+			}
+		}
 		_, err := t.exec(`
-			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, kind)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, secret_id, kind)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.ID, s.UserID, s.ClientID, s.Address, s.UserAgent,
-			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt), string(s.Kind))
+			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt),
+			sql.NullString{String: s.SecretID, Valid: s.SecretID != ""}, string(s.Kind))
 		if err := taken(err); err != nil {
 			return err
 		}
-		return t.addToken(s, first)
-	}))
+		if err := further(t); err != nil {
+			return err
+		}
+		ended, err = t.crowdOut(s, d.Most)
+		return err
+	})
+	if err != nil {
+		return nil, authError(err)
+	}
+	return ended, nil
+}
+
+// liveSession is the condition under which a session s goes on after a moment, which it takes twice.
+const liveSession = `s.expires_at > ? AND (s.secret_id IS NOT NULL OR EXISTS
+	(SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > ?))`
+
+// crowdOut ends the sessions of a user that one which has just begun leaves no room for. Writers take turns, so that
+// sessions which begin at once see each other: a database in which they don't would have to lock the user's row first. It
+// ends no more than a batch, so that who has very many, since the bound is new, is not kept from signing in.
+func (t *tx) crowdOut(begun auth.Session, most int) (ended []string, err error) {
+	if most <= 0 {
+		return nil, nil
+	}
+	now := micros(begun.CreatedAt)
+	err = t.rows(func(s scan) error {
+		var id string
+		err := s(&id)
+		ended = append(ended, id)
+		return err
+	}, `DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s WHERE s.user_id = ? AND s.id <> ? AND `+liveSession+`
+			ORDER BY s.last_used DESC, s.created_at DESC, s.id LIMIT ? OFFSET ?) RETURNING id`,
+		begun.UserID, begun.ID, now, now, sweepBatch, most-1)
+	return ended, err
 }
 
 // taken turns a violated constraint of an INSERT into the room's words: the row exists already, or its user does not.
@@ -80,9 +124,8 @@ func (db *DB) SessionsOf(ctx context.Context, userID string, now time.Time) ([]a
 			err := s(intoSession(&one)...)
 			list = append(list, one)
 			return err
-		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND EXISTS
-				(SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > ?)
-			ORDER BY s.created_at DESC, s.id`, userID, micros(now))
+		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND `+liveSession+` ORDER BY s.created_at DESC, s.id`,
+			userID, micros(now), micros(now))
 	})
 	if err != nil {
 		return nil, authError(err)
@@ -157,4 +200,26 @@ func (db *DB) EndSessions(ctx context.Context, userID, except string) ([]string,
 		return nil, authError(err)
 	}
 	return ended, nil
+}
+
+// EndAllSessions implements auth.Store. It walks through the ids, so that sessions which begin behind it don't keep it busy.
+func (db *DB) EndAllSessions(ctx context.Context) error {
+	last := ""
+	for more := true; more; {
+		err := db.write(ctx, func(t *tx) error {
+			n := 0
+			err := t.rows(func(s scan) error {
+				var id string
+				err := s(&id)
+				last, n = max(last, id), n+1
+				return err
+			}, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE id > ? ORDER BY id LIMIT ?) RETURNING id`, last, sweepBatch)
+			more = n == sweepBatch
+			return err
+		})
+		if err != nil {
+			return authError(err)
+		}
+	}
+	return nil
 }

@@ -69,7 +69,7 @@ func testChanges(t *testing.T, s Store) {
 
 	session := func(id, user string) func() error {
 		return func() error {
-			return s.CreateSession(ctx, auth.Session{ID: id, UserID: "id-" + user, ExpiresAt: noon.Add(time.Hour)},
+			return begin(ctx, s, auth.Session{ID: id, UserID: "id-" + user, ExpiresAt: noon.Add(time.Hour)},
 				auth.RefreshToken{Hash: hash(id), ExpiresAt: noon.Add(time.Hour)})
 		}
 	}
@@ -84,6 +84,14 @@ func testChanges(t *testing.T, s Store) {
 	told(t, s, "a logout", func() error { return s.EndSession(ctx, "s2") }, ada)
 	ok(t, session("s3", "ada")())
 	told(t, s, "the end of all sessions", func() error { _, err := s.EndSessions(ctx, "id-ada", ""); return err }, ada)
+
+	for what, d := range map[string]auth.Displaced{"a login in another's place": {ID: "s5"}, "a login too many": {Most: 1}} {
+		session, first := newSession("s6", "ada")
+		before, token := newSession("s5", "ada")
+		ok(t, begin(ctx, s, before, token))
+		told(t, s, what, func() error { _, err := s.CreateSession(ctx, session, first, d); return err }, ada)
+		told(t, s, "the end of all users' sessions", func() error { return s.EndAllSessions(ctx) }, ada)
+	}
 
 	told(t, s, "an API key", func() error { return s.CreateKey(ctx, newKey("k", "bob")) })
 	told(t, s, "the use of a key", func() error { return s.TouchKey(ctx, "k", noon) })

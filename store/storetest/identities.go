@@ -182,13 +182,19 @@ func testIdentityChanges(t *testing.T, s Store) {
 }
 
 func newSignIn(secret string) auth.SignIn {
-	return auth.SignIn{Hash: hash(secret), Provider: "corp", Fresh: true, ExpiresAt: noon.Add(10 * time.Minute)}
+	return auth.SignIn{Hash: hash(secret), Provider: "corp", Fresh: true, SessionID: "s", ExpiresAt: noon.Add(10 * time.Minute)}
 }
 
 func testSignIns(t *testing.T, s Store) {
 	ctx := t.Context()
 	ok(t, s.CreateSignIn(ctx, newSignIn("a")))
 	want(t, s.CreateSignIn(ctx, newSignIn("a")), auth.ErrTaken)
+	without := newSignIn("c")
+	without.SessionID = ""
+	ok(t, s.CreateSignIn(ctx, without))
+	bare, err := s.TakeSignIn(ctx, hash("c"), noon)
+	ok(t, err)
+	equal(t, "session", bare.SessionID, "")
 	got, err := s.TakeSignIn(ctx, hash("a"), noon.Add(10*time.Minute-time.Microsecond))
 	ok(t, err)
 	in := newSignIn("a")
