@@ -33,6 +33,7 @@ type Config struct {
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
 	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
 	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
+	MaxSessions  int           // live ones of an account, of all kinds together; 50
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
@@ -105,6 +106,12 @@ func New(cfg Config) (*Service, error) {
 			return nil, fmt.Errorf("a lifetime of %s is too short", *d.ttl)
 		}
 	}
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = defaultMaxSessions
+	}
+	if cfg.MaxSessions < 1 {
+		return nil, fmt.Errorf("an account can't be bound to %d sessions; it needs one", cfg.MaxSessions)
+	}
 	var err error
 	if cfg.Providers, err = checkProviders(cfg.Providers, cfg.Issuer); err != nil {
 		return nil, err
@@ -122,7 +129,10 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-const defaultAccessTTL = 15 * time.Minute
+const (
+	defaultAccessTTL   = 15 * time.Minute
+	defaultMaxSessions = 50
+)
 
 // PasswordGrant says whether OAuth2 clients may sign in by password.
 func (s *Service) PasswordGrant() bool { return s.cfg.PasswordGrant }
