@@ -432,7 +432,7 @@ func TestConsoleMatrix(t *testing.T) {
 					t.Errorf("%s: status %d, want %d: %s", caller, got.Status, want, got.Body)
 				}
 			}
-			if r.Method == "DELETE" && (r.Path == "/console/session" || r.Path == consoleAPI+"/users/me/sessions") {
+			if r.Method == "DELETE" && (r.Path == "/console/session" || r.Path == consoleAPI+"/users/me/sessions" || r.Path == consoleAPI+"/admin/sessions") {
 				loggedOut()
 			}
 		})
