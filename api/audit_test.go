@@ -357,7 +357,7 @@ func (w *world) trailsOfSessions(late, manager string) []trail {
 		{"DELETE /admin/users/{id}/sessions/{session}", "refused", w.will("DELETE", path+"/"+one, late, nil), 403, []string{"session.end denied late " + id + " forbidden"}},
 		{"DELETE /admin/users/{id}/sessions/{session}", "none", admin(path + "/s_none"), 404, nil},
 		{"DELETE /admin/users/{id}/sessions/{session}", "", admin(path + "/" + one), 204, []string{"session.end allowed admin fay -"}},
-		{"DELETE /admin/users/{id}/sessions", "refused", w.will("DELETE", path, late, nil), 403, []string{"session.end denied late " + id + " forbidden"}},
+		{"DELETE /admin/users/{id}/sessions", "refused", w.will("DELETE", "/admin/users/u_none/sessions", late, nil), 403, []string{"session.end denied late u_none forbidden"}},
 		{"DELETE /admin/users/{id}/sessions", "of who has more rights", w.will("DELETE", admins, manager, nil), 403, []string{"session.end denied manager admin forbidden"}},
 		{"DELETE /admin/users/{id}/sessions", "", admin(path), 204, []string{"session.end allowed admin fay -"}},
 		{"DELETE /admin/sessions", "refused", w.will("DELETE", "/admin/sessions", late, nil), 403, []string{"session.end_all denied late - forbidden"}},

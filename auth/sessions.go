@@ -217,7 +217,7 @@ func (s *Service) EndEverySession(ctx context.Context, who Principal) error {
 		err := ErrForbidden.With("some users have permissions that you lack, and this ends their sessions too; end those of single users")
 		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
-	if err := s.cfg.Guard.Allow(ctx, who, allPermissions, a); err != nil {
+	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return err
 	}
 	defer s.cache.revokeAll()

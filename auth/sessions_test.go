@@ -47,6 +47,7 @@ func TestMaxSessions(t *testing.T) {
 	e.whoBrowses(second.Cookie) // and now this one
 	e.who(third.Access)
 	tick()
+	e.who(third.Access) // known from here on; that is no use
 	fourth := e.login("alice")
 	e.dead("the session that was used longest ago", third.Access)
 	e.who(refreshed.Access)
