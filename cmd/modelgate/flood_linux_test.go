@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -12,15 +13,18 @@ import (
 	"modelgate/client"
 )
 
+// alone says that nothing else runs on this machine, so that times may be held to what they should be.
+const alone = "MODELGATE_TEST_ALONE"
+
 // TestLoginFloodLatency is row A6 in time: while 200 clients sign in at once, no
-// prediction fails, and the 99th percentile of their times stays within a bound.
-// Hashing in the server's own process made it about 40 times that of an idle
-// server on two cores, in processes of their own about 10 times. The bound lies
-// between.
+// prediction fails, and the 99th percentile of their times stays within 3 times
+// that of an idle server. Hashing in the server's own process made it about 40
+// times on two cores. Beside the tests of other packages, which take the cores as
+// well, the processes that hash made it up to 10 times; there the bound lies
+// between the two.
 //
-// Others use the machine too. So idle and flooded stretches take turns, each
-// flooded one is compared with the idle ones around it, the median of the rounds
-// counts, and there is one retry.
+// Idle and flooded stretches take turns, each flooded one is compared with the
+// idle ones around it, the median of the rounds counts, and there are retries.
 func TestLoginFloodLatency(t *testing.T) {
 	if testing.Short() {
 		t.Skip("measures time")
@@ -35,7 +39,11 @@ func TestLoginFloodLatency(t *testing.T) {
 		}
 		return time.Since(began)
 	}
-	const rounds, most = 3, 20.0
+	const rounds = 3
+	tries, most := 2, 20.0
+	if os.Getenv(alone) != "" {
+		tries, most = 4, 3
+	}
 	predictions := func(while func() bool) []time.Duration {
 		var took []time.Duration
 		for i := 0; while() || i < 300; i++ {
@@ -47,7 +55,7 @@ func TestLoginFloodLatency(t *testing.T) {
 		predict()
 	}
 	ratio := 0.0
-	for try := range 2 {
+	for try := range tries {
 		var ratios []float64
 		idle := percentile(predictions(func() bool { return false }), 0.99)
 		for range rounds {
