@@ -85,6 +85,7 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 	}
 	if e := s.cache.get(&hash, now.UnixNano()); e != nil {
 		s.metrics.hits.Inc()
+		e.use.mark(now)
 		return e.who, nil
 	}
 	s.metrics.misses.Inc()
@@ -101,7 +102,9 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 		return Principal{}, deadCookie(err)
 	}
 	who.SessionID, who.AuthTime = session.ID, session.AuthTime
-	s.cache.put(&hash, epoch, who, idleEnd, now, nil)
+	use := s.sessionUses.of(session.ID)
+	use.mark(now)
+	s.cache.put(&hash, epoch, who, idleEnd, now, use)
 	return who, nil
 }
 

@@ -268,7 +268,7 @@ func (s *Service) ClientToken(ctx context.Context, o Origin, userAgent string, c
 		return "", 0, err
 	}
 	attempt.action = "client.authenticate"
-	ended, err := s.cfg.Store.CreateClientSession(ctx, session, Displaced{Most: s.cfg.MaxSessions})
+	ended, err := s.cfg.Store.CreateClientSession(ctx, session, s.displacing(""))
 	if err != nil {
 		if errors.Is(err, ErrNotFound) { // the secret was deleted meanwhile
 			err = s.failed(ctx, attempt, "revoked", ErrClient)

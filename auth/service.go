@@ -64,7 +64,8 @@ type Service struct {
 	maxToken  int // bytes of a credential
 	budgets   *budgets
 
-	secretUses *keyUses
+	secretUses  *keyUses
+	sessionUses *keyUses
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -118,7 +119,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	m := newMetrics()
 	s := &Service{
-		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
+		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(), sessionUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 		providers: newProviders(cfg.Providers, cfg.Now), maxToken: maxToken,
 	}
@@ -156,8 +157,8 @@ const (
 )
 
 // Run does the background work until ctx ends: the Store is asked every second
-// what other processes changed; every minute the last use of API keys and client
-// secrets is stored, the signing keys are looked after, and what was taken from
+// what other processes changed; every minute the last use of API keys, client
+// secrets and sessions is stored, the signing keys are looked after, and what was taken from
 // budgets and not used returned; what has expired is removed every hour. End ctx when no
 // prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {

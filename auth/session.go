@@ -158,7 +158,7 @@ func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, u
 		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
 		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end,
 	}
-	ended, err := s.cfg.Store.CreateSession(ctx, session, first, Displaced{ID: p.replaces, Most: s.cfg.MaxSessions})
+	ended, err := s.cfg.Store.CreateSession(ctx, session, first, s.displacing(p.replaces))
 	switch {
 	case errors.Is(err, ErrNotFound) && p.replaces != "": // or the user has gone, and his sessions with him
 		return Session{}, User{}, s.failed(ctx, p.attempt, errSessionOver.reason, ErrForbidden.With(errSessionOver.detail))

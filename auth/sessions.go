@@ -88,6 +88,14 @@ func (s *Service) EndSessions(ctx context.Context, who Principal) error {
 	return nil
 }
 
+// displacing says which sessions end as another begins: replaced, and of the
+// user's others those that were used longest ago. Use is stored once a minute;
+// what this process has seen since counts too, so that a session which is in use
+// stays, however many begin.
+func (s *Service) displacing(replaced string) Displaced {
+	return Displaced{ID: replaced, Most: s.cfg.MaxSessions, Used: s.sessionUses.last}
+}
+
 // displaced records which sessions of the user ended as another of his began:
 // the one that was replaced, and those that there was no room for. The new one
 // may not be used without the record.

@@ -34,23 +34,23 @@ func TestMaxSessions(t *testing.T) {
 	e := newEnv(t, atMost(3))
 	alice := e.register("alice")
 	_, others := e.user("bob")
-	tick := func() { e.clock.advance(2 * time.Minute) }
+	tick := func() { e.clock.advance(2 * time.Second) }
 	first := e.login("alice")
 	tick()
 	second := e.browse("alice")
 	tick()
 	third := e.login("alice")
+	e.who(third.Access) // known from here on
 	tick()
 	refreshed, err := e.Refresh(e.ctx, origin, first.Refresh) // now the last that was used
 	want(t, err, nil)
 	tick()
 	e.whoBrowses(second.Cookie) // and now this one
-	e.who(third.Access)
 	tick()
-	e.who(third.Access) // known from here on; that is no use
 	fourth := e.login("alice")
 	e.dead("the session that was used longest ago", third.Access)
 	e.who(refreshed.Access)
+	tick()
 	e.whoBrowses(second.Cookie)
 	e.who(fourth.Access)
 	if r := e.records("user.logout"); len(r) != 1 || r[0].Actor != "alice" || r[0].ActorID != alice.ID || r[0].Target != third.Session.ID ||
@@ -142,6 +142,44 @@ func TestMaxSessionsOnTwoServers(t *testing.T) {
 				t.Errorf("sign-in %d: %v, but its session is left: %v", i, err, alive)
 			}
 		}
+	}
+}
+
+// A session that is in use stays, however many sign in beside it and however
+// fast: what was seen of it since it was last stored counts.
+func TestSessionInUseStays(t *testing.T) {
+	e := newEnv(t, atMost(3))
+	alice := e.register("alice")
+	token, cookie := e.login("alice"), e.browse("alice")
+	for range 60 {
+		e.clock.advance(time.Millisecond)
+		e.who(token.Access)
+		e.whoBrowses(cookie.Cookie)
+		e.clock.advance(time.Millisecond)
+		e.login("alice")
+	}
+	e.who(token.Access)
+	e.whoBrowses(cookie.Cookie)
+
+	// Another server knows of it a minute later.
+	e.clock.advance(time.Minute)
+	e.who(token.Access)
+	e.FlushUses(e.ctx)
+	list, err := e.Sessions(e.ctx, e.who(token.Access))
+	want(t, err, nil)
+	i := slices.IndexFunc(list, func(s auth.Session) bool { return s.ID == token.Session.ID })
+	if i < 0 || !list[i].LastUsed.Equal(e.clock.now()) {
+		t.Fatalf("%+v", list)
+	}
+	other := e.replica(atMost(3))
+	for range 2 { // and the browser's, and a login of before, were used earlier
+		other.login("alice")
+	}
+	e.clock.advance(auth.Believed)
+	e.who(token.Access)
+	e.deadCookie("the other one", cookie.Cookie)
+	if left := e.sessionIDs(alice.ID); len(left) != 3 {
+		t.Errorf("left: %v", left)
 	}
 }
 

@@ -57,7 +57,7 @@ type Session struct {
 	UserAgent string
 	CreatedAt time.Time
 	AuthTime  time.Time // when the password was last proved; zero for service accounts
-	LastUsed  time.Time
+	LastUsed  time.Time // at most a minute behind
 	ExpiresAt time.Time // absolute end, whatever is refreshed
 }
 
@@ -68,6 +68,10 @@ type Displaced struct {
 	// the others those that were used longest ago end, of whatever kind, but at
 	// most 500 of them. 0: as many as he likes.
 	Most int
+	// Used tells when a session was used last, as far as somebody knows it who may
+	// know better than the store. It is asked within the step, and must not call
+	// the store. nil: nobody does.
+	Used func(sessionID string) time.Time
 }
 
 // RefreshToken is one link of a family, or the value of a browser's cookie;
@@ -260,6 +264,9 @@ type Store interface {
 	// cookie a single one succeeds; to the others, as for one that is unknown
 	// or past its end, it is ErrNotFound.
 	RenewBrowser(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
+	// TouchSession notes that a session was used, which moves none of its ends.
+	// The time never goes back.
+	TouchSession(ctx context.Context, id string, used time.Time) error
 	// EndSession removes the session and its tokens; no error when it is gone.
 	EndSession(ctx context.Context, id string) error
 	// EndSessions removes all sessions of the user but the one named (empty:

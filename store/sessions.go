@@ -1,8 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"slices"
 	"time"
 
 	"modelgate/auth"
@@ -42,7 +44,7 @@ func (db *DB) beginSession(ctx context.Context, s auth.Session, d auth.Displaced
 		if err := further(t); err != nil {
 			return err
 		}
-		ended, err = t.crowdOut(s, d.Most)
+		ended, err = t.crowdOut(s, d)
 		return err
 	})
 	if err != nil {
@@ -58,20 +60,41 @@ const liveSession = `s.expires_at > ? AND (s.secret_id IS NOT NULL OR EXISTS
 // crowdOut ends the sessions of a user that one which has just begun leaves no room for. Writers take turns, so that
 // sessions which begin at once see each other: a database in which they don't would have to lock the user's row first. It
 // ends no more than a batch, so that who has very many, since the bound is new, is not kept from signing in.
-func (t *tx) crowdOut(begun auth.Session, most int) (ended []string, err error) {
-	if most <= 0 {
+func (t *tx) crowdOut(begun auth.Session, d auth.Displaced) (ended []string, err error) {
+	if d.Most <= 0 {
 		return nil, nil
 	}
+	type other struct {
+		id            string
+		used, created time.Time
+	}
+	var others []other
 	now := micros(begun.CreatedAt)
 	err = t.rows(func(s scan) error {
-		var id string
-		err := s(&id)
-		ended = append(ended, id)
+		var o other
+		err := s(&o.id, moment{&o.used}, moment{&o.created})
+		if d.Used != nil {
+			if used := d.Used(o.id); used.After(o.used) {
+				o.used = used
+			}
+		}
+		others = append(others, o)
 		return err
-	}, `DELETE FROM sessions WHERE id IN (SELECT s.id FROM sessions s WHERE s.user_id = ? AND s.id <> ? AND `+liveSession+`
-			ORDER BY s.last_used DESC, s.created_at DESC, s.id LIMIT ? OFFSET ?) RETURNING id`,
-		begun.UserID, begun.ID, now, now, sweepBatch, most-1)
-	return ended, err
+	}, `SELECT s.id, s.last_used, s.created_at FROM sessions s WHERE s.user_id = ? AND s.id <> ? AND `+liveSession,
+		begun.UserID, begun.ID, now, now)
+	if err != nil || len(others) < d.Most {
+		return nil, err
+	}
+	slices.SortFunc(others, func(a, b other) int {
+		return cmp.Or(a.used.Compare(b.used), a.created.Compare(b.created), cmp.Compare(a.id, b.id))
+	})
+	for _, o := range others[:min(len(others)-d.Most+1, sweepBatch)] {
+		if err := t.endSession(o.id); err != nil {
+			return nil, err
+		}
+		ended = append(ended, o.id)
+	}
+	return ended, nil
 }
 
 // taken turns a violated constraint of an INSERT into the room's words: the row exists already, or its user does not.
@@ -178,6 +201,14 @@ func (db *DB) Rotate(ctx context.Context, old [32]byte, next auth.RefreshToken, 
 func (t *tx) endSession(id string) error {
 	_, err := t.exec(`DELETE FROM sessions WHERE id = ?`, id)
 	return err
+}
+
+// TouchSession implements auth.Store. The time never goes back.
+func (db *DB) TouchSession(ctx context.Context, id string, used time.Time) error {
+	return authError(db.write(ctx, func(t *tx) error {
+		return found(t.exec(`UPDATE sessions SET last_used = CASE WHEN last_used > ? THEN last_used ELSE ? END WHERE id = ?`,
+			micros(used), micros(used), id))
+	}))
 }
 
 // EndSession implements auth.Store.

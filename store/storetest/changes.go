@@ -78,6 +78,7 @@ func testChanges(t *testing.T, s Store) {
 		return err
 	}
 	told(t, s, "a login", session("s1", "ada"))
+	told(t, s, "the use of a login", func() error { return s.TouchSession(ctx, "s1", noon) })
 	told(t, s, "a refresh", rotate)
 	told(t, s, "a replay", func() error { want(t, rotate(), auth.ErrReused); return nil }, ada)
 	ok(t, session("s2", "ada")())

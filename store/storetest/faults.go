@@ -64,6 +64,7 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.RenewBrowser(ctx, hash("b"), token("next", time.Hour), noon)
 			return err
 		},
+		"TouchSession":   func(ctx context.Context) error { return s.TouchSession(ctx, "s", noon.Add(time.Minute)) },
 		"EndSession":     func(ctx context.Context) error { return s.EndSession(ctx, "s") },
 		"EndSessions":    func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
 		"EndAllSessions": func(ctx context.Context) error { return s.EndAllSessions(ctx) },

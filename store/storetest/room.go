@@ -12,12 +12,14 @@ import (
 // roomTests are about sessions that end because another begins, and about the end of all.
 var roomTests = []test{
 	{"CrowdOut", testCrowdOut},
+	{"CrowdOutUsed", testCrowdOutUsed},
 	{"CrowdOutKinds", testCrowdOutKinds},
 	{"CrowdOutRace", testCrowdOutRace},
 	{"CrowdOutMany", testCrowdOutMany},
 	{"Replace", testReplace},
 	{"ReplaceRace", testReplaceRace},
 	{"EndAllSessions", testEndAllSessions},
+	{"TouchSession", testTouchSession},
 }
 
 // left are the sessions of a user that there are at a moment, sorted.
@@ -85,6 +87,36 @@ func testCrowdOut(t *testing.T, s Store) {
 	_, err = s.CreateSession(ctx, twin, token("f", time.Hour), auth.Displaced{Most: 1})
 	want(t, err, auth.ErrTaken)
 	checkLeft(t, s, "ada", noon.Add(time.Minute), "f")
+}
+
+// Who knows better when a session was used is believed, unless the store knows of a later use.
+func testCrowdOutUsed(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	for i, id := range []string{"a", "b", "c"} {
+		session, first := newSession(id, "ada")
+		session.LastUsed = noon.Add(time.Duration(i) * time.Minute)
+		ok(t, begin(ctx, s, session, first))
+	}
+	used := map[string]time.Time{"a": noon.Add(5 * time.Minute), "c": noon.Add(-time.Hour)}
+	next, first := newSession("d", "ada")
+	ended, err := s.CreateSession(ctx, next, first, auth.Displaced{Most: 3, Used: func(id string) time.Time { return used[id] }})
+	ok(t, err)
+	if !slices.Equal(ended, []string{"b"}) {
+		t.Fatalf("ended %q", ended)
+	}
+	checkLeft(t, s, "ada", noon, "a", "c", "d")
+}
+
+func testTouchSession(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	session := addBrowser(t, s, "b", "ada")
+	errs := race(20, func(i int) error { return s.TouchSession(ctx, "b", noon.Add(time.Duration(i)*time.Second)) })
+	equal(t, "touched", count(errs, nil), 20)
+	session.LastUsed = noon.Add(19 * time.Second) // whatever their order, the latest stays
+	checkBrowser(t, s, "b", session, time.Hour)
+	want(t, s.TouchSession(ctx, "unknown", noon), auth.ErrNotFound)
 }
 
 // All kinds count together.
