@@ -122,6 +122,7 @@ func (w *world) waysToFail(hash, id string) []*timed {
 		{name: "wrong password", prepare: account(auth.User{PasswordHash: hash}), request: try(wrong, "")},
 		{name: "disabled, right password", prepare: account(auth.User{PasswordHash: hash, Disabled: true}), request: try(userPassword, "")},
 		{name: "disabled, wrong password", prepare: account(auth.User{PasswordHash: hash, Disabled: true}), request: try(wrong, "")},
+		{name: "expired, right password", prepare: account(auth.User{PasswordHash: hash, PasswordExpires: w.clock.now()}), request: try(userPassword, "")},
 		{name: "no password yet, or one of another provider", prepare: account(auth.User{}), request: try(userPassword, "")},
 		{name: "service account", prepare: account(auth.User{Kind: auth.ServiceAccount}), request: try(userPassword, "")},
 		{name: "second factor, wrong password", prepare: enrolled, request: try(wrong, "")},

@@ -35,7 +35,7 @@ func (s *Server) budgets(c *call) ([]budget, error) {
 
 func (s *Server) changePassword(c *call, in *passwordRequest) (none, error) {
 	return none{}, s.guarded(c, func() error {
-		return s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword)
+		return s.auth.ChangePassword(c.ctx(), c.who, in.CurrentPassword, in.NewPassword, in.OTP)
 	})
 }
 

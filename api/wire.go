@@ -68,6 +68,7 @@ func (r *resetRequest) check() error {
 type passwordRequest struct {
 	CurrentPassword string `json:"current_password"`
 	NewPassword     string `json:"new_password"`
+	OTP             string `json:"otp"` // of who has a second factor, unless he has just signed in with it
 }
 
 func (r *passwordRequest) check() error {

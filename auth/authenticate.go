@@ -88,7 +88,7 @@ func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token st
 		return Principal{}, err
 	}
 	who.SessionID = session.ID
-	who.AuthTime = session.AuthTime
+	who.AuthTime, who.SecondFactor = session.AuthTime, session.SecondFactor
 	until := time.Unix(c.Expires, 0)
 	if session.ExpiresAt.Before(until) {
 		until = session.ExpiresAt

@@ -101,7 +101,7 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 	if err != nil {
 		return Principal{}, deadCookie(err)
 	}
-	who.SessionID, who.AuthTime = session.ID, session.AuthTime
+	who.SessionID, who.AuthTime, who.SecondFactor = session.ID, session.AuthTime, session.SecondFactor
 	use := s.sessionUses.of(session.ID)
 	use.mark(now)
 	s.cache.put(&hash, epoch, who, idleEnd, now, use)
@@ -167,7 +167,7 @@ func (s *Service) Reauthenticate(ctx context.Context, who Principal, cookie, pas
 		return Browser{}, err
 	}
 	attempt := signIn{origin: who.Origin, action: "user.reauthenticate", username: who.Username, user: user}
-	if reason := whyNot(user, v.match); reason != "" {
+	if reason := s.passwordRefused(user, v.match); reason != "" {
 		return Browser{}, s.failed(ctx, attempt, reason, ErrCredentials.With("the password is wrong"))
 	}
 	if user.TOTP {

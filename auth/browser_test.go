@@ -282,7 +282,7 @@ func TestBrowserSignInDuringChange(t *testing.T) {
 					var err error
 					switch change {
 					case "password":
-						err = e.ChangePassword(e.ctx, alice, password, "another lorry altogether")
+						err = e.ChangePassword(e.ctx, alice, password, "another lorry altogether", "")
 					case "disable":
 						_, err = e.UpdateUser(e.ctx, e.admin, u.ID, auth.UserPatch{Disabled: ptr(true)})
 					case "delete":

@@ -104,7 +104,7 @@ func TestChangesTakeEffectAtOnce(t *testing.T) {
 	})
 	t.Run("password", func(t *testing.T) {
 		a := newAlice()
-		want(t, e.ChangePassword(e.ctx, e.who(a.access), password, "another lorry altogether"), nil)
+		want(t, e.ChangePassword(e.ctx, e.who(a.access), password, "another lorry altogether", ""), nil)
 		e.dead("other session", a.other.Access)
 		e.who(a.access)
 	})

@@ -50,7 +50,7 @@ func (s *Service) CreateService(ctx context.Context, who Principal, name string,
 	}
 	now := s.now()
 	u = User{ID: newID("u_"), Kind: ServiceAccount, Username: name, Roles: roles, CreatedAt: now, UpdatedAt: now}
-	first, secret = s.mint(u.ID, expiresIn)
+	first, secret = s.mint(who, u.ID, expiresIn)
 	a.Detail["secret"] = first.ID
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return fail(err)
@@ -76,9 +76,9 @@ func (s *Service) mayMint(ctx context.Context, who Principal, expiresIn time.Dur
 	return nil
 }
 
-func (s *Service) mint(userID string, expiresIn time.Duration) (ClientSecret, string) {
+func (s *Service) mint(who Principal, userID string, expiresIn time.Duration) (ClientSecret, string) {
 	secret, hash := newSecret(clientPrefix)
-	c := ClientSecret{ID: newID("cs_"), UserID: userID, Hash: hash, CreatedAt: s.now()}
+	c := ClientSecret{ID: newID("cs_"), UserID: userID, Hash: hash, CreatedBy: who.UserID, CreatedAt: s.now()}
 	if expiresIn > 0 {
 		c.ExpiresAt = c.CreatedAt.Add(expiresIn).Truncate(time.Microsecond)
 	}
@@ -132,7 +132,7 @@ func (s *Service) CreateSecret(ctx context.Context, who Principal, id string, ex
 	if len(have) >= maxSecrets {
 		return ClientSecret{}, "", ErrInvalid.With(fmt.Sprintf("the service account has %d secrets, the most there can be; revoke the one that is out of use first", maxSecrets))
 	}
-	c, secret = s.mint(id, expiresIn)
+	c, secret = s.mint(who, id, expiresIn)
 	a.Detail["id"] = c.ID
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return ClientSecret{}, "", err

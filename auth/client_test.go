@@ -237,7 +237,7 @@ func TestServiceAccountIsNoPerson(t *testing.T) {
 	who := e.who(e.clientToken(u.ID, secret))
 	_, _, err = e.CreateKey(e.ctx, who, auth.KeyRequest{Name: "k"})
 	want(t, err, auth.ErrForbidden)
-	want(t, e.ChangePassword(e.ctx, who, password, "another lorry altogether"), auth.ErrForbidden)
+	want(t, e.ChangePassword(e.ctx, who, password, "another lorry altogether", ""), auth.ErrForbidden)
 	// It administers users as its role says, but makes no lasting credentials.
 	_, _, err = e.CreateUser(e.ctx, who, "carol", nil)
 	want(t, err, nil)

@@ -309,7 +309,7 @@ func TestProviderStepUp(t *testing.T) {
 	want(t, make(authtest.Members{"auth_time": now.Unix() - 601}), auth.ErrReauthenticate)
 	want(t, make(nil), auth.ErrReauthenticate)
 	who := e.who(p.AccessToken(now, authtest.Members{"auth_time": now.Unix()}))
-	want(t, e.ChangePassword(e.ctx, who, "", "another good phrase 17"), auth.ErrReauthenticate)
+	want(t, e.ChangePassword(e.ctx, who, "", "another good phrase 17", ""), auth.ErrReauthenticate)
 	want(t, e.Logout(e.ctx, who), auth.ErrForbidden)
 	if me, err := e.Me(e.ctx, who); err != nil || me.ID != who.UserID {
 		t.Errorf("me: %+v, %v", me, err)

@@ -38,6 +38,7 @@ func (s *Service) useCode(ctx context.Context, userID, otp string) (v verdict, w
 	if errors.Is(err, errPeek) {
 		err = nil
 	}
+	s.tellUnopened(userID, err)
 	return v, wait, err
 }
 
@@ -50,7 +51,7 @@ func (s *Service) judge(t TOTP, otp string) (TOTP, verdict, time.Duration, error
 	if isTOTP(plainCode(otp)) { // recovery codes need no master key
 		var err error
 		if secret, err = s.cfg.Vault.Open(sealTOTP, t.UserID, t.Secret); err != nil {
-			return t, "", 0, ErrUnavailable.Because(err)
+			return t, "", 0, ErrUnavailable.Because(&unopened{err})
 		}
 	}
 	next, v, wait := t.judge(secret, otp, s.now())
@@ -61,14 +62,17 @@ func (s *Service) judge(t TOTP, otp string) (TOTP, verdict, time.Duration, error
 }
 
 // secondFactor proves the second factor of a user whose password was proved. It
-// records what fails, and returns which kind of code passed. answer is what the
-// caller learns of a wrong code.
+// records what fails, and returns which kind of code passed: none where the
+// second factor was removed since the user was read, so that the password is
+// enough. answer is what the caller learns of a wrong code.
 func (s *Service) secondFactor(ctx context.Context, attempt signIn, otp string, answer error) (verdict, error) {
 	if otp == "" {
 		return "", s.failed(ctx, attempt, "no_code", ErrOTPRequired)
 	}
 	v, wait, err := s.useCode(ctx, attempt.user.ID, otp)
 	switch {
+	case errors.Is(err, ErrNotFound):
+		return "", nil
 	case err != nil:
 		return "", err
 	case v == codeTooMany:
@@ -104,9 +108,9 @@ func (s *Service) present(ctx context.Context, who Principal, password string, a
 	if err != nil {
 		return User{}, err
 	}
-	if !v.match {
+	if reason := s.passwordRefused(user, v.match); reason != "" {
 		attempt := signIn{origin: who.Origin, action: a.Name, username: who.Username, user: user}
-		return User{}, s.failed(ctx, attempt, "wrong_password", ErrCredentials.With("the password is wrong"))
+		return User{}, s.failed(ctx, attempt, reason, ErrCredentials.With("the password is wrong"))
 	}
 	return user, nil
 }
@@ -203,6 +207,7 @@ func (s *Service) firstCode(ctx context.Context, who Principal, otp string) (v v
 		next, v, wait, err = s.judge(old, otp)
 		return next, err
 	})
+	s.tellUnopened(who.UserID, err)
 	return v, wait, deadIfNoUser(err)
 }
 
@@ -239,7 +244,10 @@ func (s *Service) bothFactors(ctx context.Context, who Principal, password, otp 
 		return errNoTOTP
 	}
 	attempt := signIn{origin: who.Origin, action: a.Name, username: who.Username, user: user}
-	_, err = s.secondFactor(ctx, attempt, otp, ErrCode)
+	by, err := s.secondFactor(ctx, attempt, otp, ErrCode)
+	if err == nil && by == "" {
+		err = errNoTOTP
+	}
 	return err
 }
 

@@ -25,6 +25,7 @@ type Identity struct {
 	// Managed is set where the provider made the user: his roles are what it
 	// says, and he has no password here.
 	Managed   bool
+	CreatedBy string    // id of who linked it, perhaps deleted since; empty: the provider made the user, or it is not known
 	Asserted  time.Time // iat of the newest token that was heard about him
 	CreatedAt time.Time
 }
@@ -249,6 +250,9 @@ func (s *Service) assertRoles(ctx context.Context, o Origin, p *provider, a asse
 			return User{}, ErrUnavailable.Because(err)
 		}
 		defer s.cache.revoke(user.ID)
+		if err := s.endLesserWays(ctx, o, p, a, user, table, roles); err != nil {
+			return User{}, err
+		}
 	}
 	next, err := s.cfg.Store.AssertIdentity(ctx, a.issuer, a.subject, a.issued, func(old User, otherAdmins int) (User, error) {
 		next := old
@@ -355,7 +359,7 @@ func (s *Service) LinkIdentity(ctx context.Context, who Principal, userID, name,
 	if err := s.mayLink(ctx, who, userID, a); err != nil {
 		return Identity{}, err
 	}
-	id := Identity{ID: newID("i_"), Issuer: s.providers.list[i].Issuer, Subject: subject, UserID: userID, CreatedAt: s.now()}
+	id := Identity{ID: newID("i_"), Issuer: s.providers.list[i].Issuer, Subject: subject, UserID: userID, CreatedBy: who.UserID, CreatedAt: s.now()}
 	if err := s.cfg.Store.LinkIdentity(ctx, id); err != nil {
 		return Identity{}, noSuchUser(err)
 	}

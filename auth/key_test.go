@@ -210,7 +210,7 @@ func TestNoSecretIsWrittenDown(t *testing.T) {
 	reset, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
 	want(t, err, nil)
 	secrets = append(secrets, key, invite, reset)
-	want(t, e.ChangePassword(e.ctx, alice, canary, next), nil)
+	want(t, e.ChangePassword(e.ctx, alice, canary, next, ""), nil)
 	refreshed, err := e.Refresh(e.ctx, origin, tok.Refresh)
 	want(t, err, nil)
 	secrets = append(secrets, refreshed.Access, refreshed.Refresh)

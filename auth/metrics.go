@@ -26,19 +26,19 @@ type metrics struct {
 
 // failureReasons are why an action fails, by action.
 var failureReasons = map[string][]string{
-	"user.login": {"unknown_user", "service_account", "wrong_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes",
+	"user.login": {"unknown_user", "service_account", "wrong_password", "expired_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes",
 		"sign_in", "token", "unknown_identity", "mail", "claims"}, // through a provider
 	"user.refresh":  {"malformed", "unknown", "expired", "reused", "disabled"},
 	"user.register": {"taken", "malformed", "unknown", "disabled"},
 	"user.reset":    {"malformed", "unknown", "disabled"},
-	"user.password": {"wrong_password"},
+	"user.password": {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
 
-	"user.reauthenticate": {"wrong_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes"},
+	"user.reauthenticate": {"wrong_password", "expired_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes"},
 
-	"totp.begin":            {"wrong_password"},
+	"totp.begin":            {"wrong_password", "expired_password"},
 	"totp.enable":           {"wrong_code", "too_many_codes"},
-	"totp.disable":          {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
-	"recovery_codes.create": {"wrong_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
+	"totp.disable":          {"wrong_password", "expired_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
+	"recovery_codes.create": {"wrong_password", "expired_password", "no_code", "wrong_code", "used_code", "too_many_codes"},
 	"client.authenticate":   {"malformed", "unknown_client", "wrong_secret", "expired", "disabled", "revoked"},
 }
 

@@ -40,10 +40,12 @@ type Principal struct {
 	Provider    string    // whose access token it was, if not our own
 	Models      []string  // an API key's scope; nil: no restriction
 	AuthTime    time.Time // last proof of the password, here or at a provider; zero for API keys and service accounts
-	MustEnrol   bool      // his role needs a second factor that he has not: he may turn one on, and nothing else
-	Rate        string    // most generous rate of the roles ("600-M"), empty: the server's
-	DailyRows   int64     // largest budget of rows a day that a role names; 0: none does
-	Origin      Origin
+	// SecondFactor says that the sign-in of his session took a code of his second factor.
+	SecondFactor bool
+	MustEnrol    bool   // his role needs a second factor that he has not: he may turn one on, and nothing else
+	Rate         string // most generous rate of the roles ("600-M"), empty: the server's
+	DailyRows    int64  // largest budget of rows a day that a role names; 0: none does
+	Origin       Origin
 }
 
 // Can reports whether every right in p is held.

@@ -327,7 +327,7 @@ func (l *lives) changePassword(*rapid.T) {
 	l.must(err)
 	l.n++
 	next := fmt.Sprintf("lorry number %d over bridges", l.n)
-	l.must(l.ChangePassword(l.ctx, who, a.password, next))
+	l.must(l.ChangePassword(l.ctx, who, a.password, next, ""))
 	a.password = next
 	a.endAll(s)
 }

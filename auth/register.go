@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 var errTicket = ErrToken.With("the token is unknown, used or expired; ask an administrator for a new one")
@@ -146,7 +147,7 @@ func (s *Service) redeem(ctx context.Context, attempt signIn, kind TicketKind, p
 		if u.Disabled {
 			return User{}, ErrToken
 		}
-		u.PasswordHash = hash
+		u.PasswordHash, u.PasswordExpires = hash, time.Time{}
 		u.UpdatedAt = s.now()
 		return u, nil
 	})
@@ -173,9 +174,13 @@ func (s *Service) Me(ctx context.Context, who Principal) (User, error) {
 }
 
 // ChangePassword replaces one's password, given the current one, and ends every
-// other session. ErrCredentials if it is not the current one, ErrWeakPassword
-// for the new one, ErrReauthenticate for an API key.
-func (s *Service) ChangePassword(ctx context.Context, who Principal, current, next string) error {
+// other session. Who has a second factor gives a code as well, as otp, unless the
+// session began in the last 10 minutes and with one. ErrCredentials if the
+// password is not the current one, ErrWeakPassword for the new one,
+// ErrOTPRequired and ErrCode for the code, ErrReauthenticate for an API key. A
+// current one that has expired will do: it is how the user of a session that
+// lives on gets another.
+func (s *Service) ChangePassword(ctx context.Context, who Principal, current, next, otp string) error {
 	a := Action{Name: "user.password", Target: who.Username}
 	if err := s.fresh(ctx, who, 0, a); err != nil {
 		return err
@@ -194,12 +199,19 @@ func (s *Service) ChangePassword(ctx context.Context, who Principal, current, ne
 	if err != nil {
 		return err
 	}
+	attempt := signIn{origin: who.Origin, action: a.Name, username: who.Username, user: user}
 	if !v.match {
-		attempt := signIn{origin: who.Origin, action: "user.password", username: who.Username, user: user}
 		return s.failed(ctx, attempt, "wrong_password", ErrCredentials.With("the current password is wrong"))
 	}
 	if current == next {
 		return ErrWeakPassword.With("the new password is the current one; take another")
+	}
+	if user.TOTP && !(who.SecondFactor && s.cfg.Now().Sub(who.AuthTime) <= freshAuth) {
+		by, err := s.secondFactor(ctx, attempt, otp, ErrCode)
+		if err != nil {
+			return err
+		}
+		a.Detail = map[string]string{"code": string(by)} // its kind
 	}
 	hash, err := s.hasher.hash(ctx, next)
 	if err != nil {
@@ -220,7 +232,7 @@ func (s *Service) replacePassword(ctx context.Context, who Principal, user User,
 		if old.PasswordHash != user.PasswordHash {
 			return User{}, ErrUnavailable.With("the password was changed at the same time; try again")
 		}
-		old.PasswordHash = hash
+		old.PasswordHash, old.PasswordExpires = hash, time.Time{}
 		old.UpdatedAt = s.now()
 		return old, nil
 	})

@@ -76,7 +76,7 @@ func TestRevocationReachesReplicas(t *testing.T) {
 			return []string{a.key}
 		},
 		"password": func(a alice) []string {
-			want(t, e.ChangePassword(e.ctx, e.who(a.tok.Access), password, "another lorry altogether"), nil)
+			want(t, e.ChangePassword(e.ctx, e.who(a.tok.Access), password, "another lorry altogether", ""), nil)
 			return []string{a.other.Access}
 		},
 		"reset": func(a alice) []string {

@@ -108,7 +108,8 @@ func (s *Service) Roles(ctx context.Context, who Principal) ([]Role, error) {
 
 // PutRole makes a role or replaces its permissions, its rate ("600-M", or empty
 // for the server's own) and its budget of rows a day (0: none). Needs users:manage and every permission that the role
-// has or gets. ErrBuiltin for built-in roles.
+// has or gets. ErrBuiltin for built-in roles. A permission that it gains is gained
+// by all who have it, with what UpdateUser says of that.
 func (s *Service) PutRole(ctx context.Context, who Principal, name string, permissions []string, rate string, dailyRows int64) (Role, error) {
 	a := Action{Name: "role.put", Target: name, Detail: map[string]string{"permissions": strings.Join(permissions, " "), "rate": rate}}
 	if dailyRows != 0 {
@@ -145,6 +146,8 @@ func (s *Service) PutRole(ctx context.Context, who Principal, name string, permi
 	}
 	if !exists {
 		role = Role{Name: name, CreatedAt: s.now()}
+	} else if err := s.mayRaiseHolders(ctx, who, table, name, p&^role.Permissions, a); err != nil {
+		return Role{}, err
 	}
 	role.Permissions, role.Rate, role.DailyRows = p, rate, dailyRows
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {

@@ -66,6 +66,8 @@ type Service struct {
 
 	secretUses  *keyUses
 	sessionUses *keyUses
+	expiries    seldom // told sign-ins by an expired password
+	unopened    seldom // told secrets of second factors that no master key opens
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -207,19 +209,26 @@ var errPeek = errors.New("nothing to change")
 
 // EnsureAdmin makes the built-in roles what they are and, when nobody is an
 // administrator, the user admin with that role. An empty password means a
-// random one, which is returned; a given one must be good enough, and is never
-// returned. created is false when there is an administrator already.
+// random one, which is returned and signs in for InitialPasswordTTL; a given one
+// must be good enough, does not expire, and is never returned. created is false
+// when there is an administrator already; while he has the random one, each call
+// is a line of the log.
 func (s *Service) EnsureAdmin(ctx context.Context, password string) (generated string, created bool, err error) {
 	if err := s.ensureRoles(ctx); err != nil {
 		return "", false, err
 	}
 	exists, err := s.adminExists(ctx)
+	if err == nil && exists {
+		err = s.tellInitial(ctx)
+	}
 	if err != nil || exists {
 		return "", false, err
 	}
+	now := s.now()
+	var expires time.Time
 	if password == "" {
 		generated = newID("") // 130 bits
-		password = generated
+		password, expires = generated, now.Add(InitialPasswordTTL)
 	} else if err := checkPassword(adminRole, password); err != nil {
 		return "", false, err
 	}
@@ -227,8 +236,7 @@ func (s *Service) EnsureAdmin(ctx context.Context, password string) (generated s
 	if err != nil {
 		return "", false, err
 	}
-	now := s.now()
-	u := User{ID: newID("u_"), Username: adminRole, PasswordHash: hash, Roles: []string{adminRole}, CreatedAt: now, UpdatedAt: now}
+	u := User{ID: newID("u_"), Username: adminRole, PasswordHash: hash, PasswordExpires: expires, Roles: []string{adminRole}, CreatedAt: now, UpdatedAt: now}
 	err = s.cfg.Audit.Append(ctx, audit.Entry{Actor: "start", Action: "user.create", Target: u.Username, Outcome: audit.Allowed, Reason: "first_administrator"})
 	if err != nil {
 		return "", false, ErrUnavailable.Because(err)
@@ -289,7 +297,11 @@ func (s *Service) failed(ctx context.Context, a signIn, reason string, answer er
 	s.metrics.failures.WithLabelValues(a.action, reason).Inc()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), denialTimeout)
 	defer cancel()
-	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Failed, reason)); err != nil {
+	e := a.entry(audit.Failed, reason)
+	if reason == expiredPassword {
+		e.Detail = map[string]string{"way_out": wayOut}
+	}
+	if err := s.cfg.Audit.Append(ctx, e); err != nil {
 		return ErrUnavailable.Because(err)
 	}
 	return answer
@@ -326,7 +338,7 @@ func ResetOffline(ctx context.Context, store Store, hashing Hashing, username, p
 		return err
 	}
 	_, err = store.UpdateUser(ctx, user.ID, func(old User, _ int) (User, error) {
-		old.PasswordHash = hash
+		old.PasswordHash, old.PasswordExpires = hash, time.Time{}
 		old.UpdatedAt = time.Now().UTC()
 		return old, nil
 	})

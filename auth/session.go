@@ -79,7 +79,7 @@ func (s *Service) prove(ctx context.Context, o Origin, username, password, otp s
 	if otp != "" { // by what was sent, not by what the account has
 		refusal = refusal.With("wrong user name, password or code")
 	}
-	if reason := whyNot(user, v.match); reason != "" {
+	if reason := s.passwordRefused(user, v.match); reason != "" {
 		err := s.failed(ctx, attempt, reason, refusal)
 		s.pacer.hold(ctx, v)
 		return proof{}, err
@@ -95,6 +95,7 @@ func (s *Service) prove(ctx context.Context, o Origin, username, password, otp s
 	if s.hasher.outdated(user.PasswordHash) {
 		user = s.upgrade(ctx, user, password)
 	}
+	user.TOTP = attempt.by != "" // whatever he has now, this is what was proved: stillGood asks for no less
 	if err := s.succeeded(ctx, attempt); err != nil {
 		return proof{}, err
 	}
@@ -156,7 +157,7 @@ func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, u
 	session := Session{
 		ID: newID("s_"), Kind: kind, UserID: p.user.ID, ClientID: firstParty,
 		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
-		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end,
+		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end, SecondFactor: p.attempt.by != "",
 	}
 	ended, err := s.cfg.Store.CreateSession(ctx, session, first, s.displacing(p.replaces))
 	switch {

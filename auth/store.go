@@ -19,11 +19,14 @@ type User struct {
 	Kind         UserKind // never changes
 	Username     string   // lower case, unique
 	PasswordHash string   // PHC string; empty until an invitation is taken
-	Roles        []string
-	Disabled     bool
-	TOTP         bool // a second factor is asked for at sign-in; UpdateTOTP and Redeem alone change it
-	CreatedAt    time.Time
-	UpdatedAt    time.Time
+	// PasswordExpires is when a password that the program made stops to sign in;
+	// zero: its user chose it, and it does not expire.
+	PasswordExpires time.Time
+	Roles           []string
+	Disabled        bool
+	TOTP            bool // a second factor is asked for at sign-in; UpdateTOTP and Redeem alone change it
+	CreatedAt       time.Time
+	UpdatedAt       time.Time
 }
 
 // Role is a named set of permissions, and the label that opens models.
@@ -59,6 +62,8 @@ type Session struct {
 	AuthTime  time.Time // when the password was last proved; zero for service accounts
 	LastUsed  time.Time // at most a minute behind
 	ExpiresAt time.Time // absolute end, whatever is refreshed
+	// SecondFactor says that the sign-in took a code of the user's second factor.
+	SecondFactor bool
 }
 
 // Displaced are the sessions that end in the step in which another begins.
@@ -98,6 +103,7 @@ type ClientSecret struct {
 	ID        string
 	UserID    string
 	Hash      [32]byte
+	CreatedBy string // id of who made it, perhaps deleted since; empty: not known
 	CreatedAt time.Time
 	ExpiresAt time.Time // zero: never
 	LastUsed  time.Time // zero: not yet; at most a minute behind
@@ -183,7 +189,8 @@ type Store interface {
 	Users(ctx context.Context, after string, limit int) ([]User, error)
 	// UpdateUser replaces what f returns (id, kind, username and TOTP can't
 	// change). A user whom it leaves disabled loses all his sessions in the same
-	// step.
+	// step, and one to whom it gives a permission that his roles did not give, his
+	// tickets.
 	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
@@ -225,7 +232,8 @@ type Store interface {
 
 	// Roles lists all by name.
 	Roles(ctx context.Context) ([]Role, error)
-	// PutRole creates or replaces permissions, rate and daily rows.
+	// PutRole creates or replaces permissions, rate and daily rows. When the role
+	// gains a permission, all who have it lose their tickets in the same step.
 	PutRole(ctx context.Context, r Role) error
 	// DeleteRole fails with ErrInUse while a user or model has the role.
 	DeleteRole(ctx context.Context, name string) error

@@ -179,9 +179,12 @@ func (s *Service) target(ctx context.Context, a Action, id string) Action {
 }
 
 // UpdateUser changes roles or disables. Both take effect on the user's next
-// request; disabling ends his sessions. Needs users:manage, every permission
-// that the user has and every one that he gets. ErrLastAdmin rather than leave
-// nobody in charge.
+// request; disabling ends his sessions, and a permission that he did not have
+// voids his invitation or reset: who made it may lack that permission. Needs
+// users:manage, every permission that the user has and every one that he gets.
+// ErrLastAdmin rather than leave nobody in charge; a conflict when somebody with
+// fewer permissions has made a secret or linked an identity by which he could be
+// the user.
 func (s *Service) UpdateUser(ctx context.Context, who Principal, id string, p UserPatch) (User, error) {
 	a := s.target(ctx, Action{Name: "user.update", Detail: map[string]string{}}, id)
 	if p.Roles != nil {
@@ -244,13 +247,14 @@ func (s *Service) updateUser(ctx context.Context, who Principal, user User, p Us
 	if !errors.Is(err, errPeek) {
 		return User{}, s.refuse(ctx, who, a, err)
 	}
-	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
-		return User{}, err
-	}
-	if p.Roles != nil && permissionsOf(table, *p.Roles)&^permissionsOf(table, user.Roles) != 0 {
-		if err := s.voidReset(ctx, user.ID); err != nil {
+	if p.Roles != nil {
+		gained := permissionsOf(table, *p.Roles) &^ permissionsOf(table, user.Roles)
+		if err := s.mayRaise(ctx, who, table, user, gained, a); err != nil {
 			return User{}, err
 		}
+	}
+	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
+		return User{}, err
 	}
 	defer s.cache.revoke(user.ID)
 	next, err := s.cfg.Store.UpdateUser(ctx, user.ID, change)
@@ -258,14 +262,6 @@ func (s *Service) updateUser(ctx context.Context, who Principal, user User, p Us
 		return User{}, s.refuse(ctx, who, a, err)
 	}
 	return shown(next), nil
-}
-
-// voidReset puts a token that nobody knows in the place of a pending reset:
-// whoever asked for it had the rights of the user as he was, and not those that
-// he is about to get.
-func (s *Service) voidReset(ctx context.Context, userID string) error {
-	_, hash := newSecret(resetPrefix)
-	return s.cfg.Store.PutTicket(ctx, Ticket{Hash: hash, Kind: PasswordReset, UserID: userID, ExpiresAt: s.now()})
 }
 
 // DeleteUser removes a user with his sessions and keys; his models stay. Needs

@@ -123,8 +123,8 @@ func (c *Client) send(ctx context.Context, method, path, contentType string, out
 		}
 		err = c.once(ctx, method, path, contentType, token, out, body)
 		var refused *Error
-		if try > 0 || token == "" || !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized {
-			return err
+		if try > 0 || token == "" || !errors.As(err, &refused) || refused.Status != http.StatusUnauthorized || refused.Code == "otp_required" {
+			return err // otp_required is said to who has a good token
 		}
 		better, renewErr := c.cred.Renew(ctx, token)
 		if renewErr != nil {

@@ -23,8 +23,8 @@ func (db *DB) CreateSecret(ctx context.Context, c auth.ClientSecret) error {
 }
 
 func (t *tx) addSecret(c auth.ClientSecret) error {
-	_, err := t.exec(`INSERT INTO client_secrets (id, user_id, hash, created_at, expires_at, last_used) VALUES (?, ?, ?, ?, ?, ?)`,
-		c.ID, c.UserID, c.Hash[:], micros(c.CreatedAt), optional(c.ExpiresAt), optional(c.LastUsed))
+	_, err := t.exec(`INSERT INTO client_secrets (id, user_id, hash, created_by, created_at, expires_at, last_used) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+		c.ID, c.UserID, c.Hash[:], c.CreatedBy, micros(c.CreatedAt), optional(c.ExpiresAt), optional(c.LastUsed))
 	return taken(err)
 }
 
@@ -34,10 +34,10 @@ func (db *DB) SecretsOf(ctx context.Context, userID string) ([]auth.ClientSecret
 	err := db.read(ctx, func(t *tx) error {
 		return t.rows(func(s scan) error {
 			var c auth.ClientSecret
-			err := s(&c.ID, &c.UserID, digest{&c.Hash}, moment{&c.CreatedAt}, moment{&c.ExpiresAt}, moment{&c.LastUsed})
+			err := s(&c.ID, &c.UserID, digest{&c.Hash}, &c.CreatedBy, moment{&c.CreatedAt}, moment{&c.ExpiresAt}, moment{&c.LastUsed})
 			list = append(list, c)
 			return err
-		}, `SELECT id, user_id, hash, created_at, expires_at, last_used FROM client_secrets
+		}, `SELECT id, user_id, hash, created_by, created_at, expires_at, last_used FROM client_secrets
 			WHERE user_id = ? ORDER BY created_at DESC, id`, userID)
 	})
 	if err != nil {

@@ -170,11 +170,11 @@ func frozenModel() (*models.Model, *models.Version) {
 }
 
 var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.2", UserAgent: "Firefox",
-	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}
+	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far, SecondFactor: true}
 
-var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, Asserted: frozenTime, CreatedAt: frozenTime}
+var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, CreatedBy: "m", Asserted: frozenTime, CreatedAt: frozenTime}
 
-var frozenSecret = auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}
+var frozenSecret = auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedBy: "m", CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}
 
 var frozenTOTP = auth.TOTP{UserID: "u", Secret: []byte("sealed"), SessionID: "s", LastStep: 58_000_000, Guesses: frozenTime,
 	Codes: [][32]byte{secret("recovery"), secret("another")}, CreatedAt: frozenTime}
@@ -190,7 +190,7 @@ func fillFrozen(t *testing.T, db *DB) {
 		}
 	}
 	ok(db.PutRole(ctx, auth.Role{Name: "analyst", Permissions: auth.AuditRead, Rate: "600-M", CreatedAt: frozenTime}))
-	ok(db.CreateUser(ctx, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", Roles: []string{"admin", "analyst"},
+	ok(db.CreateUser(ctx, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", PasswordExpires: far, Roles: []string{"admin", "analyst"},
 		CreatedAt: frozenTime, UpdatedAt: frozenTime},
 		&auth.Ticket{Hash: secret("ticket"), Kind: auth.PasswordReset, UserID: "u", ExpiresAt: far}))
 	_, err := db.CreateSession(ctx, auth.Session{ID: "s", UserID: "u", ClientID: "modelgate", Address: "192.0.2.1", UserAgent: "curl/8",
@@ -231,8 +231,15 @@ func checkFrozen(t *testing.T, db *DB, from int) {
 			t.Errorf("%s:\n%s, %v; want\n%s", what, g, err, w)
 		}
 	}
+	var expires time.Time
+	browser, identity := frozenBrowser, frozenIdentity
+	if from >= 10 {
+		expires = far
+	} else {
+		browser.SecondFactor, identity.CreatedBy = false, ""
+	}
 	u, err := db.UserByName(ctx, "ada")
-	same("user", u, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", Roles: []string{"admin", "analyst"},
+	same("user", u, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", PasswordExpires: expires, Roles: []string{"admin", "analyst"},
 		CreatedAt: frozenTime, UpdatedAt: frozenTime}, err)
 	roles, err := db.Roles(ctx)
 	i := slices.IndexFunc(roles, func(r auth.Role) bool { return r.Name == "analyst" })
@@ -246,11 +253,11 @@ func checkFrozen(t *testing.T, db *DB, from int) {
 	same("session", s, session, err)
 	if from >= 5 {
 		s, _, err := db.BrowserSession(ctx, secret("cookie"), frozenTime)
-		same("browser's session", s, frozenBrowser, err)
+		same("browser's session", s, browser, err)
 	}
 	if from >= 6 {
 		_, i, err := db.UserByIdentity(ctx, "https://id.example.com", "sub")
-		same("identity", i, frozenIdentity, err)
+		same("identity", i, identity, err)
 	}
 	k, err := db.KeyByHash(ctx, secret("key"))
 	same("key", k, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
@@ -290,6 +297,10 @@ func checkFrozenAdditions(t *testing.T, db *DB, from int) {
 		}
 	}
 	if from >= 3 {
+		frozenSecret := frozenSecret
+		if from < 10 {
+			frozenSecret.CreatedBy = ""
+		}
 		if u, err := db.User(ctx, "c"); err != nil || u.Kind != auth.ServiceAccount {
 			t.Errorf("service account: %+v, %v", u, err)
 		}

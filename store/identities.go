@@ -8,10 +8,10 @@ import (
 	"modelgate/auth"
 )
 
-const selectIdentity = `SELECT id, issuer, subject, user_id, managed, asserted_at, created_at FROM external_identities `
+const selectIdentity = `SELECT id, issuer, subject, user_id, managed, created_by, asserted_at, created_at FROM external_identities `
 
 func scanIdentity(s scan) (i auth.Identity, err error) {
-	err = s(&i.ID, &i.Issuer, &i.Subject, &i.UserID, &i.Managed, moment{&i.Asserted}, moment{&i.CreatedAt})
+	err = s(&i.ID, &i.Issuer, &i.Subject, &i.UserID, &i.Managed, &i.CreatedBy, moment{&i.Asserted}, moment{&i.CreatedAt})
 	return i, err
 }
 
@@ -58,8 +58,8 @@ func linkedUnless(err error) error {
 
 func (t *tx) addIdentity(i auth.Identity) error {
 	_, err := t.exec(`
-		INSERT INTO external_identities (id, issuer, subject, user_id, managed, asserted_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		i.ID, i.Issuer, i.Subject, i.UserID, i.Managed, optional(i.Asserted), micros(i.CreatedAt))
+		INSERT INTO external_identities (id, issuer, subject, user_id, managed, created_by, asserted_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		i.ID, i.Issuer, i.Subject, i.UserID, i.Managed, i.CreatedBy, optional(i.Asserted), micros(i.CreatedAt))
 	if violates(err, unique) {
 		return auth.ErrLinked
 	}

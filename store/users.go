@@ -12,14 +12,14 @@ import (
 
 // Roles are gathered in the same statement: their names hold no spaces.
 const selectUser = `
-	SELECT u.id, u.kind, u.username, u.password_hash, u.disabled, u.created_at, u.updated_at,
+	SELECT u.id, u.kind, u.username, u.password_hash, u.password_expires, u.disabled, u.created_at, u.updated_at,
 		(SELECT string_agg(r.role, ' ') FROM user_roles r WHERE r.user_id = u.id),
 		EXISTS (SELECT 1 FROM totp f WHERE f.user_id = u.id AND f.active)
 	FROM users u `
 
 func scanUser(s scan) (u auth.User, err error) {
 	var roles sql.NullString
-	err = s(&u.ID, &u.Kind, &u.Username, &u.PasswordHash, &u.Disabled, moment{&u.CreatedAt}, moment{&u.UpdatedAt}, &roles, &u.TOTP)
+	err = s(&u.ID, &u.Kind, &u.Username, &u.PasswordHash, moment{&u.PasswordExpires}, &u.Disabled, moment{&u.CreatedAt}, moment{&u.UpdatedAt}, &roles, &u.TOTP)
 	u.Roles = strings.Fields(roles.String)
 	slices.Sort(u.Roles)
 	return u, err
@@ -41,8 +41,9 @@ func (db *DB) CreateUser(ctx context.Context, u auth.User, ticket *auth.Ticket) 
 }
 
 func (t *tx) addUser(u auth.User) error {
-	_, err := t.exec(`INSERT INTO users (id, kind, username, password_hash, disabled, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
-		u.ID, string(u.Kind), u.Username, u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt))
+	_, err := t.exec(`
+		INSERT INTO users (id, kind, username, password_hash, password_expires, disabled, created_at, updated_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		u.ID, string(u.Kind), u.Username, u.PasswordHash, optional(u.PasswordExpires), u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt))
 	if violates(err, unique) {
 		return auth.ErrTaken
 	}
@@ -141,8 +142,8 @@ func (t *tx) replaceUser(old auth.User, f func(auth.User) (auth.User, error)) (a
 	if err != nil {
 		return auth.User{}, err
 	}
-	_, err = t.exec(`UPDATE users SET password_hash = ?, disabled = ?, created_at = ?, updated_at = ? WHERE id = ?`,
-		u.PasswordHash, u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt), old.ID)
+	_, err = t.exec(`UPDATE users SET password_hash = ?, password_expires = ?, disabled = ?, created_at = ?, updated_at = ? WHERE id = ?`,
+		u.PasswordHash, optional(u.PasswordExpires), u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt), old.ID)
 	if err != nil {
 		return auth.User{}, err
 	}
@@ -158,8 +159,31 @@ func (t *tx) replaceUser(old auth.User, f func(auth.User) (auth.User, error)) (a
 		if err := t.giveRoles(old.ID, u.Roles); err != nil {
 			return auth.User{}, err
 		}
+		if err := t.voidRaised(old.ID, old.Roles, u.Roles); err != nil {
+			return auth.User{}, err
+		}
 	}
 	return t.user(`WHERE u.id = ?`, old.ID)
+}
+
+// voidRaised removes the tickets of a user whose roles give him more than before: whoever had them made may have no more
+// rights than he had.
+func (t *tx) voidRaised(userID string, before, after []string) error {
+	rights, err := t.rights()
+	if err != nil {
+		return err
+	}
+	sum := func(roles []string) (p auth.Permission) {
+		for _, r := range roles {
+			p |= rights[r]
+		}
+		return p
+	}
+	if sum(after)&^sum(before) == 0 {
+		return nil
+	}
+	_, err = t.exec(`DELETE FROM tickets WHERE user_id = ?`, userID)
+	return err
 }
 
 // DeleteUser implements auth.Store. What hangs on the user goes or is let go by the foreign keys.

@@ -41,7 +41,7 @@ func (c Cleartext) client(server string) (*client.Client, error) {
 
 // PasswordCmd is POST /users/me/password.
 type PasswordCmd struct {
-	PasswordStdin bool `name:"password-stdin" help:"Read two lines from standard input: the current password and the new one."`
+	PasswordStdin bool `name:"password-stdin" help:"Read from standard input, a line each: the current password, the new one, and the code of a second factor where there is one."`
 }
 
 func (c *PasswordCmd) Run(ctx context.Context, s std) error {
@@ -58,7 +58,15 @@ func (c *PasswordCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	if err := api.ChangePassword(ctx, current, next); err != nil {
+	err = api.ChangePassword(ctx, current, next, "")
+	if isCode(err, "otp_required") {
+		code, asked := readCode(s, in, "Code, or a recovery code", c.PasswordStdin)
+		if asked != nil {
+			return asked
+		}
+		err = api.ChangePassword(ctx, current, next, code)
+	}
+	if err != nil {
 		return err
 	}
 	fmt.Fprintf(s.err, "The password at %s is changed; your other logins there have ended.\n", api.URL())

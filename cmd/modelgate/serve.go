@@ -227,7 +227,10 @@ func (s *server) openAuth(ctx context.Context, db *store.DB, guard *auth.Guard, 
 		return fmt.Errorf("the first administrator can't be made: %w", err)
 	}
 	if s.admin = generated; created && generated != "" {
-		fmt.Fprintf(std.err, "\n  First administrator: admin\n  Password:            %s\n  (shown only now; 'modelgate admin reset-password' makes another)\n\n", generated)
+		fmt.Fprintf(std.err, "\n  First administrator: admin\n  Password:            %s\n"+
+			"  (shown only now, and good until %s: log in and change it with 'modelgate password';\n"+
+			"  after that, or when it is lost, 'modelgate admin reset-password' on the stopped server sets another)\n\n",
+			generated, time.Now().Add(auth.InitialPasswordTTL).UTC().Format("2006-01-02 15:04 MST"))
 	}
 	return nil
 }

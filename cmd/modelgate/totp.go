@@ -152,7 +152,7 @@ func readCode(s std, in *bufio.Reader, label string, fromStdin bool) (string, er
 		return "", err
 	}
 	if line = strings.TrimSpace(line); line == "" {
-		return "", errors.New("there was no code; type the one that the application shows now. With --password-stdin it is the second line, below the password")
+		return "", errors.New("there was no code; type the one that the application shows now. With --password-stdin it is the line below the password")
 	}
 	return line, nil
 }

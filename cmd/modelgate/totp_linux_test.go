@@ -51,6 +51,13 @@ func TestTOTPCommands(t *testing.T) {
 	if out := does("", "whoami"); !strings.Contains(out, "Second factor  on") {
 		t.Errorf("%s", out)
 	}
+	// The login began without a code, so that a new password takes one, on the third line.
+	const next = "four quiet yellow boats\n"
+	fails("there was no code", password+next, "password", "--password-stdin")
+	fails("the code is wrong", password+next+"aaaaa-aaaaa-aaaaa-aaaaa-aaaaa\n", "password", "--password-stdin")
+	does(password+next+recovery[3]+"\n", "password", "--password-stdin")
+	does(next, append(login, "--otp", recovery[4])...)
+	does(next+password, "password", "--password-stdin") // this one has just begun with one
 	fails("is on already", password, "totp", "enable", "--password-stdin")
 	fails("--otp", password, login...)
 	fails("password or code", password, append(login, "--otp", "nonsense")...)
@@ -68,16 +75,16 @@ func TestTOTPCommands(t *testing.T) {
 
 	fails("no terminal", "", "totp", "recovery")
 	fails("the code is wrong", password+"aaaaa-aaaaa-aaaaa-aaaaa-aaaaa\n", "totp", "recovery", "--password-stdin")
-	next := strings.Fields(does(password+recovery[1]+"\n", "totp", "recovery", "--password-stdin"))
-	if len(next) != 10 {
-		t.Fatalf("%q", next)
+	renewed := strings.Fields(does(password+recovery[1]+"\n", "totp", "recovery", "--password-stdin"))
+	if len(renewed) != 10 {
+		t.Fatalf("%q", renewed)
 	}
 	fails("the code is wrong", password+recovery[2]+"\n", "totp", "disable", "--password-stdin")
 	if out := does("", "user", "list"); !regexp.MustCompile(`admin +admin +enabled +person +on `).MatchString(out) {
 		t.Errorf("%s", out)
 	}
 	fails("another administrator", "", "user", "reset", "--totp", "admin")
-	does(password+next[0]+"\n", "totp", "disable", "--password-stdin")
+	does(password+renewed[0]+"\n", "totp", "disable", "--password-stdin")
 	does(password, login...)
 	_, _ = enableTOTP(t, password)
 

@@ -19,7 +19,7 @@ type UserCmd struct {
 	Roles   UserRolesCmd   `cmd:"" help:"Replace the roles of a user; holds from his next request."`
 	Disable UserDisableCmd `cmd:"" help:"Lock a user out at once, everywhere."`
 	Enable  UserEnableCmd  `cmd:"" help:"Let a disabled user in again."`
-	Reset   UserResetCmd   `cmd:"" help:"Print a one-time token to set a new password with."`
+	Reset   UserResetCmd   `cmd:"" help:"Print a one-time token to set a new password with, or the first one of who has no good invitation."`
 	Delete  UserDeleteCmd  `cmd:"" help:"Delete an account with its logins and keys."`
 	Secret  SecretCmd      `cmd:"" help:"Secrets of service accounts."`
 

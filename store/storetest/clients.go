@@ -19,7 +19,7 @@ var clientTests = []test{
 }
 
 func newSecret(id, user string) auth.ClientSecret {
-	return auth.ClientSecret{ID: id, UserID: "id-" + user, Hash: hash(id), CreatedAt: noon}
+	return auth.ClientSecret{ID: id, UserID: "id-" + user, Hash: hash(id), CreatedBy: "id-maker", CreatedAt: noon}
 }
 
 func newService(name string, roles ...string) auth.User {

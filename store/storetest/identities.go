@@ -25,7 +25,7 @@ var identityTests = []test{
 const provider = "https://id.example.com"
 
 func newIdentity(id, subject, user string) auth.Identity {
-	return auth.Identity{ID: id, Issuer: provider, Subject: subject, UserID: "id-" + user, Managed: true, Asserted: noon.Add(-time.Hour), CreatedAt: noon}
+	return auth.Identity{ID: id, Issuer: provider, Subject: subject, UserID: "id-" + user, Managed: true, CreatedBy: "id-maker", Asserted: noon.Add(-time.Hour), CreatedAt: noon}
 }
 
 func checkIdentity(t *testing.T, got, want auth.Identity) {

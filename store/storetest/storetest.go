@@ -139,14 +139,14 @@ func addUser(t *testing.T, s Store, name string, roles ...string) auth.User {
 
 func checkUser(t *testing.T, got, want auth.User) {
 	t.Helper()
-	want.CreatedAt, want.UpdatedAt = kept(want.CreatedAt), kept(want.UpdatedAt)
+	want.CreatedAt, want.UpdatedAt, want.PasswordExpires = kept(want.CreatedAt), kept(want.UpdatedAt), kept(want.PasswordExpires)
 	want.Roles = slices.Sorted(slices.Values(want.Roles))
 	if !slices.Equal(got.Roles, want.Roles) {
 		t.Fatalf("roles of %s: %q; want %q", got.Username, got.Roles, want.Roles)
 	}
 	got.Roles, want.Roles = nil, nil
 	if got.ID != want.ID || got.Kind != want.Kind || got.Username != want.Username || got.PasswordHash != want.PasswordHash ||
-		got.Disabled != want.Disabled || got.CreatedAt != want.CreatedAt || got.UpdatedAt != want.UpdatedAt {
+		got.PasswordExpires != want.PasswordExpires || got.Disabled != want.Disabled || got.CreatedAt != want.CreatedAt || got.UpdatedAt != want.UpdatedAt {
 		t.Fatalf("user:\n%+v; want\n%+v", got, want)
 	}
 }
@@ -159,7 +159,7 @@ func addRole(t *testing.T, s Store, name string) {
 // newSession is a session of user that lasts a day; its first token is named after it and lasts an hour.
 func newSession(id, user string) (auth.Session, auth.RefreshToken) {
 	return auth.Session{ID: id, UserID: "id-" + user, ClientID: "modelgate", Address: "192.0.2.1", UserAgent: "curl/8",
-		CreatedAt: noon, AuthTime: noon, LastUsed: noon, ExpiresAt: noon.Add(24 * time.Hour)}, token(id, time.Hour)
+		CreatedAt: noon, AuthTime: noon, LastUsed: noon, ExpiresAt: noon.Add(24 * time.Hour), SecondFactor: true}, token(id, time.Hour)
 }
 
 // token is a refresh token that lasts for d from noon.

@@ -14,6 +14,7 @@ var ticketTests = []test{
 	{"Redeem", testRedeem},
 	{"RedeemRefused", testRedeemRefused},
 	{"RedeemRace", testRedeemRace},
+	{"RaiseVoidsTickets", testRaiseVoidsTickets},
 	{"SweepTickets", testSweepTickets},
 	{"SweepMany", testSweepMany},
 }
@@ -123,6 +124,72 @@ func testRedeemRace(t *testing.T, s Store) {
 	for i, err := range errs {
 		if err == nil {
 			equal(t, "password of the winner", got.PasswordHash, fmt.Sprint(i))
+		}
+	}
+}
+
+// Who gets a permission that he did not have loses his tickets, by his roles or by a role of his, and nobody else does. What
+// is refused voids none.
+func testRaiseVoidsTickets(t *testing.T, s Store) {
+	ctx := t.Context()
+	for _, name := range []string{"auditors", "readers"} {
+		ok(t, s.PutRole(ctx, auth.Role{Name: name, Permissions: auth.AuditRead, CreatedAt: noon}))
+	}
+	addUser(t, s, "ada", "user", "auditors")
+	addUser(t, s, "bob", "user")
+	ok(t, s.LinkIdentity(ctx, newIdentity("i", "sub", "ada")))
+	refusal := errors.New("no")
+	refuse := func(u auth.User, _ int) (auth.User, error) { return u, refusal }
+	update := func(f func(auth.User, int) (auth.User, error)) func() error {
+		return func() error { _, err := s.UpdateUser(ctx, "id-ada", f); return err }
+	}
+	put := func(name string, p auth.Permission) func() error {
+		return func() error { return s.PutRole(ctx, auth.Role{Name: name, Permissions: p, CreatedAt: noon}) }
+	}
+	for _, c := range []struct {
+		what  string
+		do    func() error
+		voids bool
+	}{
+		{"another role of the same permissions", update(become("readers")), false},
+		{"the first role again", update(become("auditors", "user")), false},
+		{"a refused change", func() error {
+			if err := update(refuse)(); err != refusal {
+				return fmt.Errorf("%v", err)
+			}
+			return nil
+		}, false},
+		{"a role that does not exist", func() error {
+			want(t, update(become("admin", "wizard"))(), auth.ErrInvalid)
+			return nil
+		}, false},
+		{"a role with more", update(become("auditors", "data-scientist")), true},
+		{"a role less", update(become("auditors")), false},
+		{"what a provider says", func() error {
+			_, err := s.AssertIdentity(ctx, provider, "sub", noon, become("auditors", "admin"))
+			return err
+		}, true},
+		{"all but one role less", update(become("auditors")), false},
+		{"more for the role", put("auditors", auth.AuditRead|auth.MetricsRead), true},
+		{"less for the role", put("auditors", auth.MetricsRead), false},
+		{"the same for the role", put("auditors", auth.MetricsRead), false},
+		{"another for the role", put("auditors", auth.AuditRead), true},
+		{"more for the role of others", put("readers", auth.AuditRead|auth.UsersManage), false},
+	} {
+		for _, name := range []string{"ada", "bob"} {
+			ok(t, s.PutTicket(ctx, newTicket("invitation of "+name, name, auth.Invitation)))
+			ok(t, s.PutTicket(ctx, newTicket("reset of "+name, name, auth.PasswordReset)))
+		}
+		if err := c.do(); err != nil {
+			t.Fatalf("%s: %v", c.what, err)
+		}
+		for _, name := range []string{"ada", "bob"} {
+			for of, kind := range map[string]auth.TicketKind{"invitation of ": auth.Invitation, "reset of ": auth.PasswordReset} {
+				_, err := s.Redeem(ctx, hash(of+name), kind, noon, same)
+				if void := errors.Is(err, auth.ErrToken); void != (c.voids && name == "ada") || err != nil && !void {
+					t.Errorf("after %s, %s%s: %v", c.what, of, name, err)
+				}
+			}
 		}
 	}
 }

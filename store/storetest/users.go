@@ -31,7 +31,7 @@ var userTests = []test{
 func testCreateUser(t *testing.T, s Store) {
 	ctx := t.Context()
 	u := newUser("ada", "user", "admin")
-	u.UpdatedAt = noon.Add(time.Second)
+	u.UpdatedAt, u.PasswordExpires = noon.Add(time.Second), noon.Add(time.Hour)
 	ok(t, s.CreateUser(ctx, u, nil))
 	service := auth.User{ID: "id-svc", Username: "svc", Disabled: true, CreatedAt: noon, UpdatedAt: noon}
 	ok(t, s.CreateUser(ctx, service, nil))
