@@ -63,6 +63,8 @@ var outcomes = map[string]outcome{
 	"otp_required":              {http.StatusUnauthorized, "invalid_grant", 0, oipgrpc.Unauthenticated},
 	"wrong_code":                {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"totp_required":             {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"second_factor_required":    {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
+	"insufficient_scope":        {http.StatusForbidden, "insufficient_scope", 0, oipgrpc.PermissionDenied},
 	"cross_origin":              {http.StatusForbidden, "access_denied", 0, oipgrpc.PermissionDenied},
 	"not_found":                 {http.StatusNotFound, "invalid_request", 0, oipgrpc.NotFound},
 	"method_not_allowed":        {http.StatusMethodNotAllowed, "invalid_request", 0, oipgrpc.Unimplemented},
@@ -252,6 +254,10 @@ func (r refusal) challenge(bearer, browser bool) string {
 		return realm
 	case bearer && r.code == "forbidden":
 		return realm + `, error="insufficient_scope"`
+	case bearer && r.code == "insufficient_scope":
+		return realm + `, error="insufficient_scope", error_description="` + printable(r.detail) + `"`
+	case bearer && r.code == "second_factor_required":
+		return realm + `, error="insufficient_user_authentication", error_description="` + printable(r.detail) + `"` // RFC 9470
 	case bearer && r.code == "reauthentication_required":
 		// RFC 9470: the password has to be proved again.
 		return realm + `, error="insufficient_user_authentication", max_age="` + strconv.Itoa(reauthenticateWithin) + `"`

@@ -48,7 +48,7 @@ func (c *call) identified(who auth.Principal, err error) error {
 	if who.MustEnrol && !c.rt.enrol {
 		return auth.ErrMustEnrol
 	}
-	return nil
+	return c.s.guard.Delegated(c.ctx(), who, c.rt.delegation(), auth.Action{Name: "token.use", Target: c.rt.Path})
 }
 
 // badCredential counts a token that is no good against the address it came

@@ -22,21 +22,21 @@ import (
 func (s *Server) inferenceTable() []*route {
 	method := func(name string) string { return "/" + oipgrpc.InferenceService + "/" + name }
 	open := func(name string, h handler) *route { return open(http.MethodPost, method(name), 200, noRate, h) }
-	signedIn := func(name string, h handler) *route { return signedIn(http.MethodPost, method(name), 200, h) }
+	predicting := func(name string, h handler) *route { return predicting(http.MethodPost, method(name), 200, h) }
 	managed := func(name, action string, h handler) *route {
 		return managed(http.MethodPost, method(name), action, 200, h)
 	}
 	return []*route{
 		open("ServerLive", s.rpcLive),
 		open("ServerReady", s.rpcReady),
-		signedIn("ServerMetadata", unary(smallBody, s.rpcMetadata)),
-		signedIn("ModelReady", unary(smallBody, s.rpcModelReady)),
-		signedIn("ModelMetadata", unary(smallBody, s.rpcModel)),
-		signedIn("ModelConfig", unary(smallBody, s.rpcConfig)),
-		signedIn("ModelStatistics", unary(smallBody, s.rpcStatistics)),
-		signedIn("ModelInfer", s.rpcInfer),
-		signedIn("ModelStreamInfer", s.rpcStreamInfer),
-		signedIn("RepositoryIndex", unary(smallBody, s.rpcIndex)),
+		predicting("ServerMetadata", unary(smallBody, s.rpcMetadata)),
+		predicting("ModelReady", unary(smallBody, s.rpcModelReady)),
+		predicting("ModelMetadata", unary(smallBody, s.rpcModel)),
+		predicting("ModelConfig", unary(smallBody, s.rpcConfig)),
+		predicting("ModelStatistics", unary(smallBody, s.rpcStatistics)),
+		predicting("ModelInfer", s.rpcInfer),
+		predicting("ModelStreamInfer", s.rpcStreamInfer),
+		predicting("RepositoryIndex", unary(smallBody, s.rpcIndex)),
 		managed("RepositoryModelLoad", "model.load", unary(smallBody, s.rpcLoad)),
 		managed("RepositoryModelUnload", "model.unload", unary(smallBody, s.rpcUnload)),
 	}

@@ -67,6 +67,7 @@ func withRealProvider(issuer string, change func(*auth.Provider)) option {
 			Name: "corp", Issuer: issuer, SignIn: true, ClientID: "browser-client", ClientSecret: "the client's own secret", Scopes: []string{"openid", "profile", "email"},
 			APITokens: true, Audience: "modelgate-api", AcceptUntypedTokens: true, CreateUsers: true, RequireVerifiedEmail: false,
 			RolesClaim: "groups", Roles: map[string][]string{"ml-users": {"user"}, "ml-admins": {"admin"}},
+			TokenScopes: map[string][]string{"mg.account": {"account"}},
 		}
 		if change != nil {
 			change(&p)
@@ -207,12 +208,23 @@ func TestRealProvider(t *testing.T) {
 	if id == "" {
 		t.Fatal("no ID token")
 	}
+	w.get("/models", access).refused(403, "insufficient_scope")
 	w.get("/users/me", id).refused(401, "invalid_token")
 	w.get("/users/me", access[:len(access)-8]+"AAAAAAAA").refused(401, "invalid_token")
 	w.do(request{method: "PATCH", path: "/admin/users/" + me.User.ID, token: w.admin, json: `{"disabled":true}`}).is(200)
 	w.get("/users/me", access).refused(401, "invalid_token")
 	ada.open(session).refused(401, "invalid_token")
 	ada.signIn(start, issuer, "ada").refused(403, "forbidden")
+
+	// It tells of a password alone, which is what some call a second factor.
+	for amr, status := range map[string]int{"pwd": 200, "mfa": 403} {
+		w := newWorld(t, noLimits, withRealProvider(issuer, func(p *auth.Provider) { p.SecondFactorAMR = []string{amr} }),
+			func(c *auth.Config, _ *Config) { c.RequireTOTP = []string{"admin"} })
+		server := httptest.NewTLSServer(w.api.Handler())
+		newPerson(t, server).signIn(start, issuer, "grace").is(status)
+		newPerson(t, server).signIn(start, issuer, "ada").is(200)
+		server.Close()
+	}
 
 	t.Run("stricter", func(t *testing.T) {
 		w := newWorld(t, noLimits, withRealProvider(issuer, func(p *auth.Provider) { p.AcceptUntypedTokens, p.RequireVerifiedEmail = false, true }))

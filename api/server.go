@@ -248,13 +248,14 @@ const (
 // route is a Route with what it does.
 type route struct {
 	Route
-	status  int       // of success
-	rate    rateClass // per address
-	action  string    // what a denial is called in the audit log
-	handle  handler
-	enrol   bool // also for who must turn on a second factor first
-	rpc     bool // a gRPC method: answered with a status in trailers
-	metrics *routeMetrics
+	status   int       // of success
+	rate     rateClass // per address
+	action   string    // what a denial is called in the audit log
+	handle   handler
+	enrol    bool // also for who must turn on a second factor first
+	predicts bool // of prediction and reading models, else of the caller's account; where there is no Permission
+	rpc      bool // a gRPC method: answered with a status in trailers
+	metrics  *routeMetrics
 }
 
 func open(method, path string, status int, rate rateClass, h handler) *route {
@@ -263,6 +264,26 @@ func open(method, path string, status int, rate rateClass, h handler) *route {
 
 func signedIn(method, path string, status int, h handler) *route {
 	return &route{Route: Route{method, path, Bearer, 0, 0}, status: status, handle: h}
+}
+
+// predicting is signedIn for predictions and for reading models: a provider's
+// access token has to delegate no more than that.
+func predicting(method, path string, status int, h handler) *route {
+	r := signedIn(method, path, status, h)
+	r.predicts = true
+	return r
+}
+
+// delegation is what a provider's access token must delegate to be used here,
+// besides Permission.
+func (r *route) delegation() auth.Permission {
+	switch {
+	case r.Permission != 0:
+		return 0 // that it does delegate, then
+	case r.predicts:
+		return auth.Predict
+	}
+	return auth.Account
 }
 
 // enrolling opens a route to those as well whose role needs a second factor
@@ -361,30 +382,30 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/audit/export", auth.AuditRead, "audit.export", 200, s.exportAudit),
 		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
 
-		signedIn(get, "/models", 200, plain(s.listModels)),
-		signedIn(get, "/models/{name}", 200, plain(s.model)),
+		predicting(get, "/models", 200, plain(s.listModels)),
+		predicting(get, "/models/{name}", 200, plain(s.model)),
 		managed(post, "/models/{name}/versions", "model.publish", 201, plain(s.upload)),
 		managed(patch, "/models/{name}", "model.update", 200, bound(policyBody, s.updateModel)),
 		managed(del, "/models/{name}", "model.delete", 204, plain(s.deleteModel)),
 		managed(del, "/models/{name}/versions/{version}", "model.delete_version", 204, plain(s.deleteVersion)),
 
-		signedIn(post, "/predict", 200, s.predict),
+		predicting(post, "/predict", 200, s.predict),
 
-		signedIn(get, "/v2", 200, plain(s.oipServer)),
+		predicting(get, "/v2", 200, plain(s.oipServer)),
 		open(get, "/v2/health/live", 200, noRate, plain(s.oipLive)),
 		open(get, "/v2/health/ready", 200, noRate, plain(s.oipReady)),
-		signedIn(get, "/v2/models/{name}", 200, plain(s.oipModel)),
-		signedIn(get, "/v2/models/{name}/versions/{version}", 200, plain(s.oipModel)),
-		signedIn(get, "/v2/models/stats", 200, plain(s.allStatistics)), // a model of that name is found under its versions
-		signedIn(get, "/v2/models/{name}/stats", 200, plain(s.oipStatistics)),
-		signedIn(get, "/v2/models/{name}/versions/{version}/stats", 200, plain(s.oipStatistics)),
-		signedIn(get, "/v2/models/{name}/config", 200, plain(s.oipConfig)),
-		signedIn(get, "/v2/models/{name}/versions/{version}/config", 200, plain(s.oipConfig)),
-		signedIn(get, "/v2/models/{name}/ready", 200, plain(s.oipModelReady)),
-		signedIn(get, "/v2/models/{name}/versions/{version}/ready", 200, plain(s.oipModelReady)),
-		signedIn(post, "/v2/models/{name}/infer", 200, s.infer),
-		signedIn(post, "/v2/models/{name}/versions/{version}/infer", 200, s.infer),
-		signedIn(post, "/v2/repository/index", 200, s.oipIndex),
+		predicting(get, "/v2/models/{name}", 200, plain(s.oipModel)),
+		predicting(get, "/v2/models/{name}/versions/{version}", 200, plain(s.oipModel)),
+		predicting(get, "/v2/models/stats", 200, plain(s.allStatistics)), // a model of that name is found under its versions
+		predicting(get, "/v2/models/{name}/stats", 200, plain(s.oipStatistics)),
+		predicting(get, "/v2/models/{name}/versions/{version}/stats", 200, plain(s.oipStatistics)),
+		predicting(get, "/v2/models/{name}/config", 200, plain(s.oipConfig)),
+		predicting(get, "/v2/models/{name}/versions/{version}/config", 200, plain(s.oipConfig)),
+		predicting(get, "/v2/models/{name}/ready", 200, plain(s.oipModelReady)),
+		predicting(get, "/v2/models/{name}/versions/{version}/ready", 200, plain(s.oipModelReady)),
+		predicting(post, "/v2/models/{name}/infer", 200, s.infer),
+		predicting(post, "/v2/models/{name}/versions/{version}/infer", 200, s.infer),
+		predicting(post, "/v2/repository/index", 200, s.oipIndex),
 		managed(post, "/v2/repository/models/{name}/load", "model.load", 200, s.oipLoad),
 		managed(post, "/v2/repository/models/{name}/unload", "model.unload", 400, s.oipUnload),
 	}

@@ -83,7 +83,7 @@ func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token st
 	if session.UserID != c.Subject || session.ClientID != c.ClientID || !now.Before(session.ExpiresAt) {
 		return Principal{}, ErrToken.Because(errEnded)
 	}
-	who, err := s.principal(ctx, session.UserID)
+	who, err := s.principal(ctx, session.UserID, factorHere)
 	if err != nil {
 		return Principal{}, err
 	}
@@ -139,7 +139,7 @@ func (s *Service) authenticateKey(ctx context.Context, sum *[32]byte, secret str
 			until = key.ExpiresAt
 		}
 	}
-	who, err := s.principal(ctx, key.UserID)
+	who, err := s.principal(ctx, key.UserID, factorHere)
 	if err != nil {
 		return Principal{}, err
 	}
@@ -163,7 +163,7 @@ func deadIfMissing(err error) error {
 
 // principal makes the rights of an enabled user as of now; a missing or
 // disabled one is ErrToken.
-func (s *Service) principal(ctx context.Context, userID string) (Principal, error) {
+func (s *Service) principal(ctx context.Context, userID string, f factorFrom) (Principal, error) {
 	user, err := s.cfg.Store.User(ctx, userID)
 	if err != nil {
 		return Principal{}, deadIfMissing(err)
@@ -171,11 +171,12 @@ func (s *Service) principal(ctx context.Context, userID string) (Principal, erro
 	if user.Disabled {
 		return Principal{}, ErrToken.Because(errDisabled)
 	}
-	return s.rights(ctx, user)
+	return s.rights(ctx, user, f)
 }
 
-// rights are those of an enabled user.
-func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
+// rights are those of an enabled user. ErrSecondFactor when he needs a second
+// factor and came by a provider without one.
+func (s *Service) rights(ctx context.Context, user User, f factorFrom) (Principal, error) {
 	roles, err := s.roleTable(ctx)
 	if err != nil {
 		return Principal{}, err
@@ -187,8 +188,11 @@ func (s *Service) rights(ctx context.Context, user User) (Principal, error) {
 		who.Rate = moreGenerous(who.Rate, r.Rate)
 		who.DailyRows = max(who.DailyRows, r.DailyRows)
 	}
-	// Who has no password signs in elsewhere, where a second factor is asked for or not.
-	if user.PasswordHash != "" && !user.TOTP && who.HasAny(s.cfg.RequireTOTP) {
+	switch {
+	case !who.HasAny(s.cfg.RequireTOTP):
+	case f == factorMissing:
+		return Principal{}, ErrSecondFactor
+	case f == factorHere && user.PasswordHash != "" && !user.TOTP:
 		who.MustEnrol, who.Permissions = true, 0
 	}
 	return who, nil

@@ -97,7 +97,7 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 	if idleEnd, err = s.touch(ctx, hash, session, idleEnd, now); err != nil {
 		return Principal{}, deadCookie(err)
 	}
-	who, err := s.principal(ctx, session.UserID)
+	who, err := s.principal(ctx, session.UserID, session.factor())
 	if err != nil {
 		return Principal{}, deadCookie(err)
 	}

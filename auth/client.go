@@ -221,7 +221,7 @@ func (s *Service) AuthenticateClient(ctx context.Context, o Origin, id, secret s
 		}
 		return Client{}, s.failed(ctx, attempt, reason, ErrClient)
 	}
-	who, err := s.rights(ctx, user)
+	who, err := s.rights(ctx, user, factorHere)
 	if err != nil {
 		return Client{}, err
 	}

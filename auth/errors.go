@@ -38,12 +38,18 @@ var (
 	ErrTooManyCodes = &Error{Code: "rate_limited", Detail: "too many wrong codes for this account; wait for the seconds in Retry-After, or take a recovery code"}
 	// ErrMustEnrol is what a user meets everywhere whose role needs a second
 	// factor, while he has none.
-	ErrMustEnrol      = &Error{Code: "totp_required", Detail: "your role needs a second factor, and you have none yet; begin with POST /users/me/totp, or modelgate totp enable"}
-	ErrToken          = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
-	errKey            = ErrToken.With("the API key is wrong, expired or revoked; make another, or ask for one")
-	ErrClient         = &Error{Code: "invalid_client", Detail: "the client is unknown, or its secret is wrong, expired or revoked"}
-	ErrNotIssued      = &Error{Code: "unauthorized_client", Detail: "the token was issued to another client, which alone can revoke it"}
-	ErrForbidden      = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
+	ErrMustEnrol = &Error{Code: "totp_required", Detail: "your role needs a second factor, and you have none yet; begin with POST /users/me/totp, or modelgate totp enable"}
+	// ErrSecondFactor is what a user of such a role meets who comes by an identity
+	// provider, and of whom it does not say that he proved a second factor.
+	ErrSecondFactor = &Error{Code: "second_factor_required", Detail: "your role needs a second factor, and your identity provider does not say that you used one; sign in there with one, or ask the operator (second_factor)"}
+	ErrToken        = &Error{Code: "invalid_token", Detail: "the token is malformed, expired or revoked; log in again"}
+	errKey          = ErrToken.With("the API key is wrong, expired or revoked; make another, or ask for one")
+	ErrClient       = &Error{Code: "invalid_client", Detail: "the client is unknown, or its secret is wrong, expired or revoked"}
+	ErrNotIssued    = &Error{Code: "unauthorized_client", Detail: "the token was issued to another client, which alone can revoke it"}
+	ErrForbidden    = &Error{Code: "forbidden", Detail: "your roles do not allow this; ask an administrator"}
+	// ErrScope is told to who shows a provider's access token that delegates less
+	// than this takes (RFC 6750 section 3.1).
+	ErrScope          = &Error{Code: "insufficient_scope", Detail: "your access token does not delegate this; get one with a scope that does from your identity provider"}
 	ErrNotFound       = &Error{Code: "not_found", Detail: "no such resource"}
 	ErrTaken          = &Error{Code: "taken", Detail: "the name is taken; choose another"}
 	ErrLinked         = &Error{Code: "linked", Detail: "this identity belongs to a user already; unlink it from him first"}
@@ -53,7 +59,10 @@ var (
 	ErrBuiltin        = &Error{Code: "builtin_role", Detail: "built-in roles don't change; make a role of your own"}
 	ErrInUse          = &Error{Code: "in_use", Detail: "users or models still have this role; take it from them first"}
 	ErrUnavailable    = &Error{Code: "unavailable", Detail: "the service can't do this at the moment; try again in a few seconds"}
-	ErrBudget         = &Error{Code: "budget_exhausted", Detail: "your budget of rows for today is used up; it begins anew at midnight UTC"}
+	// ErrSignIns is told while as many sign-ins through providers are under way as
+	// are kept.
+	ErrSignIns = &Error{Code: "unavailable", Detail: "too many sign-ins through identity providers are under way; try again in a minute", Retry: time.Minute}
+	ErrBudget  = &Error{Code: "budget_exhausted", Detail: "your budget of rows for today is used up; it begins anew at midnight UTC"}
 	// ErrReused tells apart a replayed refresh token for the audit log; it
 	// reaches callers as ErrToken.
 	ErrReused = &Error{Code: "refresh_reused", Detail: "the refresh token was used before; the session has ended, log in again"}

@@ -76,5 +76,12 @@ func Base32(secret string) []byte {
 	return plain
 }
 
+// BoundSignIns sets how many sign-ins through providers may be under way.
+func (s *Service) BoundSignIns(most int) { s.maxSignIns = most }
+
+// WatchFirst sets after which time a provider is asked again at first; call it
+// before Run.
+func (s *Service) WatchFirst(pause time.Duration) { s.watchFirst = pause }
+
 // RewrapPage is how many second factors are read at once.
 const RewrapPage = rewrapPage

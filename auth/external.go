@@ -25,6 +25,7 @@ const (
 type provider struct {
 	Provider
 	source *keySource
+	scopes map[string]Permission // TokenScopes
 }
 
 // providers are the providers, by name and by issuer.
@@ -36,7 +37,10 @@ type providers struct {
 func newProviders(list []Provider, now func() time.Time) *providers {
 	ps := &providers{byIssuer: map[string]*provider{}}
 	for _, cfg := range list {
-		p := &provider{Provider: cfg, source: newKeySource(cfg.Issuer, cfg.SignIn, now)}
+		p := &provider{Provider: cfg, source: newKeySource(cfg.Issuer, cfg.SignIn, now), scopes: make(map[string]Permission, len(cfg.TokenScopes))}
+		for scope, names := range cfg.TokenScopes {
+			p.scopes[scope], _ = parseDelegation(names) // checkProviders has refused what can't be
+		}
 		ps.list = append(ps.list, p)
 		if cfg.APITokens {
 			ps.byIssuer[cfg.Issuer] = p
@@ -309,6 +313,10 @@ func (s *Service) authenticateForeign(ctx context.Context, o Origin, sum *[32]by
 		}
 		return Principal{}, errForeign.Because(fmt.Errorf("token of %s: %w", p.Name, err))
 	}
+	given, err := p.delegated(a)
+	if err != nil {
+		return Principal{}, err
+	}
 	epoch := s.cache.begin()
 	user, err := s.admit(ctx, o, p, a)
 	if refused := (*inadmissible)(nil); errors.As(err, &refused) {
@@ -317,10 +325,11 @@ func (s *Service) authenticateForeign(ctx context.Context, o Origin, sum *[32]by
 	if err != nil {
 		return Principal{}, err
 	}
-	who, err := s.principal(ctx, user.ID)
+	who, err := s.principal(ctx, user.ID, factorOf(p.secondFactor(a)))
 	if err != nil {
 		return Principal{}, err
 	}
+	who.limit(given)
 	who.Provider, who.AuthTime = p.Name, a.authTime
 	s.cache.put(sum, epoch, who, a.expires, now, nil)
 	return who, nil

@@ -19,6 +19,7 @@ const (
 	signInPrefix = "mgo_"
 	signInTTL    = 10 * time.Minute
 	maxCode      = 4 << 10
+	maxSignIns   = 50_000 // under way at once, whoever began them
 )
 
 var (
@@ -56,7 +57,7 @@ type ExternalAnswer struct {
 // to have the user prove himself anew. cookie is that of the session which the
 // browser has already, if it has one, and which ends when the sign-in succeeds.
 // ErrNotFound for a provider that there is not, ErrUnavailable when it can't be
-// asked.
+// asked, or too many sign-ins are under way.
 func (s *Service) BeginExternal(ctx context.Context, provider string, fresh bool, cookie string) (address, secret string, err error) {
 	p := s.providers.named(provider)
 	if p == nil {
@@ -72,13 +73,17 @@ func (s *Service) BeginExternal(ctx context.Context, provider string, fresh bool
 		return "", "", err
 	}
 	secret, hash := newSecret(signInPrefix)
-	in := SignIn{Hash: hash, Provider: p.Name, Fresh: fresh, SessionID: session.ID, ExpiresAt: s.now().Add(signInTTL)}
-	if err := s.cfg.Store.CreateSignIn(ctx, in); err != nil {
+	now := s.now()
+	in := SignIn{Hash: hash, Provider: p.Name, Fresh: fresh, SessionID: session.ID, ExpiresAt: now.Add(signInTTL)}
+	if err := s.cfg.Store.CreateSignIn(ctx, in, now, s.maxSignIns); err != nil {
 		return "", "", err
 	}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(derive(secret, "nonce")), oauth2.S256ChallengeOption(derive(secret, "verifier"))}
 	if fresh {
 		options = append(options, oauth2.SetAuthURLParam("prompt", "login"), oauth2.SetAuthURLParam("max_age", "0"))
+	}
+	if len(p.SecondFactorACR) > 0 {
+		options = append(options, oauth2.SetAuthURLParam("acr_values", strings.Join(p.SecondFactorACR, " ")))
 	}
 	return s.oauth(p, facts).AuthCodeURL(derive(secret, "state"), options...), secret, nil
 }
@@ -108,7 +113,8 @@ func (s *Service) oauth(p *provider, f *providerFacts) *oauth2.Config {
 // has to be of the same user, and the one ends as the other begins.
 // ErrForbidden when the answer proves nothing, belongs to another browser, or
 // names somebody who is not let in, or not the user of that session;
-// ErrReauthenticate when a proof anew was asked for and not given.
+// ErrReauthenticate when a proof anew was asked for and not given;
+// ErrSecondFactor when the user needs one, and the provider tells of none.
 func (s *Service) FinishExternal(ctx context.Context, o Origin, userAgent, provider, secret string, answer ExternalAnswer, replaced string) (Browser, error) {
 	p := s.providers.named(provider)
 	if p == nil {
@@ -195,6 +201,10 @@ func (s *Service) proveExternal(ctx context.Context, p *provider, a assertion, b
 	if err != nil {
 		return proof{}, err
 	}
+	strong := p.secondFactor(a)
+	if !strong && s.needsFactor(user.Roles) {
+		return proof{}, s.failed(ctx, attempt, "no_second_factor", ErrSecondFactor)
+	}
 	if err := s.succeeded(ctx, attempt); err != nil {
 		return proof{}, err
 	}
@@ -205,7 +215,7 @@ func (s *Service) proveExternal(ctx context.Context, p *provider, a assertion, b
 	if now := s.now(); authTime.After(now) {
 		authTime = now
 	}
-	return proof{attempt: attempt, user: user, authTime: authTime, replaces: replaces, still: func(ctx context.Context, now User) (bool, error) {
+	return proof{attempt: attempt, user: user, authTime: authTime, replaces: replaces, provider: p.Name, factor: strong, still: func(ctx context.Context, now User) (bool, error) {
 		linked, _, err := s.cfg.Store.UserByIdentity(ctx, a.issuer, a.subject)
 		if errors.Is(err, ErrNotFound) {
 			return false, nil

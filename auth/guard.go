@@ -47,7 +47,7 @@ const denialTimeout = 10 * time.Second
 // every change.
 func (g *Guard) Allow(ctx context.Context, who Principal, need Permission, a Action) error {
 	if !who.Can(need) {
-		return g.deny(ctx, who, lacking(need), a)
+		return g.deny(ctx, who, lacking(who, need), a)
 	}
 	if err := g.log.Append(ctx, record(who, a, audit.Allowed, "")); err != nil {
 		return ErrUnavailable.Because(err)
@@ -61,7 +61,17 @@ func (g *Guard) Check(ctx context.Context, who Principal, need Permission, a Act
 	if who.Can(need) {
 		return nil
 	}
-	return g.deny(ctx, who, lacking(need), a)
+	return g.deny(ctx, who, lacking(who, need), a)
+}
+
+// Delegated decides whether the credential of who may be used for need, which is
+// Predict or Account, and records a denial. ErrScope for a provider's access token
+// that does not delegate it.
+func (g *Guard) Delegated(ctx context.Context, who Principal, need Permission, a Action) error {
+	if who.Withheld&need == 0 {
+		return nil
+	}
+	return g.deny(ctx, who, notDelegated(need), a)
 }
 
 // Decide records a decision made by another rule than a permission, such as a
@@ -91,7 +101,11 @@ func (g *Guard) deny(ctx context.Context, who Principal, denied error, a Action)
 	return denied
 }
 
-func lacking(need Permission) error {
+// lacking is why who does not hold need: he lacks it himself, or his token does.
+func lacking(who Principal, need Permission) error {
+	if need&^who.Permissions&^who.Withheld == 0 {
+		return notDelegated(need &^ who.Permissions)
+	}
 	return ErrForbidden.With("this needs the permission " + strings.Join(need.Names(), ", ") + ", which none of your roles gives; ask an administrator")
 }
 

@@ -35,6 +35,9 @@ func (s *Service) fresh(ctx context.Context, who Principal, within time.Duration
 	if who.Kind == ServiceAccount {
 		return s.cfg.Guard.Decide(ctx, who, false, errService, false, a)
 	}
+	if who.Withheld != 0 { // which it would gain
+		return s.cfg.Guard.Decide(ctx, who, false, errPart, false, a)
+	}
 	ok := who.SessionID != "" && within == 0 ||
 		(who.SessionID != "" || who.Provider != "") && within > 0 && s.cfg.Now().Sub(who.AuthTime) <= within
 	return s.cfg.Guard.Decide(ctx, who, ok, ErrReauthenticate, false, a)

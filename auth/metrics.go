@@ -27,7 +27,7 @@ type metrics struct {
 // failureReasons are why an action fails, by action.
 var failureReasons = map[string][]string{
 	"user.login": {"unknown_user", "service_account", "wrong_password", "expired_password", "disabled", "no_code", "wrong_code", "used_code", "too_many_codes",
-		"sign_in", "token", "unknown_identity", "mail", "claims"}, // through a provider
+		"sign_in", "token", "unknown_identity", "mail", "claims", "no_second_factor"}, // through a provider
 	"user.refresh":  {"malformed", "unknown", "expired", "reused", "disabled"},
 	"user.register": {"taken", "malformed", "unknown", "disabled"},
 	"user.reset":    {"malformed", "unknown", "disabled"},
@@ -104,5 +104,6 @@ func (m *metrics) rejected(err error) {
 // Collectors are the room's metrics, for the server to register.
 func (s *Service) Collectors() []prometheus.Collector {
 	m := s.metrics
-	return []prometheus.Collector{m.failures, m.rejections, m.lookups, m.hashWait, m.hashRefused, m.budgetLeases, m.budgetRefused, m.pollFailures}
+	return append(s.providers.collectors(),
+		m.failures, m.rejections, m.lookups, m.hashWait, m.hashRefused, m.budgetLeases, m.budgetRefused, m.pollFailures)
 }

@@ -19,6 +19,12 @@ const (
 	ModelsManage                        // models:manage: manage every model
 	AuditRead                           // audit:read
 	MetricsRead                         // metrics:read
+
+	// Predict and Account are in no role: whoever proves himself has them, but by
+	// a provider's access token only what it delegates (Provider.TokenScopes).
+	// Guard.Delegated asks for them.
+	Predict // predict: predictions, and reading models
+	Account // account: the caller's own keys, sessions and factors
 )
 
 // Origin says where a request came from; it goes into the audit log.
@@ -35,11 +41,12 @@ type Principal struct {
 	Username    string
 	Roles       []string // sorted
 	Permissions Permission
-	SessionID   string    // empty for API keys
-	KeyID       string    // empty for access tokens
-	Provider    string    // whose access token it was, if not our own
-	Models      []string  // an API key's scope; nil: no restriction
-	AuthTime    time.Time // last proof of the password, here or at a provider; zero for API keys and service accounts
+	Withheld    Permission // what his access token, a provider's, does not delegate to who shows it
+	SessionID   string     // empty for API keys
+	KeyID       string     // empty for access tokens
+	Provider    string     // whose access token it was, if not our own
+	Models      []string   // an API key's scope; nil: no restriction
+	AuthTime    time.Time  // last proof of the password, here or at a provider; zero for API keys and service accounts
 	// SecondFactor says that the sign-in of his session took a code of his second factor.
 	SecondFactor bool
 	MustEnrol    bool   // his role needs a second factor that he has not: he may turn one on, and nothing else

@@ -28,6 +28,16 @@ type Provider struct {
 	AcceptUntypedTokens bool
 	Algorithms          []string // of access tokens and ID tokens; nil: every one in signatureAlgorithms
 
+	// TokenScopes says what an access token delegates to the program that shows it,
+	// a scope of the token -> "predict", "account" or permissions; never more than
+	// its user has. None: every token delegates predict alone.
+	TokenScopes map[string][]string
+
+	// A token whose acr or amr holds one of these tells that its user proved a second
+	// factor. Without both, nobody comes in by this provider of whom one is required.
+	SecondFactorACR []string // asked for at sign-in too (acr_values)
+	SecondFactorAMR []string // RFC 8176
+
 	// CreateUsers makes a user of everybody whom the provider names. Without it
 	// an administrator links identities to users.
 	CreateUsers          bool
@@ -113,6 +123,7 @@ func (p *Provider) check(own string) error {
 		p.Algorithms = signatureAlgorithms
 	}
 	p.checkUsers(bad)
+	p.checkRights(bad)
 	return errors.Join(errs...)
 }
 
@@ -136,7 +147,7 @@ func (p *Provider) checkSignIn(bad func(string, ...any), own string) {
 		bad("scopes lack openid, without which there is no sign-in")
 	}
 	for _, s := range p.Scopes {
-		if s == "" || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r > '~' || r == '"' || r == '\\' }) {
+		if !scopeWord(s) {
 			bad("scope %q can't be one; write a list of words", s)
 		}
 	}

@@ -55,6 +55,7 @@ type keySource struct {
 	asking  chan struct{}  // closed at the end of the question under way; nil: none is; guarded by mu
 	asked   time.Time      // when the last question ended; guarded by mu
 	failure error          // of the last question; guarded by mu
+	todo    string         // what an operator should do about failure; guarded by mu
 }
 
 // providerFacts are what a provider has told. They don't change.
@@ -181,6 +182,7 @@ func (s *keySource) ask(done chan struct{}) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*providerTimeout)
 	defer cancel()
 	f, err := s.fetch(ctx)
+	todo := adviceFor(err)
 	if err != nil {
 		// go-oidc's errors hold the whole answer, and each request that fails by
 		// it, which are as many as strangers like, is logged with its cause.
@@ -188,7 +190,7 @@ func (s *keySource) ask(done chan struct{}) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.asking, s.asked, s.failure = nil, s.now(), err
+	s.asking, s.asked, s.failure, s.todo = nil, s.now(), err, todo
 	if err == nil {
 		f.at = s.asked
 		s.known = f

@@ -265,6 +265,14 @@ func TestProviderSettings(t *testing.T) {
 		"mapped to no role":       func(p *auth.Provider) { p.Roles = map[string][]string{"a": {}} },
 		"can't be a role":         func(p *auth.Provider) { p.Roles = map[string][]string{"a": {"No Role"}} },
 		"default role":            func(p *auth.Provider) { p.DefaultRoles = []string{"No Role"} },
+		"value of acr or amr":     func(p *auth.Provider) { p.SecondFactorACR = []string{"phr phrh"} },
+		"acr or amr; write lists": func(p *auth.Provider) { p.SecondFactorAMR = []string{""} },
+		"can't be a scope":        func(p *auth.Provider) { p.TokenScopes = map[string][]string{"a b": {"predict"}} },
+		"delegates nothing":       func(p *auth.Provider) { p.TokenScopes = map[string][]string{"a": {}} },
+		"can't be delegated":      func(p *auth.Provider) { p.TokenScopes = map[string][]string{"a": {"predict", "everything"}} },
+		"token_scopes has no": func(p *auth.Provider) {
+			p.APITokens, p.Audience, p.TokenScopes = false, "", map[string][]string{"a": {"predict"}}
+		},
 		"is none; write it as in": func(p *auth.Provider) { p.AllowedDomains = []string{"@example.com"} },
 	} {
 		p := good

@@ -250,6 +250,9 @@ func (s *Service) ensureRoles(ctx context.Context) error {
 		}
 	}
 	for _, p := range s.cfg.Providers {
+		if len(s.cfg.RequireTOTP) > 0 && !p.tellsFactor() {
+			s.cfg.Logger.Warn("nobody whose role needs a second factor comes in by this identity provider, which has no way to tell of one; set second_factor", "provider", p.Name)
+		}
 		given := slices.Concat(append(slices.Collect(maps.Values(p.Roles)), p.DefaultRoles)...)
 		slices.Sort(given)
 		for _, name := range slices.Compact(given) {

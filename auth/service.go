@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"modelgate/audit"
@@ -60,9 +61,11 @@ type Service struct {
 	uses     *keyUses
 	metrics  *metrics
 	// providers don't change.
-	providers *providers
-	maxToken  int // bytes of a credential
-	budgets   *budgets
+	providers  *providers
+	maxToken   int           // bytes of a credential
+	maxSignIns int           // through providers, under way at once
+	watchFirst time.Duration // after which a provider that does not answer is asked again
+	budgets    *budgets
 
 	secretUses  *keyUses
 	sessionUses *keyUses
@@ -123,7 +126,7 @@ func New(cfg Config) (*Service, error) {
 	s := &Service{
 		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(), sessionUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
-		providers: newProviders(cfg.Providers, cfg.Now), maxToken: maxToken,
+		providers: newProviders(cfg.Providers, cfg.Now), maxToken: maxToken, maxSignIns: maxSignIns, watchFirst: watchFirst,
 	}
 	if len(s.providers.byIssuer) > 0 {
 		s.maxToken = maxForeignToken
@@ -158,12 +161,16 @@ const (
 	lastFlush  = 5 * time.Second
 )
 
-// Run does the background work until ctx ends: the Store is asked every second
-// what other processes changed; every minute the last use of API keys, client
-// secrets and sessions is stored, the signing keys are looked after, and what was taken from
+// Run does the background work until ctx ends: identity providers are asked until
+// each has answered once; the Store is asked every second what other processes
+// changed; every minute the last use of API keys, client secrets and
+// sessions is stored, the signing keys are looked after, and what was taken from
 // budgets and not used returned; what has expired is removed every hour. End ctx when no
 // prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {
+	var watch sync.WaitGroup
+	watch.Go(func() { s.watchProviders(ctx) })
+	defer watch.Wait()
 	poll, flush, sweep := time.NewTicker(pollEvery), time.NewTicker(flushEvery), time.NewTicker(sweepEvery)
 	defer poll.Stop()
 	defer flush.Stop()

@@ -34,6 +34,10 @@ type proof struct {
 	user     User
 	authTime time.Time // of the proof, if it was not just now
 	replaces string    // the user's session that ends as the new one begins; empty: none
+	// provider is where it was proved, if not here, and factor whether a second
+	// factor was proved there.
+	provider string
+	factor   bool
 	// still tells whether what was shown would do for the user as he is now.
 	still func(ctx context.Context, now User) (bool, error)
 }
@@ -157,7 +161,7 @@ func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, u
 	session := Session{
 		ID: newID("s_"), Kind: kind, UserID: p.user.ID, ClientID: firstParty,
 		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
-		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end, SecondFactor: p.attempt.by != "",
+		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end, SecondFactor: p.attempt.by != "", Provider: p.provider, ProviderFactor: p.factor,
 	}
 	ended, err := s.cfg.Store.CreateSession(ctx, session, first, s.displacing(p.replaces))
 	switch {
@@ -389,7 +393,7 @@ func (s *Service) introspect(ctx context.Context, token string) (Introspection, 
 		if err != nil {
 			return Introspection{}, err
 		}
-		who, err := s.principal(ctx, session.UserID)
+		who, err := s.principal(ctx, session.UserID, factorHere)
 		in := describe(who, "refresh_token")
 		in.SessionID, in.ClientID, in.ExpiresAt = session.ID, session.ClientID, session.ExpiresAt
 		return in, err

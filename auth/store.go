@@ -64,6 +64,9 @@ type Session struct {
 	ExpiresAt time.Time // absolute end, whatever is refreshed
 	// SecondFactor says that the sign-in took a code of the user's second factor.
 	SecondFactor bool
+	Provider     string // at which the user proved himself; empty: here
+	// ProviderFactor says that he proved a second factor there.
+	ProviderFactor bool
 }
 
 // Displaced are the sessions that end in the step in which another begins.
@@ -213,11 +216,13 @@ type Store interface {
 	UnlinkIdentity(ctx context.Context, userID, id string) error
 	// AssertIdentity notes that a token of that age was heard, and replaces the
 	// user by what f returns, as UpdateUser does, unless his roles are as they were.
-	// When one as new or newer was heard before, nothing happens. It returns the
-	// user as stored.
-	AssertIdentity(ctx context.Context, issuer, subject string, issued time.Time, f func(old User, otherAdmins int) (User, error)) (User, error)
-	// CreateSignIn notes a sign-in that has gone to a provider.
-	CreateSignIn(ctx context.Context, in SignIn) error
+	// again says that one of the same age was heard before. When a newer one was,
+	// nothing happens. It returns the user as stored.
+	AssertIdentity(ctx context.Context, issuer, subject string, issued time.Time,
+		f func(old User, otherAdmins int, again bool) (User, error)) (User, error)
+	// CreateSignIn notes a sign-in that has gone to a provider, and forgets those
+	// that have expired. ErrSignIns while there are most of them.
+	CreateSignIn(ctx context.Context, in SignIn, now time.Time, most int) error
 	// TakeSignIn removes it; ErrNotFound when it is unknown, taken or expired.
 	// Of concurrent calls one succeeds.
 	TakeSignIn(ctx context.Context, hash [32]byte, now time.Time) (SignIn, error)

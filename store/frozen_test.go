@@ -172,6 +172,9 @@ func frozenModel() (*models.Model, *models.Version) {
 var frozenBrowser = auth.Session{ID: "b", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.2", UserAgent: "Firefox",
 	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far, SecondFactor: true}
 
+var frozenExternal = auth.Session{ID: "e", Kind: auth.BrowserSession, UserID: "u", ClientID: "modelgate", Address: "192.0.2.3", UserAgent: "Firefox",
+	CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far, Provider: "corp", ProviderFactor: true}
+
 var frozenIdentity = auth.Identity{ID: "i", Issuer: "https://id.example.com", Subject: "sub", UserID: "u", Managed: true, CreatedBy: "m", Asserted: frozenTime, CreatedAt: frozenTime}
 
 var frozenSecret = auth.ClientSecret{ID: "cs", UserID: "c", Hash: secret("client"), CreatedBy: "m", CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}
@@ -200,6 +203,8 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(err)
 	_, err = db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}, auth.Displaced{})
 	ok(err)
+	_, err = db.CreateSession(ctx, frozenExternal, auth.RefreshToken{Hash: secret("external"), ExpiresAt: far}, auth.Displaced{})
+	ok(err)
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
@@ -208,7 +213,7 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
 		frozenSecret))
 	ok(db.LinkIdentity(ctx, frozenIdentity))
-	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", SessionID: "b", ExpiresAt: far}))
+	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", SessionID: "b", ExpiresAt: far}, frozenTime, 10))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
@@ -323,6 +328,12 @@ func checkFrozenAdditions(t *testing.T, db *DB, from int) {
 	if from >= 7 {
 		if used, err := db.RowsUsed(ctx, "u", auth.Day(frozenTime)); err != nil || used["iris"] != 1 {
 			t.Errorf("rows used: %v, %v", used, err)
+		}
+	}
+	if from >= 11 {
+		s, _, err := db.BrowserSession(ctx, secret("external"), frozenTime)
+		if want := frozenExternal; err != nil || fmt.Sprintf("%+v", s) != fmt.Sprintf("%+v", want) {
+			t.Errorf("session of a provider: %+v, %v", s, err)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (db *DB) UnlinkIdentity(ctx context.Context, userID, id string) error {
 
 // AssertIdentity implements auth.Store. The statement that compares the times decides which of several is the newest.
 func (db *DB) AssertIdentity(ctx context.Context, issuer, subject string, issued time.Time,
-	f func(old auth.User, otherAdmins int) (auth.User, error)) (auth.User, error) {
+	f func(old auth.User, otherAdmins int, again bool) (auth.User, error)) (auth.User, error) {
 	var stored auth.User
 	err := db.write(ctx, func(t *tx) error {
 		i, err := t.identity(issuer, subject)
@@ -106,7 +106,7 @@ func (db *DB) AssertIdentity(ctx context.Context, issuer, subject string, issued
 		if stored, err = t.user(`WHERE u.id = ?`, i.UserID); err != nil {
 			return err
 		}
-		n, err := t.exec(`UPDATE external_identities SET asserted_at = ? WHERE id = ? AND (asserted_at IS NULL OR asserted_at < ?)`,
+		n, err := t.exec(`UPDATE external_identities SET asserted_at = ? WHERE id = ? AND (asserted_at IS NULL OR asserted_at <= ?)`,
 			micros(issued), i.ID, micros(issued))
 		if err != nil || n == 0 {
 			return err
@@ -117,7 +117,7 @@ func (db *DB) AssertIdentity(ctx context.Context, issuer, subject string, issued
 		}
 		given := stored
 		given.Roles = slices.Clone(stored.Roles) // f may write into it
-		next, err := f(given, others)
+		next, err := f(given, others, !i.Asserted.IsZero() && micros(i.Asserted) == micros(issued))
 		if err != nil || slices.Equal(sorted(next.Roles), stored.Roles) { // as it is at nearly every token
 			return err
 		}
@@ -131,9 +131,20 @@ func (db *DB) AssertIdentity(ctx context.Context, issuer, subject string, issued
 }
 
 // CreateSignIn implements auth.Store.
-func (db *DB) CreateSignIn(ctx context.Context, in auth.SignIn) error {
+func (db *DB) CreateSignIn(ctx context.Context, in auth.SignIn, now time.Time, most int) error {
 	return authError(db.write(ctx, func(t *tx) error {
-		_, err := t.exec(`INSERT INTO external_sign_ins (hash, provider, fresh, session_id, expires_at) VALUES (?, ?, ?, ?, ?)`,
+		if _, err := t.exec(`DELETE FROM external_sign_ins WHERE expires_at <= ?`, micros(now)); err != nil {
+			return err
+		}
+		var n int
+		err := t.row(func(s scan) error { return s(&n) }, `SELECT count(*) FROM external_sign_ins WHERE expires_at > ?`, micros(now))
+		if err != nil {
+			return err
+		}
+		if n >= most {
+			return auth.ErrSignIns
+		}
+		_, err = t.exec(`INSERT INTO external_sign_ins (hash, provider, fresh, session_id, expires_at) VALUES (?, ?, ?, ?, ?)`,
 			in.Hash[:], in.Provider, in.Fresh, in.SessionID, micros(in.ExpiresAt))
 		return taken(err)
 	}))

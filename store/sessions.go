@@ -10,12 +10,13 @@ import (
 	"modelgate/auth"
 )
 
-const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at, coalesce(s.secret_id, ''), s.kind, s.second_factor`
+const sessionColumns = `s.id, s.user_id, s.client_id, s.address, s.user_agent, s.created_at, s.auth_time, s.last_used, s.expires_at, coalesce(s.secret_id, ''), s.kind, s.second_factor,
+	s.provider, s.provider_factor`
 
 // intoSession returns the variables that sessionColumns fill.
 func intoSession(s *auth.Session) []any {
 	return []any{&s.ID, &s.UserID, &s.ClientID, &s.Address, &s.UserAgent,
-		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}, &s.SecretID, &s.Kind, &s.SecondFactor}
+		moment{&s.CreatedAt}, moment{&s.AuthTime}, moment{&s.LastUsed}, moment{&s.ExpiresAt}, &s.SecretID, &s.Kind, &s.SecondFactor, &s.Provider, &s.ProviderFactor}
 }
 
 // CreateSession implements auth.Store.
@@ -33,11 +34,12 @@ func (db *DB) beginSession(ctx context.Context, s auth.Session, d auth.Displaced
 			}
 		}
 		_, err := t.exec(`
-			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, secret_id, kind, second_factor)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, secret_id, kind,
+				second_factor, provider, provider_factor)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.ID, s.UserID, s.ClientID, s.Address, s.UserAgent,
 			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt),
-			sql.NullString{String: s.SecretID, Valid: s.SecretID != ""}, string(s.Kind), s.SecondFactor)
+			sql.NullString{String: s.SecretID, Valid: s.SecretID != ""}, string(s.Kind), s.SecondFactor, s.Provider, s.ProviderFactor)
 		if err := taken(err); err != nil {
 			return err
 		}

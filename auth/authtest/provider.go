@@ -259,7 +259,7 @@ var (
 func (p *Provider) Claims(now time.Time, changes Members) Members {
 	return Altered(Members{
 		"iss": p.Issuer(), "sub": "sub-1", "aud": Audience, "exp": now.Unix() + 300, "iat": now.Unix(), "client_id": "some-client",
-		"jti": "j1", "preferred_username": "Ada", "groups": []string{"ml-users"},
+		"jti": "j1", "preferred_username": "Ada", "groups": []string{"ml-users"}, "scope": "openid everything",
 	}, changes)
 }
 
@@ -268,10 +268,12 @@ func (p *Provider) AccessToken(now time.Time, changes Members) string {
 	return SignJWS(p.t, AccessHeader, p.Claims(now, changes), "RS256", RSAKey())
 }
 
-// Config is a provider whose access tokens are taken and who makes users.
+// Config is a provider whose access tokens are taken and who makes users. They
+// delegate all that their users may.
 func (p *Provider) Config() auth.Provider {
 	return auth.Provider{
 		Name: "corp", Issuer: p.Issuer(), APITokens: true, Audience: Audience, CreateUsers: true,
 		RolesClaim: "groups", Roles: map[string][]string{"ml-users": {"user"}, "ml-makers": {"data-scientist"}, "ml-admins": {"admin"}, "gone": {"no-such-role"}},
+		TokenScopes: map[string][]string{"everything": {"predict", "account", "users:manage", "models:write", "models:manage", "audit:read", "metrics:read"}},
 	}
 }

@@ -17,28 +17,35 @@ import (
 // providerEntry is one identity provider as the file of --identity-providers
 // has it. What the fields mean stands at auth.Provider.
 type providerEntry struct {
-	Name                 string      `yaml:"name"`
-	Issuer               string      `yaml:"issuer"`
-	SignIn               bool        `yaml:"sign_in"`
-	ClientID             string      `yaml:"client_id"`
-	ClientSecretEnv      string      `yaml:"client_secret_env"`
-	ClientSecretFile     string      `yaml:"client_secret_file"`
-	Scopes               []string    `yaml:"scopes"`
-	APITokens            bool        `yaml:"api_tokens"`
-	Audience             string      `yaml:"audience"`
-	AcceptUntypedTokens  bool        `yaml:"accept_untyped_tokens"`
-	Algorithms           []string    `yaml:"algorithms"`
-	CreateUsers          bool        `yaml:"create_users"`
-	UsernameClaim        string      `yaml:"username_claim"`
-	RequireVerifiedEmail bool        `yaml:"require_verified_email"`
-	AllowedDomains       []string    `yaml:"allowed_domains"`
-	Roles                roleMapping `yaml:"roles"`
-	DefaultRoles         []string    `yaml:"default_roles"`
+	Name                 string           `yaml:"name"`
+	Issuer               string           `yaml:"issuer"`
+	SignIn               bool             `yaml:"sign_in"`
+	ClientID             string           `yaml:"client_id"`
+	ClientSecretEnv      string           `yaml:"client_secret_env"`
+	ClientSecretFile     string           `yaml:"client_secret_file"`
+	Scopes               []string         `yaml:"scopes"`
+	APITokens            bool             `yaml:"api_tokens"`
+	Audience             string           `yaml:"audience"`
+	AcceptUntypedTokens  bool             `yaml:"accept_untyped_tokens"`
+	Algorithms           []string         `yaml:"algorithms"`
+	SecondFactor         secondFactor     `yaml:"second_factor"`
+	TokenScopes          map[string]words `yaml:"token_scopes"`
+	CreateUsers          bool             `yaml:"create_users"`
+	UsernameClaim        string           `yaml:"username_claim"`
+	RequireVerifiedEmail bool             `yaml:"require_verified_email"`
+	AllowedDomains       []string         `yaml:"allowed_domains"`
+	Roles                roleMapping      `yaml:"roles"`
+	DefaultRoles         []string         `yaml:"default_roles"`
 }
 
 type roleMapping struct {
 	Claim string           `yaml:"claim"`
 	Map   map[string]words `yaml:"map"`
+}
+
+type secondFactor struct {
+	ACR words `yaml:"acr"`
+	AMR words `yaml:"amr"`
 }
 
 // words are a list, or one alone.
@@ -113,15 +120,22 @@ func (e *providerEntry) provider(secret string) auth.Provider {
 		Name: e.Name, Issuer: e.Issuer, SignIn: e.SignIn, ClientID: e.ClientID, ClientSecret: secret, Scopes: e.Scopes,
 		APITokens: e.APITokens, Audience: e.Audience, AcceptUntypedTokens: e.AcceptUntypedTokens, Algorithms: e.Algorithms,
 		CreateUsers: e.CreateUsers, UsernameClaim: e.UsernameClaim, RequireVerifiedEmail: e.RequireVerifiedEmail, AllowedDomains: e.AllowedDomains,
-		RolesClaim: e.Roles.Claim, DefaultRoles: e.DefaultRoles,
-	}
-	for value, roles := range e.Roles.Map {
-		if p.Roles == nil {
-			p.Roles = make(map[string][]string)
-		}
-		p.Roles[value] = roles
+		RolesClaim: e.Roles.Claim, Roles: lists(e.Roles.Map), DefaultRoles: e.DefaultRoles,
+		SecondFactorACR: e.SecondFactor.ACR, SecondFactorAMR: e.SecondFactor.AMR, TokenScopes: lists(e.TokenScopes),
 	}
 	return p
+}
+
+// lists is nil for none.
+func lists(of map[string]words) map[string][]string {
+	var m map[string][]string
+	for name, list := range of {
+		if m == nil {
+			m = make(map[string][]string)
+		}
+		m[name] = list
+	}
+	return m
 }
 
 // secret reads the client's secret. It never stands in the file itself, which

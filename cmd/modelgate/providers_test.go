@@ -1,11 +1,15 @@
 package main
 
 import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"modelgate/auth"
 )
@@ -64,7 +68,9 @@ func TestIdentityProviders(t *testing.T) {
 		Name: "keycloak", Issuer: "https://id.example.com/realms/corp", SignIn: true, ClientID: "modelgate", ClientSecret: "a secret",
 		Scopes: []string{"openid", "profile", "email"}, APITokens: true, Audience: "modelgate-api", AcceptUntypedTokens: true, CreateUsers: true,
 		RequireVerifiedEmail: true, RolesClaim: "realm_access.roles",
-		Roles: map[string][]string{"ml-users": {"user"}, "ml-makers": {"user", "data-scientist"}, "ml-admins": {"admin"}},
+		Roles:           map[string][]string{"ml-users": {"user"}, "ml-makers": {"user", "data-scientist"}, "ml-admins": {"admin"}},
+		SecondFactorACR: []string{"2"}, SecondFactorAMR: []string{"otp", "hwk"},
+		TokenScopes: map[string][]string{"mg.predict": {"predict"}, "mg.publish": {"predict", "models:write"}},
 	}
 	if got := all["keycloak"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("keycloak is read as\n%+v, want\n%+v", got, want)
@@ -119,5 +125,41 @@ func TestIdentityProviderRefusals(t *testing.T) {
 	}
 	if err := c.Check(); err == nil || !strings.Contains(err.Error(), "chmod go-w") {
 		t.Errorf("a file that others can change: %v", err)
+	}
+}
+
+// A provider is asked at the start, which does not wait for it, nor does the end;
+// what is wrong with it stands in the log.
+func TestStartAsksProviders(t *testing.T) {
+	asked, release := make(chan struct{}, 10), make(chan struct{})
+	hanging := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		asked <- struct{}{}
+		select {
+		case <-release:
+		case <-r.Context().Done():
+		}
+	}))
+	defer hanging.Close()
+	defer close(release)
+	wrong := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		fmt.Fprint(w, `{"issuer":"https://id.example.com","authorization_endpoint":"a","token_endpoint":"t","jwks_uri":"k"}`)
+	}))
+	defer wrong.Close()
+	file := filepath.Join(t.TempDir(), "providers.yaml")
+	write(t, file, "- {name: hanging, issuer: "+hanging.URL+", api_tokens: true, audience: a}\n- {name: wrong, issuer: "+wrong.URL+", api_tokens: true, audience: a}\n")
+	p := start(t, t.TempDir(), "MODELGATE_IDENTITY_PROVIDERS="+file)
+	<-asked
+	p.admin()
+	for late := time.Now().Add(time.Minute); !strings.Contains(p.output(), "write issuer exactly as it does there"); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(late) {
+			t.Fatalf("nothing says what is wrong:\n%s", p.output())
+		}
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("%v\n%s", err, p.output())
+	}
+	if out := p.output(); !strings.Contains(out, `"provider":"wrong"`) && !strings.Contains(out, "provider=wrong") || strings.Contains(out, "id.example.com") {
+		t.Errorf("the log:\n%s", out)
 	}
 }

@@ -23,7 +23,7 @@ var browserTests = []test{
 // newBrowser is a session that ends a day after noon; addBrowser gives it a cookie, named as it, that is idle an hour after.
 func newBrowser(id, user string) auth.Session {
 	session, _ := newSession(id, user)
-	session.Kind = auth.BrowserSession
+	session.Kind, session.Provider, session.ProviderFactor = auth.BrowserSession, "corp", true
 	return session
 }
 

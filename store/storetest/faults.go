@@ -101,7 +101,7 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.AssertIdentity(ctx, provider, "sub", noon, become("admin"))
 			return err
 		},
-		"CreateSignIn": func(ctx context.Context) error { return s.CreateSignIn(ctx, newSignIn("new")) },
+		"CreateSignIn": func(ctx context.Context) error { return s.CreateSignIn(ctx, newSignIn("new"), noon, 10) },
 		"TakeSignIn":   func(ctx context.Context) error { _, err := s.TakeSignIn(ctx, hash("in"), noon); return err },
 		"UpdateTOTP": func(ctx context.Context) error {
 			return s.UpdateTOTP(ctx, "id-ada", func(auth.TOTP) (auth.TOTP, error) { return newTOTP("ada"), nil })
@@ -142,7 +142,7 @@ func prepareCalls(t *testing.T, s Store) {
 	addService(t, s, "robot")
 	ok(t, s.PutTicket(t.Context(), newTicket("t", "ada", auth.PasswordReset)))
 	ok(t, s.LinkIdentity(t.Context(), newIdentity("i", "sub", "ada")))
-	ok(t, s.CreateSignIn(t.Context(), newSignIn("in")))
+	ok(t, s.CreateSignIn(t.Context(), newSignIn("in"), noon, 10))
 	addModel(t, s, "iris")
 	take(t, s, ofDay("id-ada", "", 0), 10, 3, 3, 3, 7)
 }
@@ -182,7 +182,7 @@ func checkUntouched(t *testing.T, s Store) {
 	checkIdentity(t, ids[0], newIdentity("i", "sub", "ada"))
 	_, err = s.TakeSignIn(ctx, hash("in"), noon)
 	ok(t, err)
-	ok(t, s.CreateSignIn(ctx, newSignIn("new"))) // is not there yet
+	ok(t, s.CreateSignIn(ctx, newSignIn("new"), noon, 10)) // is not there yet
 	_, err = s.Redeem(ctx, hash("t"), auth.PasswordReset, noon, same)
 	ok(t, err)
 	_, err = s.Rotate(ctx, hash("s"), token("other", time.Hour), noon)

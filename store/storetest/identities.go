@@ -18,6 +18,7 @@ var identityTests = []test{
 	{"AssertIdentityRace", testAssertIdentityRace},
 	{"IdentityChanges", testIdentityChanges},
 	{"SignIns", testSignIns},
+	{"SignInsAreBounded", testSignInsAreBounded},
 	{"SignInRace", testSignInRace},
 	{"SweepSignIns", testSweepSignIns},
 }
@@ -101,8 +102,8 @@ func testLinkIdentity(t *testing.T, s Store) {
 }
 
 // become gives a user these roles.
-func become(roles ...string) func(auth.User, int) (auth.User, error) {
-	return func(u auth.User, _ int) (auth.User, error) {
+func become(roles ...string) func(auth.User, int, bool) (auth.User, error) {
+	return func(u auth.User, _ int, _ bool) (auth.User, error) {
 		u.Roles, u.UpdatedAt = roles, noon.Add(time.Minute)
 		return u, nil
 	}
@@ -113,7 +114,7 @@ func testAssertIdentity(t *testing.T, s Store) {
 	addUser(t, s, "root", "admin")
 	ada := newUser("ada", "user")
 	ok(t, s.CreateExternalUser(ctx, ada, newIdentity("i", "sub", "ada"))) // heard an hour before noon
-	roles := func(what string, issued time.Time, f func(auth.User, int) (auth.User, error), want ...string) {
+	roles := func(what string, issued time.Time, f func(auth.User, int, bool) (auth.User, error), want ...string) {
 		t.Helper()
 		got, err := s.AssertIdentity(ctx, provider, "sub", issued, f)
 		ok(t, err)
@@ -124,7 +125,12 @@ func testAssertIdentity(t *testing.T, s Store) {
 		ok(t, err)
 		checkUser(t, stored, got)
 	}
-	roles("as old", noon.Add(-time.Hour), become("admin"), "user")
+	var repeated []bool
+	roles("as old", noon.Add(-time.Hour), func(u auth.User, _ int, again bool) (auth.User, error) {
+		repeated = append(repeated, again)
+		return u, nil
+	}, "user")
+	equal(t, "again", fmt.Sprint(repeated), "[true]")
 	roles("older", noon.Add(-2*time.Hour), become("admin"), "user")
 	roles("newer", noon, become("data-scientist", "admin"), "admin", "data-scientist")
 	roles("between", noon.Add(-time.Minute), become("user"), "admin", "data-scientist")
@@ -133,8 +139,9 @@ func testAssertIdentity(t *testing.T, s Store) {
 
 	others := -1
 	refusal := errors.New("no")
-	_, err := s.AssertIdentity(ctx, provider, "sub", noon.Add(time.Hour), func(u auth.User, n int) (auth.User, error) {
+	_, err := s.AssertIdentity(ctx, provider, "sub", noon.Add(time.Hour), func(u auth.User, n int, again bool) (auth.User, error) {
 		others = n
+		equal(t, "again", again, false)
 		u.Roles[0] = "x"
 		return u, refusal
 	})
@@ -177,7 +184,7 @@ func testIdentityChanges(t *testing.T, s Store) {
 	told(t, s, "a newer token", assert(0, "user"))
 	told(t, s, "other roles", assert(time.Second, "admin"), ada)
 	told(t, s, "an older token", assert(0, "user"))
-	told(t, s, "a sign-in", func() error { return s.CreateSignIn(ctx, newSignIn("a")) })
+	told(t, s, "a sign-in", func() error { return beginSignIn(t, s, "a", noon) })
 	told(t, s, "the end of an identity", func() error { return s.UnlinkIdentity(ctx, "id-ada", "i") }, ada)
 }
 
@@ -185,13 +192,41 @@ func newSignIn(secret string) auth.SignIn {
 	return auth.SignIn{Hash: hash(secret), Provider: "corp", Fresh: true, SessionID: "s", ExpiresAt: noon.Add(10 * time.Minute)}
 }
 
+// beginSignIn begins a sign-in at a time, while there are fewer than four.
+func beginSignIn(t *testing.T, s Store, secret string, now time.Time) error {
+	in := newSignIn(secret)
+	in.ExpiresAt = now.Add(10 * time.Minute)
+	return s.CreateSignIn(t.Context(), in, now, 4)
+}
+
+// Those that have expired make room, and are gone; those that are taken too.
+func testSignInsAreBounded(t *testing.T, s Store) {
+	ctx := t.Context()
+	for i, secret := range []string{"a", "b", "c", "d"} {
+		ok(t, beginSignIn(t, s, secret, noon.Add(time.Duration(i)*time.Minute)))
+	}
+	later := noon.Add(10*time.Minute - time.Microsecond)
+	want(t, beginSignIn(t, s, "e", later), auth.ErrSignIns)
+	_, err := s.TakeSignIn(ctx, hash("c"), later)
+	ok(t, err)
+	ok(t, beginSignIn(t, s, "e", later))
+	want(t, beginSignIn(t, s, "f", later), auth.ErrSignIns)
+	ok(t, beginSignIn(t, s, "f", noon.Add(10*time.Minute))) // a has expired
+	_, err = s.TakeSignIn(ctx, hash("a"), noon)
+	want(t, err, auth.ErrNotFound)
+	want(t, beginSignIn(t, s, "g", noon.Add(10*time.Minute)), auth.ErrSignIns)
+	errs := race(20, func(i int) error { return beginSignIn(t, s, fmt.Sprint("of many ", i), noon.Add(11*time.Minute)) })
+	equal(t, "begun", count(errs, nil), 1)
+	equal(t, "refused", count(errs, auth.ErrSignIns), 19)
+}
+
 func testSignIns(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, s.CreateSignIn(ctx, newSignIn("a")))
-	want(t, s.CreateSignIn(ctx, newSignIn("a")), auth.ErrTaken)
+	ok(t, beginSignIn(t, s, "a", noon))
+	want(t, beginSignIn(t, s, "a", noon), auth.ErrTaken)
 	without := newSignIn("c")
 	without.SessionID = ""
-	ok(t, s.CreateSignIn(ctx, without))
+	ok(t, s.CreateSignIn(ctx, without, noon, 4))
 	bare, err := s.TakeSignIn(ctx, hash("c"), noon)
 	ok(t, err)
 	equal(t, "session", bare.SessionID, "")
@@ -202,7 +237,7 @@ func testSignIns(t *testing.T, s Store) {
 	equal(t, "sign-in", got, in)
 	_, err = s.TakeSignIn(ctx, hash("a"), noon)
 	want(t, err, auth.ErrNotFound)
-	ok(t, s.CreateSignIn(ctx, newSignIn("b")))
+	ok(t, beginSignIn(t, s, "b", noon))
 	_, err = s.TakeSignIn(ctx, hash("b"), noon.Add(10*time.Minute))
 	want(t, err, auth.ErrNotFound)
 	_, err = s.TakeSignIn(ctx, hash("unknown"), noon)
@@ -211,7 +246,7 @@ func testSignIns(t *testing.T, s Store) {
 
 func testSignInRace(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, s.CreateSignIn(ctx, newSignIn("a")))
+	ok(t, beginSignIn(t, s, "a", noon))
 	errs := race(20, func(int) error { _, err := s.TakeSignIn(ctx, hash("a"), noon); return err })
 	equal(t, "winners", count(errs, nil), 1)
 	equal(t, "losers", count(errs, auth.ErrNotFound), 19)
@@ -219,9 +254,9 @@ func testSignInRace(t *testing.T, s Store) {
 
 func testSweepSignIns(t *testing.T, s Store) {
 	ctx := t.Context()
-	ok(t, s.CreateSignIn(ctx, newSignIn("a")))
+	ok(t, beginSignIn(t, s, "a", noon))
 	ok(t, s.Sweep(ctx, noon.Add(10*time.Minute-time.Microsecond)))
-	want(t, s.CreateSignIn(ctx, newSignIn("a")), auth.ErrTaken)
+	want(t, beginSignIn(t, s, "a", noon), auth.ErrTaken)
 	ok(t, s.Sweep(ctx, noon.Add(10*time.Minute)))
-	ok(t, s.CreateSignIn(ctx, newSignIn("a")))
+	ok(t, beginSignIn(t, s, "a", noon))
 }

@@ -29,6 +29,7 @@ func testCreateSession(t *testing.T, s Store) {
 	addUser(t, s, "ada")
 	made, first := newSession("s", "ada")
 	made.AuthTime, made.LastUsed = noon.Add(-time.Second), noon.Add(time.Second)
+	made.Provider, made.ProviderFactor = "corp", true
 	ok(t, begin(ctx, s, made, first))
 	got, err := s.Session(ctx, "s")
 	ok(t, err)

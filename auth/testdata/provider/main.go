@@ -5,7 +5,8 @@
 //
 // Its users ada (mail verified, group ml-users), grace (group ml-admins) and eve
 // (mail not verified, who calls herself ada too) have the password "verysecure".
-// Its access tokens are JWTs for the audience modelgate-api.
+// Its access tokens are JWTs for the audience modelgate-api with the scope
+// mg.account; its ID tokens tell of a password (amr).
 package main
 
 import (
@@ -118,7 +119,11 @@ func (s *store) claims(userID string) map[string]any {
 }
 
 func (s *store) GetPrivateClaimsFromScopes(_ context.Context, userID, _ string, _ []string) (map[string]any, error) {
-	return s.claims(userID), nil
+	claims := s.claims(userID)
+	if claims != nil {
+		claims["scope"] = "openid mg.account"
+	}
+	return claims, nil
 }
 
 func (s *store) SetUserinfoFromRequest(ctx context.Context, info *oidc.UserInfo, r op.IDTokenRequest, scopes []string) error {

@@ -1,4 +1,4 @@
--- A database of schema 9 with a row in every table. Never edit this file.
+-- A database of schema 11 with a row in every table. Never edit this file.
 PRAGMA foreign_keys = OFF;
 PRAGMA application_id = 1835491700;
 BEGIN;
@@ -22,7 +22,7 @@ CREATE TABLE users (
 	disabled      INTEGER NOT NULL CHECK (disabled IN (0, 1)),
 	created_at    INTEGER NOT NULL,
 	updated_at    INTEGER NOT NULL
-, kind TEXT NOT NULL DEFAULT '' CHECK (kind IN ('', 'service'))) STRICT, WITHOUT ROWID;
+, kind TEXT NOT NULL DEFAULT '' CHECK (kind IN ('', 'service')), password_expires INTEGER) STRICT, WITHOUT ROWID;
 CREATE TABLE user_roles (
 	user_id TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
 	role    TEXT NOT NULL REFERENCES roles (name),
@@ -38,7 +38,7 @@ CREATE TABLE sessions (
 	auth_time  INTEGER NOT NULL,
 	last_used  INTEGER NOT NULL,
 	expires_at INTEGER NOT NULL
-, secret_id TEXT REFERENCES client_secrets (id) ON DELETE CASCADE, kind TEXT NOT NULL DEFAULT '') STRICT;
+, secret_id TEXT REFERENCES client_secrets (id) ON DELETE CASCADE, kind TEXT NOT NULL DEFAULT '', second_factor INTEGER NOT NULL DEFAULT 0 CHECK (second_factor IN (0, 1)), provider TEXT NOT NULL DEFAULT '', provider_factor INTEGER NOT NULL DEFAULT 0 CHECK (provider_factor IN (0, 1))) STRICT;
 CREATE TABLE refresh_tokens (
 	hash       BLOB NOT NULL PRIMARY KEY CHECK (length(hash) = 32),
 	session_id TEXT NOT NULL REFERENCES sessions (id) ON DELETE CASCADE,
@@ -126,7 +126,7 @@ CREATE TABLE client_secrets (
 	created_at INTEGER NOT NULL,
 	expires_at INTEGER, -- null: never
 	last_used  INTEGER  -- null: not yet
-) STRICT;
+, created_by TEXT NOT NULL DEFAULT '') STRICT;
 CREATE TABLE totp (
 	user_id    TEXT NOT NULL PRIMARY KEY REFERENCES users (id) ON DELETE CASCADE,
 	secret     BLOB NOT NULL,    -- sealed
@@ -144,7 +144,7 @@ CREATE TABLE external_identities (
 	user_id     TEXT NOT NULL REFERENCES users (id) ON DELETE CASCADE,
 	managed     INTEGER NOT NULL CHECK (managed IN (0, 1)), -- 1: the provider made the user and says his roles
 	asserted_at INTEGER,                                    -- iat of the newest token heard; null: none yet
-	created_at  INTEGER NOT NULL,
+	created_at  INTEGER NOT NULL, created_by TEXT NOT NULL DEFAULT '',
 	UNIQUE (issuer, subject)
 ) STRICT;
 CREATE TABLE external_sign_ins (
@@ -165,29 +165,33 @@ CREATE TABLE audit_heads (
 	seq  INTEGER NOT NULL,
 	hash TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO "goose_db_version" VALUES (1,0,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (2,1,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (3,2,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (4,3,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (5,4,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (6,5,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (7,6,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (8,7,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (9,8,1,'2026-11-26 18:23:50');
-INSERT INTO "goose_db_version" VALUES (10,9,1,'2026-11-26 18:23:50');
-INSERT INTO "sqlite_sequence" VALUES ('goose_db_version',10);
+INSERT INTO "goose_db_version" VALUES (1,0,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (2,1,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (3,2,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (4,3,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (5,4,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (6,5,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (7,6,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (8,7,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (9,8,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (10,9,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (11,10,1,'2026-11-26 18:58:42');
+INSERT INTO "goose_db_version" VALUES (12,11,1,'2026-11-26 18:58:42');
+INSERT INTO "sqlite_sequence" VALUES ('goose_db_version',12);
 INSERT INTO "sqlite_sequence" VALUES ('changes',7);
-INSERT INTO "roles" VALUES ('admin','["users:manage","models:write","models:manage","audit:read","metrics:read"]','',1,1795717430000000,0);
+INSERT INTO "roles" VALUES ('admin','["users:manage","models:write","models:manage","audit:read","metrics:read"]','',1,1795719522000000,0);
 INSERT INTO "roles" VALUES ('analyst','["audit:read"]','600-M',0,1772366400123456,0);
-INSERT INTO "roles" VALUES ('data-scientist','["models:write"]','',1,1795717430000000,0);
-INSERT INTO "roles" VALUES ('user','[]','',1,1795717430000000,0);
-INSERT INTO "users" VALUES ('c','robot','',0,1772366400123456,1772366400123456,'service');
-INSERT INTO "users" VALUES ('u','ada','$argon2id$x',0,1772366400123456,1772366400123456,'');
+INSERT INTO "roles" VALUES ('data-scientist','["models:write"]','',1,1795719522000000,0);
+INSERT INTO "roles" VALUES ('user','[]','',1,1795719522000000,0);
+INSERT INTO "users" VALUES ('c','robot','',0,1772366400123456,1772366400123456,'service',NULL);
+INSERT INTO "users" VALUES ('u','ada','$argon2id$x',0,1772366400123456,1772366400123456,'',4102444800000000);
 INSERT INTO "user_roles" VALUES ('u','admin');
 INSERT INTO "user_roles" VALUES ('u','analyst');
-INSERT INTO "sessions" VALUES ('s','u','modelgate','192.0.2.1','curl/8',1772366400123456,1772366400123456,1772366400123456,4102444800000000,NULL,'');
-INSERT INTO "sessions" VALUES ('b','u','modelgate','192.0.2.2','Firefox',1772366400123456,1772366400123456,1772366400123456,4102444800000000,NULL,'browser');
+INSERT INTO "sessions" VALUES ('s','u','modelgate','192.0.2.1','curl/8',1772366400123456,1772366400123456,1772366400123456,4102444800000000,NULL,'',0,'',0);
+INSERT INTO "sessions" VALUES ('b','u','modelgate','192.0.2.2','Firefox',1772366400123456,1772366400123456,1772366400123456,4102444800000000,NULL,'browser',1,'',0);
+INSERT INTO "sessions" VALUES ('e','u','modelgate','192.0.2.3','Firefox',1772366400123456,1772366400123456,1772366400123456,4102444800000000,NULL,'browser',0,'corp',1);
 INSERT INTO "refresh_tokens" VALUES (X'247610F4DEDD4AB7247D07DBDA19C81CA9817F85820742CAD49D407FFAE9E4ED','s',4102444800000000,NULL);
+INSERT INTO "refresh_tokens" VALUES (X'3C4623849A49A53911C4A3E48D8CEAD8A1858960BCCDEA7A1B978D73EC2F06D7','e',4102444800000000,NULL);
 INSERT INTO "refresh_tokens" VALUES (X'D7E83E28A04B537E64424546B14CAF9B67BAD2F28DABCE68116E0D372319FA00','b',4102444800000000,NULL);
 INSERT INTO "refresh_tokens" VALUES (X'F839161355091FCD9E33F571E0B11C60217A5009F9973E769C13D7858DB162CC','s',4102444800000000,1772366400123456);
 INSERT INTO "api_keys" VALUES ('k','u','ci',X'2C70E12B7A0646F92279F427C7B38E7334D8E5389CFF167A1DC30E73F826B683','["iris"]',1772366400123456,4102444800000000,1772366400123456);
@@ -205,9 +209,9 @@ INSERT INTO "changes" VALUES (4,'model','iris');
 INSERT INTO "changes" VALUES (5,'model','iris');
 INSERT INTO "changes" VALUES (6,'model','iris');
 INSERT INTO "changes" VALUES (7,'keys','');
-INSERT INTO "client_secrets" VALUES ('cs','c',X'948FE603F61DC036B5C596DC09FE3CE3F3D30DC90F024C85F3C82DB2CCAB679D',1772366400123456,4102444800000000,1772366400123456);
+INSERT INTO "client_secrets" VALUES ('cs','c',X'948FE603F61DC036B5C596DC09FE3CE3F3D30DC90F024C85F3C82DB2CCAB679D',1772366400123456,4102444800000000,1772366400123456,'m');
 INSERT INTO "totp" VALUES ('u',X'7365616C6564',0,'s',58000000,1772366400123456,X'8C585378513F5F7A2E1456EE54042605FDB890392BECEFADD2AB180FD02FB341AE448AC86C4E8E4DEC645729708EF41873AE79C6DFF84EFF73360989487F08E5',1772366400123456);
-INSERT INTO "external_identities" VALUES ('i','https://id.example.com','sub','u',1,1772366400123456,1772366400123456);
+INSERT INTO "external_identities" VALUES ('i','https://id.example.com','sub','u',1,1772366400123456,1772366400123456,'m');
 INSERT INTO "external_sign_ins" VALUES (X'48D7C508CC0CA58AEBCE521A3588FCA017D7CE5AB891EC395D1F5FAF447D7221','corp',0,4102444800000000,'b');
 INSERT INTO "daily_rows" VALUES ('u',1772323200000000,'iris',1);
 INSERT INTO "audit_heads" VALUES ('',42,'abc');
