@@ -114,6 +114,34 @@ func (s *Server) resetUser(c *call, in *resetUserRequest) (ticket, error) {
 	return ticket{ResetToken: token, ExpiresAt: expires.UTC()}, nil
 }
 
+func (s *Server) sessionsOf(c *call) (page[session], error) {
+	all, err := s.auth.SessionsOf(c.ctx(), c.who, c.param("id"))
+	if err != nil {
+		return page[session]{}, err
+	}
+	return pageOf(all, "", func(x auth.Session) session { return sessionOf(x, c.who.SessionID) }), nil
+}
+
+func (s *Server) endSessionOf(c *call) (none, error) {
+	return none{}, s.auth.EndSessionOf(c.ctx(), c.who, c.param("id"), c.param("session"))
+}
+
+func (s *Server) endSessionsOf(c *call) (none, error) {
+	return none{}, s.auth.EndSessionsOf(c.ctx(), c.who, c.param("id"))
+}
+
+// endEverySession ends the caller's session too. A browser's cookie is worth
+// nothing then, and goes.
+func (s *Server) endEverySession(c *call) (none, error) {
+	if err := s.auth.EndEverySession(c.ctx(), c.who); err != nil {
+		return none{}, err
+	}
+	if c.rt.Access == Cookie {
+		c.forgetBrowser()
+	}
+	return none{}, nil
+}
+
 func (s *Server) roles(c *call) (page[role], error) {
 	all, err := s.auth.Roles(c.ctx(), c.who)
 	if err != nil {

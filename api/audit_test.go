@@ -170,7 +170,8 @@ func (w *world) trails() []trail {
 	own = append(own,
 		trail{"POST /users/me/keys", "without a fresh sign-in", w.will("POST", "/users/me/keys", late, `{"name":"k"}`), 403, []string{"key.create denied late k reauthentication_required"}},
 		trail{"POST /users/me/keys", "", w.will("POST", "/users/me/keys", manager, `{"name":"k"}`), 201, []string{"key.create allowed manager k -"}})
-	return slices.Concat(signIn, own, clients(late), w.trailsOfUsers(bob, late, manager), w.trailsOfIdentities(late), models(late), w.trailsOfFactors(), w.trailsOfConsole(late))
+	return slices.Concat(signIn, own, clients(late), w.trailsOfUsers(bob, late, manager), w.trailsOfIdentities(late),
+		w.trailsOfSessions(late, manager), models(late), w.trailsOfFactors(), w.trailsOfConsole(late), w.trailOfAllSessions())
 }
 
 func credentials(name, password string) map[string]string {
@@ -342,6 +343,33 @@ func (w *world) trailsOfIdentities(late string) []trail {
 			return w.do(request{method: "DELETE", path: path + "/" + linked, token: w.admin})
 		}, 204, []string{"identity.unlink allowed admin eve -"}},
 	}
+}
+
+// trailsOfSessions are those of sessions that an administrator ends.
+func (w *world) trailsOfSessions(late, manager string) []trail {
+	id, token := w.user("fay")
+	one, path := w.session(token), "/admin/users/"+id+"/sessions"
+	admins := "/admin/users/" + w.get("/users/me", w.admin).is(200).field("id") + "/sessions"
+	admin := func(path string) func() answer {
+		return func() answer { return w.do(request{method: "DELETE", path: path, token: w.admin}) }
+	}
+	return []trail{
+		{"DELETE /admin/users/{id}/sessions/{session}", "refused", w.will("DELETE", path+"/"+one, late, nil), 403, []string{"session.end denied late " + id + " forbidden"}},
+		{"DELETE /admin/users/{id}/sessions/{session}", "none", admin(path + "/s_none"), 404, nil},
+		{"DELETE /admin/users/{id}/sessions/{session}", "", admin(path + "/" + one), 204, []string{"session.end allowed admin fay -"}},
+		{"DELETE /admin/users/{id}/sessions", "refused", w.will("DELETE", "/admin/users/u_none/sessions", late, nil), 403, []string{"session.end denied late u_none forbidden"}},
+		{"DELETE /admin/users/{id}/sessions", "of who has more rights", w.will("DELETE", admins, manager, nil), 403, []string{"session.end denied manager admin forbidden"}},
+		{"DELETE /admin/users/{id}/sessions", "", admin(path), 204, []string{"session.end allowed admin fay -"}},
+		{"DELETE /admin/sessions", "refused", w.will("DELETE", "/admin/sessions", late, nil), 403, []string{"session.end_all denied late - forbidden"}},
+		{"DELETE /admin/sessions", "of who has more rights", w.will("DELETE", "/admin/sessions", manager, nil), 403, []string{"session.end_all denied manager - forbidden"}},
+	}
+}
+
+// trailOfAllSessions comes last: nobody is signed in after it.
+func (w *world) trailOfAllSessions() []trail {
+	return []trail{{"DELETE /admin/sessions", "", func() answer {
+		return w.do(request{method: "DELETE", path: "/admin/sessions", token: w.admin})
+	}, 204, []string{"session.end_all allowed admin - -"}}}
 }
 
 func (w *world) trailsOfModels() func(late string) []trail {

@@ -25,6 +25,8 @@ var delegations = map[string]string{
 	"DELETE /admin/users/{id}": "users:manage", "POST /admin/users/{id}/reset": "users:manage",
 	"GET /admin/users/{id}/secrets": "users:manage", "POST /admin/users/{id}/secrets": "users:manage", "DELETE /admin/users/{id}/secrets/{secret}": "users:manage",
 	"GET /admin/users/{id}/identities": "users:manage", "POST /admin/users/{id}/identities": "users:manage", "DELETE /admin/users/{id}/identities/{identity}": "users:manage",
+	"GET /admin/users/{id}/sessions": "users:manage", "DELETE /admin/users/{id}/sessions": "users:manage",
+	"DELETE /admin/users/{id}/sessions/{session}": "users:manage", "DELETE /admin/sessions": "users:manage",
 	"GET /admin/roles": "users:manage", "PUT /admin/roles/{name}": "users:manage", "DELETE /admin/roles/{name}": "users:manage",
 	"GET /admin/signing-keys": "users:manage", "POST /admin/signing-keys": "users:manage", "DELETE /admin/signing-keys/{id}": "users:manage",
 	"GET /admin/audit": "audit:read", "GET /admin/audit/export": "audit:read", "GET /admin/metrics": "metrics:read",

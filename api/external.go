@@ -53,7 +53,7 @@ func (s *Server) beginExternal(c *call) error {
 	if len(query) > 0 && !(fresh && len(query) == 1) {
 		return invalid("the only parameter here is reauthenticate=1")
 	}
-	address, secret, err := s.auth.BeginExternal(c.ctx(), c.param("provider"), fresh)
+	address, secret, err := s.auth.BeginExternal(c.ctx(), c.param("provider"), fresh, c.cookie())
 	if err != nil {
 		return err
 	}

@@ -164,6 +164,44 @@ func TestExternalSignInInABrowser(t *testing.T) {
 	ada.open("/console/session").refused(401, "invalid_token")
 }
 
+// TestExternalStepUpInABrowser: the session from which a step-up began ends with
+// it, though its cookie does not come back from the provider.
+func TestExternalStepUpInABrowser(t *testing.T) {
+	p := authtest.NewProvider(t)
+	w := newWorld(t, noLimits, withProvider(p))
+	server := httptest.NewTLSServer(w.api.Handler())
+	defer server.Close()
+	through := func(b *surfer, begin string) {
+		t.Helper()
+		back := p.SignIn(b.open(begin, "Sec-Fetch-Site", "same-origin").is(303).Header.Get("Location"), idClaims(p, w.clock.now()))
+		at, _ := url.Parse(server.URL)
+		var lax []*http.Cookie
+		for _, c := range b.client.Jar.Cookies(at) {
+			if c.Name != cookieName { // Strict: browsers don't send it on the way from another site
+				lax = append(lax, &http.Cookie{Name: c.Name, Value: c.Value, Path: "/", Secure: true})
+			}
+		}
+		jar, _ := cookiejar.New(nil)
+		jar.SetCookies(at, lax)
+		b.client.Jar = jar
+		b.open(back.RequestURI(), "Sec-Fetch-Site", "cross-site").is(200)
+	}
+	ada := newSurfer(t, server)
+	through(ada, "/console/oidc/corp")
+	before := ada.cookies()[cookieName]
+	ada.open("/console/session").is(200)
+	w.clock.advance(11 * time.Minute)
+	through(ada, "/console/oidc/corp?reauthenticate=1")
+	after := ada.cookies()[cookieName]
+	w.do(request{method: "GET", path: "/console/session", header: withCookie(before)}).refused(401, "invalid_token")
+	w.do(request{method: "POST", path: "/console/api/users/me/keys", header: withCookie(after), json: `{"name":"k"}`}).is(201)
+	var list page[session]
+	ada.open("/console/api/users/me/sessions").is(200).decode(&list)
+	if len(list.Items) != 1 {
+		t.Errorf("sessions %+v", list.Items)
+	}
+}
+
 // What is sent to the two addresses is not believed, not shown and not
 // followed.
 func TestExternalSignInRefusals(t *testing.T) {

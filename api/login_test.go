@@ -151,8 +151,82 @@ func TestOthersThings(t *testing.T) {
 		w.do(request{method: "DELETE", path: "/users/me/keys/" + key.field("id"), token: token}).refused(404, "not_found")
 		w.do(request{method: "DELETE", path: "/users/me/sessions/" + list.Items[0].ID, token: token}).refused(404, "not_found")
 	}
+	// Nor under the name of somebody else than their owner's.
+	eves := w.get("/users/me", eve).field("id")
+	for _, id := range []string{list.Items[0].ID, "s_none"} {
+		w.do(request{method: "DELETE", path: "/admin/users/" + eves + "/sessions/" + id, token: w.admin}).refused(404, "not_found")
+	}
 	w.get("/users/me", key.field("key")).is(200)
 	w.get("/users/me", ada).is(200)
+}
+
+// TestSignOutOfOthers: an administrator sees and ends the sessions of others,
+// with effect on their next request, but not of who has more rights.
+func TestSignOutOfOthers(t *testing.T) {
+	w := newWorld(t, noLimits)
+	w.role("helpdesk", "users:manage")
+	_, helper := w.user("helper", "helpdesk")
+	id, ada := w.user("ada")
+	b := w.inBrowser()
+	cookie := b.login("ada", userPassword)
+	key := w.post("/users/me/keys", ada, `{"name":"k"}`).is(201).field("key")
+	path := "/admin/users/" + id + "/sessions"
+	del := func(token, path string) answer { return w.do(request{method: "DELETE", path: path, token: token}) }
+	var list page[session]
+	w.get(path, helper).is(200).decode(&list)
+	if len(list.Items) != 2 || list.Items[0].Current || list.Items[1].Current {
+		t.Fatalf("%+v", list.Items)
+	}
+	w.get(path, ada).refused(403, "forbidden")
+	del(ada, path).refused(403, "forbidden")
+	del(helper, path+"/"+w.session(ada)).is(204)
+	w.get("/users/me", ada).refused(401, "invalid_token")
+	b.get("/users/me", cookie).is(200)
+	del(helper, path).is(204)
+	b.get("/users/me", cookie).refused(401, "invalid_token")
+	w.get("/users/me", key).is(200)
+
+	admins := "/admin/users/" + w.get("/users/me", w.admin).field("id") + "/sessions"
+	del(helper, admins).refused(403, "forbidden")
+	del(helper, admins+"/"+w.session(w.admin)).refused(403, "forbidden")
+	del(helper, "/admin/sessions").refused(403, "forbidden")
+	w.get("/users/me", w.admin).is(200)
+
+	// All of them, and the caller's own: his browser forgets its cookie.
+	boss := b.login("admin", adminPassword)
+	out := b.do(request{method: "DELETE", path: "/admin/sessions", token: boss}).is(204)
+	if !strings.Contains(out.Header.Get("Set-Cookie"), "Max-Age=0") {
+		t.Errorf("Set-Cookie %q", out.Header.Get("Set-Cookie"))
+	}
+	b.get("/users/me", boss).refused(401, "invalid_token")
+	for _, token := range []string{w.admin, helper} {
+		w.get("/users/me", token).refused(401, "invalid_token")
+	}
+	w.get("/users/me", key).is(200)
+	w.login("ada", userPassword)
+}
+
+// TestSignInForEachRequest: a client that signs in each time, as many do, works
+// on beyond the bound of sessions, and leaves no more than these.
+func TestSignInForEachRequest(t *testing.T) {
+	w := newWorld(t, noLimits, func(a *auth.Config, _ *Config) { a.MaxSessions = 4 })
+	w.user("ada")
+	for range 3 {
+		w.clock.advance(time.Second)
+		first := w.login("ada", userPassword)
+		w.clock.advance(time.Second)
+		for _, token := range []string{w.login("ada", userPassword), first} {
+			w.get("/users/me", token).is(200)
+		}
+		w.clock.advance(time.Second)
+		cookie := w.inBrowser().login("ada", userPassword)
+		w.inBrowser().get("/users/me", cookie).is(200)
+	}
+	var list page[session]
+	w.get("/users/me/sessions", w.login("ada", userPassword)).is(200).decode(&list)
+	if len(list.Items) != 4 {
+		t.Errorf("%d sessions", len(list.Items))
+	}
 }
 
 // TestRegistrationModes is what the operator may choose.

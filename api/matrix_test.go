@@ -79,7 +79,8 @@ var matrix = []struct {
 	{"DELETE /admin/users/{id}/secrets/{secret}", "/admin/users/u_none/secrets/cs_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
 	{"GET /admin/users/{id}/identities", "/admin/users/u_none/identities", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
 	{"POST /admin/users/{id}/identities", "/admin/users/u_none/identities", `{}`, "", 0, [9]int{403, 403, 400, 403, 403, 403, 400, 400, 403}},
-	{"DELETE /admin/users/{id}/identities/{identity}", "/admin/users/u_none/identities/i_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	// A key takes no identity away either.
+	{"DELETE /admin/users/{id}/identities/{identity}", "/admin/users/u_none/identities/i_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 403, 403}},
 	{"GET /console/oidc", "", "", "", 200, same(200)},
 	{"GET /console/oidc/{provider}", "/console/oidc/none", "", "", 404, same(404)},
 	{"GET /console/oidc/{provider}/callback", "/console/oidc/none/callback", "", "", 404, same(404)},
@@ -119,6 +120,12 @@ var matrix = []struct {
 	{"POST /v2/repository/index", "", "", "", 0, same(200)},
 	{"POST /v2/repository/models/{name}/load", "/v2/repository/models/none/load", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
 	{"POST /v2/repository/models/{name}/unload", "/v2/repository/models/none/unload", "", "", 0, [9]int{403, 403, 403, 403, 403, 404, 404, 404, 403}},
+	{"GET /admin/users/{id}/sessions", "/admin/users/u_none/sessions", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"DELETE /admin/users/{id}/sessions", "/admin/users/u_none/sessions", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	{"DELETE /admin/users/{id}/sessions/{session}", "/admin/users/u_none/sessions/s_none", "", "", 0, [9]int{403, 403, 404, 403, 403, 403, 404, 404, 403}},
+	// The last, since it ends the logins of all callers. Who may manage users and
+	// lacks another permission may not end those of who has it.
+	{"DELETE /admin/sessions", "", "", "", 0, [9]int{403, 403, 403, 403, 403, 403, 204, 204, 403}},
 }
 
 func same(status int) (all [9]int) {

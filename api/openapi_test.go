@@ -348,6 +348,13 @@ func (w *world) walkAdministration() {
 	w.do(request{method: "DELETE", path: "/admin/users/" + service.field("id"), token: w.admin}).is(204)
 	path := "/admin/users/" + made.field("id")
 	w.get(path, w.admin).is(200)
+	w.login("invited", userPassword)
+	var list page[session]
+	w.get(path+"/sessions", w.admin).is(200).decode(&list)
+	w.do(request{method: "DELETE", path: path + "/sessions/" + list.Items[0].ID, token: w.admin}).is(204)
+	w.do(request{method: "DELETE", path: path + "/sessions", token: w.admin}).is(204)
+	w.do(request{method: "DELETE", path: "/admin/sessions", token: w.admin}).is(204)
+	w.admin = w.login("admin", adminPassword)
 	linked := w.post(path+"/identities", w.admin, `{"provider":"corp","subject":"walker"}`).is(201)
 	w.get(path+"/identities", w.admin).is(200)
 	w.do(request{method: "DELETE", path: path + "/identities/" + linked.field("id"), token: w.admin}).is(204)

@@ -93,7 +93,9 @@ func (s *Service) authenticateToken(ctx context.Context, sum *[32]byte, token st
 	if session.ExpiresAt.Before(until) {
 		until = session.ExpiresAt
 	}
-	s.cache.put(sum, epoch, who, until, now, nil)
+	use := s.sessionUses.of(session.ID)
+	use.mark(now)
+	s.cache.put(sum, epoch, who, until, now, use)
 	return who, nil
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"time"
-
-	"modelgate/audit"
 )
 
 // Browser is what a sign-in in a browser gives. Cookie is the one value by which
@@ -32,7 +30,11 @@ func (s *Service) BeginBrowser(ctx context.Context, o Origin, userAgent, usernam
 }
 
 func (s *Service) beginBrowser(ctx context.Context, p proof, userAgent, replaced string) (Browser, error) {
-	if err := s.endReplaced(ctx, p.attempt.origin, replaced); err != nil {
+	old, err := s.ofCookie(ctx, replaced)
+	if err == nil && old.ID != p.replaces {
+		err = s.endReplaced(ctx, p.attempt.origin, old)
+	}
+	if err != nil {
 		return Browser{}, err
 	}
 	now := s.now()
@@ -46,18 +48,25 @@ func (s *Service) newCookie(now time.Time) (string, RefreshToken) {
 	return secret, RefreshToken{Hash: hash, ExpiresAt: now.Add(s.cfg.BrowserIdle)}
 }
 
-// endReplaced ends the session of a cookie, whoever's it is: who has it may.
-func (s *Service) endReplaced(ctx context.Context, o Origin, cookie string) error {
+// ofCookie finds the live session of a cookie; the zero Session where there is
+// none.
+func (s *Service) ofCookie(ctx context.Context, cookie string) (Session, error) {
 	hash, ok := secretHash(cookiePrefix, cookie)
 	if !ok {
-		return nil
+		return Session{}, nil
 	}
 	session, _, err := s.cfg.Store.BrowserSession(ctx, hash, s.now())
 	if errors.Is(err, ErrNotFound) {
-		return nil
+		return Session{}, nil
 	}
-	if err != nil {
-		return err
+	return session, err
+}
+
+// endReplaced ends the session that a browser had before, if it had one,
+// whoever's it is: who had its cookie may.
+func (s *Service) endReplaced(ctx context.Context, o Origin, session Session) error {
+	if session.ID == "" {
+		return nil
 	}
 	user, name := s.named(ctx, session.UserID)
 	return s.end(ctx, signIn{origin: o, action: "user.logout", username: name, user: user}, session.ID, "replaced")
@@ -76,6 +85,7 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 	}
 	if e := s.cache.get(&hash, now.UnixNano()); e != nil {
 		s.metrics.hits.Inc()
+		e.use.mark(now)
 		return e.who, nil
 	}
 	s.metrics.misses.Inc()
@@ -92,7 +102,9 @@ func (s *Service) AuthenticateBrowser(ctx context.Context, cookie string) (Princ
 		return Principal{}, deadCookie(err)
 	}
 	who.SessionID, who.AuthTime, who.SecondFactor = session.ID, session.AuthTime, session.SecondFactor
-	s.cache.put(&hash, epoch, who, idleEnd, now, nil)
+	use := s.sessionUses.of(session.ID)
+	use.mark(now)
+	s.cache.put(&hash, epoch, who, idleEnd, now, use)
 	return who, nil
 }
 
@@ -176,22 +188,4 @@ func (s *Service) Reauthenticate(ctx context.Context, who Principal, cookie, pas
 		return Browser{}, deadCookie(err)
 	}
 	return Browser{next, session}, nil
-}
-
-// EndSessions ends every session of the caller, of any kind, his own included.
-// His API keys go on.
-func (s *Service) EndSessions(ctx context.Context, who Principal) error {
-	if who.Models != nil {
-		return errScopedKey
-	}
-	defer s.cache.revoke(who.UserID)
-	if _, err := s.cfg.Store.EndSessions(ctx, who.UserID, ""); err != nil {
-		return err
-	}
-	// As with one: ended first, recorded then.
-	a := signIn{origin: who.Origin, action: "user.logout", username: who.Username, user: User{ID: who.UserID}}
-	if err := s.cfg.Audit.Append(ctx, a.entry(audit.Allowed, "everywhere")); err != nil {
-		return ErrUnavailable.Because(err)
-	}
-	return nil
 }

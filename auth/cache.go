@@ -51,7 +51,7 @@ type entry struct {
 	stripe uint32
 	gen    uint64 // of the stripe
 	all    uint64
-	use    *keyUse // of an API key, else nil
+	use    *keyUse // of an API key or session; nil for a provider's token
 }
 
 func newCache() *cache {

@@ -268,10 +268,14 @@ func (s *Service) ClientToken(ctx context.Context, o Origin, userAgent string, c
 		return "", 0, err
 	}
 	attempt.action = "client.authenticate"
-	if err := s.cfg.Store.CreateClientSession(ctx, session); err != nil {
+	ended, err := s.cfg.Store.CreateClientSession(ctx, session, s.displacing(""))
+	if err != nil {
 		if errors.Is(err, ErrNotFound) { // the secret was deleted meanwhile
 			err = s.failed(ctx, attempt, "revoked", ErrClient)
 		}
+		return "", 0, err
+	}
+	if err := s.displaced(ctx, attempt, session, "", ended); err != nil {
 		return "", 0, err
 	}
 	// As at a sign-in: who disables the account ends its sessions after that.

@@ -15,13 +15,13 @@ import (
 	"modelgate/auth"
 )
 
-func (h *hooked) CreateClientSession(ctx context.Context, s auth.Session) error {
+func (h *hooked) CreateClientSession(ctx context.Context, s auth.Session, d auth.Displaced) ([]string, error) {
 	after, err := h.hook("CreateClientSession")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer after()
-	return h.Store.CreateClientSession(ctx, s)
+	return h.Store.CreateClientSession(ctx, s, d)
 }
 
 // service makes a service account and returns it with its first secret. The

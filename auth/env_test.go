@@ -139,13 +139,13 @@ func (h *hooked) Roles(ctx context.Context) ([]auth.Role, error) {
 	return h.Store.Roles(ctx)
 }
 
-func (h *hooked) CreateSession(ctx context.Context, s auth.Session, r auth.RefreshToken) error {
+func (h *hooked) CreateSession(ctx context.Context, s auth.Session, r auth.RefreshToken, d auth.Displaced) ([]string, error) {
 	after, err := h.hook("CreateSession")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer after()
-	return h.Store.CreateSession(ctx, s, r)
+	return h.Store.CreateSession(ctx, s, r, d)
 }
 
 func (h *hooked) TouchBrowser(ctx context.Context, hash [32]byte, used, idleEnd time.Time) error {

@@ -361,7 +361,7 @@ func TestProviderRecordsHaveAnOrigin(t *testing.T) {
 
 // A reset token and an identity are as good as the password of whoever they are
 // made for, and outlive what they were made with: neither a late access token nor
-// an API key of an administrator makes them.
+// an API key of an administrator makes them, or takes an identity away.
 func TestCredentialsOfOthersNeedAFreshSignIn(t *testing.T) {
 	p := authtest.NewProvider(t)
 	e := newEnv(t, withProviders(p.Config()))
@@ -369,18 +369,21 @@ func TestCredentialsOfOthersNeedAFreshSignIn(t *testing.T) {
 	_, key, err := e.CreateKey(e.ctx, e.admin, auth.KeyRequest{Name: "stolen"})
 	want(t, err, nil)
 	fresh, late := e.clock.now(), e.admin
-	e.clock.advance(11 * time.Minute)
 	tries := func(who auth.Principal) (reset, link error) {
 		_, _, reset = e.ResetUser(e.ctx, who, ada.ID, false)
 		_, link = e.LinkIdentity(e.ctx, who, ada.ID, "corp", "sub-9")
 		return reset, link
 	}
+	linked, err := e.LinkIdentity(e.ctx, late, ada.ID, "corp", "sub-8")
+	want(t, err, nil)
+	e.clock.advance(11 * time.Minute)
 	for what, who := range map[string]auth.Principal{"an old session": late, "an API key": e.who(key)} {
 		if reset, link := tries(who); !errors.Is(reset, auth.ErrReauthenticate) || !errors.Is(link, auth.ErrReauthenticate) {
 			t.Errorf("%s: %v, %v", what, reset, link)
 		}
+		want(t, e.UnlinkIdentity(e.ctx, who, ada.ID, linked.ID), auth.ErrReauthenticate)
 	}
-	for _, action := range []string{"user.reset", "identity.link"} {
+	for _, action := range []string{"user.reset", "identity.link", "identity.unlink"} {
 		if r := e.records(action); len(r) == 0 || r[0].Outcome != audit.Denied || r[0].Reason != "reauthentication_required" {
 			t.Errorf("%s: %+v", action, r)
 		}
@@ -389,6 +392,7 @@ func TestCredentialsOfOthersNeedAFreshSignIn(t *testing.T) {
 	reset, link := tries(late)
 	want(t, reset, nil)
 	want(t, link, nil)
+	want(t, e.UnlinkIdentity(e.ctx, late, ada.ID, linked.ID), nil)
 }
 
 // Of many first requests at once one makes the user.

@@ -307,7 +307,7 @@ func TestSignInsAreBounded(t *testing.T) {
 	first := e.begin("corp", false)
 	e.begin("corp", false)
 	e.begin("corp", false)
-	_, _, err := e.BeginExternal(e.ctx, "corp", false)
+	_, _, err := e.BeginExternal(e.ctx, "corp", false, "")
 	want(t, err, auth.ErrUnavailable)
 	if told := (*auth.Error)(nil); !errors.As(err, &told) || told.Retry != time.Minute {
 		t.Errorf("%+v", err)
@@ -315,7 +315,7 @@ func TestSignInsAreBounded(t *testing.T) {
 	_, err = first.at(p, idClaims(p, e.clock.now(), nil)).finish()
 	want(t, err, nil)
 	e.begin("corp", false) // in its place
-	_, _, err = e.BeginExternal(e.ctx, "corp", false)
+	_, _, err = e.BeginExternal(e.ctx, "corp", false, "")
 	want(t, err, auth.ErrUnavailable)
 	e.clock.advance(10 * time.Minute)
 	e.begin("corp", false)

@@ -39,7 +39,13 @@ type traveller struct {
 
 func (e *env) begin(provider string, fresh bool) *traveller {
 	e.t.Helper()
-	address, secret, err := e.BeginExternal(e.ctx, provider, fresh)
+	return e.beginFrom("", provider, fresh)
+}
+
+// beginFrom begins in a browser that has a session already, by its cookie.
+func (e *env) beginFrom(cookie, provider string, fresh bool) *traveller {
+	e.t.Helper()
+	address, secret, err := e.BeginExternal(e.ctx, provider, fresh, cookie)
 	if err != nil {
 		e.t.Fatalf("begin: %v", err)
 	}

@@ -390,6 +390,9 @@ func (s *Service) UnlinkIdentity(ctx context.Context, who Principal, userID, ide
 	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
 		return err
 	}
+	if err := s.fresh(ctx, who, freshAuth, a); err != nil {
+		return err
+	}
 	unlock, err := s.lockAdmin(ctx)
 	if err != nil {
 		return err

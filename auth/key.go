@@ -155,7 +155,8 @@ func (s *Service) revokeKey(ctx context.Context, o Origin, secret string) error 
 	return nil
 }
 
-// keyUse is when a key or secret was last shown, as far as this process knows.
+// keyUse is when a key or secret was last shown, or a session used, as far as
+// this process knows.
 type keyUse struct {
 	last    atomic.Int64 // Unix nanoseconds
 	flushed int64        // what the store knows; owned by flushUses
@@ -163,8 +164,8 @@ type keyUse struct {
 
 func (u *keyUse) mark(now time.Time) { u.last.Store(now.UnixNano()) }
 
-// keyUses gathers the last uses of keys, or of secrets, between two flushes, so that a request
-// never writes to the database for them.
+// keyUses gathers the last uses of keys, of secrets, or of sessions, between two
+// flushes, so that a request never writes to the database for them.
 type keyUses struct {
 	mu sync.Mutex
 	m  map[string]*keyUse // by id; guarded by mu
@@ -181,6 +182,16 @@ func (k *keyUses) of(id string) *keyUse {
 		k.m[id] = u
 	}
 	return u
+}
+
+// last is when the one of that id was used since it was remembered; zero: not.
+func (k *keyUses) last(id string) time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if u := k.m[id]; u != nil {
+		return time.Unix(0, u.last.Load()).UTC()
+	}
+	return time.Time{}
 }
 
 // take returns those used since the last flush and forgets those that no
@@ -200,10 +211,12 @@ func (k *keyUses) take(now time.Time) map[string]*keyUse {
 	return used
 }
 
-// flushUses stores when keys and secrets were last used. One flush at a time.
+// flushUses stores when keys, secrets and sessions were last used. One flush at a
+// time.
 func (s *Service) flushUses(ctx context.Context) {
 	flush(ctx, s, s.uses, s.cfg.Store.TouchKey)
 	flush(ctx, s, s.secretUses, s.cfg.Store.TouchSecret)
+	flush(ctx, s, s.sessionUses, s.cfg.Store.TouchSession)
 }
 
 func flush(ctx context.Context, s *Service, uses *keyUses, touch func(ctx context.Context, id string, used time.Time) error) {
@@ -212,7 +225,7 @@ func flush(ctx context.Context, s *Service, uses *keyUses, touch func(ctx contex
 		err := touch(ctx, id, time.Unix(0, last).UTC())
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			if ctx.Err() == nil {
-				s.cfg.Logger.Warn("the last use of API keys and client secrets could not be stored; it is tried again in a minute", "cause", err)
+				s.cfg.Logger.Warn("the last use of API keys, client secrets and sessions could not be stored; it is tried again in a minute", "cause", err)
 			}
 			return
 		}

@@ -51,6 +51,18 @@ func TestRevocationReachesReplicas(t *testing.T) {
 			want(t, e.EndSession(e.ctx, e.who(a.tok.Access), a.other.Session.ID), nil)
 			return []string{a.other.Access}
 		},
+		"end of a session by an administrator": func(a alice) []string {
+			want(t, e.EndSessionOf(e.ctx, e.admin, a.id, a.other.Session.ID), nil)
+			return []string{a.other.Access}
+		},
+		"end of his sessions by an administrator": func(a alice) []string {
+			want(t, e.EndSessionsOf(e.ctx, e.admin, a.id), nil)
+			return []string{a.tok.Access, a.other.Access}
+		},
+		"end of everybody's sessions": func(a alice) []string {
+			want(t, e.EndEverySession(e.ctx, e.admin), nil)
+			return []string{a.tok.Access, a.other.Access}
+		},
 		"disabling": func(a alice) []string {
 			want(t, e.disable(a.id), nil)
 			return []string{a.tok.Access, a.other.Access, a.key}

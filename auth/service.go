@@ -34,6 +34,7 @@ type Config struct {
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
 	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
 	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
+	MaxSessions  int           // live ones of an account, of all kinds together; 50
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
@@ -66,9 +67,10 @@ type Service struct {
 	watchFirst time.Duration // after which a provider that does not answer is asked again
 	budgets    *budgets
 
-	secretUses *keyUses
-	expiries   seldom // told sign-ins by an expired password
-	unopened   seldom // told secrets of second factors that no master key opens
+	secretUses  *keyUses
+	sessionUses *keyUses
+	expiries    seldom // told sign-ins by an expired password
+	unopened    seldom // told secrets of second factors that no master key opens
 	// admin is held (one element sent) while users' roles or the roles change,
 	// so that nobody is judged by a role that becomes another meanwhile.
 	admin chan struct{}
@@ -110,13 +112,19 @@ func New(cfg Config) (*Service, error) {
 			return nil, fmt.Errorf("a lifetime of %s is too short", *d.ttl)
 		}
 	}
+	if cfg.MaxSessions == 0 {
+		cfg.MaxSessions = defaultMaxSessions
+	}
+	if cfg.MaxSessions < 1 {
+		return nil, fmt.Errorf("an account can't be bound to %d sessions; it needs one", cfg.MaxSessions)
+	}
 	var err error
 	if cfg.Providers, err = checkProviders(cfg.Providers, cfg.Issuer); err != nil {
 		return nil, err
 	}
 	m := newMetrics()
 	s := &Service{
-		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(),
+		cfg: cfg, metrics: m, budgets: newBudgets(cfg.Store, cfg.Now, m), hasher: newHasher(cfg.Hashing, m), cache: newCache(), uses: newKeyUses(), secretUses: newKeyUses(), sessionUses: newKeyUses(),
 		verifier: newVerifier(cfg.Keys, cfg.Issuer, cfg.Audience, cfg.Now), admin: make(chan struct{}, 1),
 		providers: newProviders(cfg.Providers, cfg.Now), maxToken: maxToken, maxSignIns: maxSignIns, watchFirst: watchFirst,
 	}
@@ -127,7 +135,10 @@ func New(cfg Config) (*Service, error) {
 	return s, nil
 }
 
-const defaultAccessTTL = 15 * time.Minute
+const (
+	defaultAccessTTL   = 15 * time.Minute
+	defaultMaxSessions = 50
+)
 
 // PasswordGrant says whether OAuth2 clients may sign in by password.
 func (s *Service) PasswordGrant() bool { return s.cfg.PasswordGrant }
@@ -152,8 +163,8 @@ const (
 
 // Run does the background work until ctx ends: identity providers are asked until
 // each has answered once; the Store is asked every second what other processes
-// changed; every minute the last use of API keys and client
-// secrets is stored, the signing keys are looked after, and what was taken from
+// changed; every minute the last use of API keys, client secrets and
+// sessions is stored, the signing keys are looked after, and what was taken from
 // budgets and not used returned; what has expired is removed every hour. End ctx when no
 // prediction runs any more.
 func (s *Service) Run(ctx context.Context) error {

@@ -33,6 +33,7 @@ type proof struct {
 	attempt  signIn
 	user     User
 	authTime time.Time // of the proof, if it was not just now
+	replaces string    // the user's session that ends as the new one begins; empty: none
 	// provider is where it was proved, if not here, and factor whether a second
 	// factor was proved there.
 	provider string
@@ -162,10 +163,16 @@ func (s *Service) beginSession(ctx context.Context, p proof, kind SessionKind, u
 		Address: cut(p.attempt.origin.Address, 64), UserAgent: cut(userAgent, maxUserAgent),
 		CreatedAt: now, AuthTime: authTime, LastUsed: now, ExpiresAt: end, SecondFactor: p.attempt.by != "", Provider: p.provider, ProviderFactor: p.factor,
 	}
-	if err := s.cfg.Store.CreateSession(ctx, session, first); err != nil {
-		if errors.Is(err, ErrNotFound) { // the user was deleted meanwhile
-			err = s.failed(ctx, p.attempt, "unknown_user", ErrCredentials)
-		}
+	ended, err := s.cfg.Store.CreateSession(ctx, session, first, s.displacing(p.replaces))
+	switch {
+	case errors.Is(err, ErrNotFound) && p.replaces != "": // or the user has gone, and his sessions with him
+		return Session{}, User{}, s.failed(ctx, p.attempt, errSessionOver.reason, ErrForbidden.With(errSessionOver.detail))
+	case errors.Is(err, ErrNotFound): // the user was deleted meanwhile
+		return Session{}, User{}, s.failed(ctx, p.attempt, "unknown_user", ErrCredentials)
+	case err != nil:
+		return Session{}, User{}, err
+	}
+	if err := s.displaced(ctx, p.attempt, session, p.replaces, ended); err != nil {
 		return Session{}, User{}, err
 	}
 	// Whoever changes the password or disables the user ends his sessions
@@ -303,67 +310,6 @@ func (s *Service) end(ctx context.Context, a signIn, sessionID, reason string) e
 		return ErrUnavailable.Because(err)
 	}
 	return nil
-}
-
-// Sessions lists one's live sessions, newest first.
-func (s *Service) Sessions(ctx context.Context, who Principal) ([]Session, error) {
-	if who.Models != nil {
-		return nil, errScopedKey
-	}
-	return s.cfg.Store.SessionsOf(ctx, who.UserID, s.now())
-}
-
-// Session returns the caller's own session; an API key has none: ErrToken.
-func (s *Service) Session(ctx context.Context, who Principal) (Session, error) {
-	session, err := s.cfg.Store.Session(ctx, who.SessionID)
-	return session, deadIfMissing(err)
-}
-
-// addressesTime is how long Addresses takes at least: longer than its questions
-// to the database, so that its time does not tell whether there is a user.
-const addressesTime = 20 * time.Millisecond
-
-// Addresses lists where the live sessions of a user began, for the throttle of
-// sign-ins. An unknown name has none, and takes the same time.
-func (s *Service) Addresses(ctx context.Context, username string) ([]string, error) {
-	rest := time.NewTimer(addressesTime)
-	defer rest.Stop()
-	user, err := s.cfg.Store.UserByName(ctx, lower(cut(username, maxUserAgent)))
-	if err != nil && !errors.Is(err, ErrNotFound) {
-		return nil, err
-	}
-	sessions, err := s.cfg.Store.SessionsOf(ctx, user.ID, s.now())
-	if err != nil {
-		return nil, err
-	}
-	list := make([]string, len(sessions))
-	for i, x := range sessions {
-		list[i] = x.Address
-	}
-	select {
-	case <-rest.C:
-		return list, nil
-	case <-ctx.Done():
-		return nil, ErrUnavailable.Because(ctx.Err())
-	}
-}
-
-// EndSession ends one of one's own sessions; ErrNotFound for any other.
-func (s *Service) EndSession(ctx context.Context, who Principal, id string) error {
-	if who.Models != nil {
-		return errScopedKey
-	}
-	session, err := s.cfg.Store.Session(ctx, id)
-	if err == nil && session.UserID != who.UserID {
-		err = ErrNotFound
-	}
-	if errors.Is(err, ErrNotFound) {
-		return ErrNotFound.With("you have no such session")
-	}
-	if err != nil {
-		return err
-	}
-	return s.end(ctx, signIn{origin: who.Origin, action: "user.logout", username: who.Username, user: User{ID: who.UserID}}, id, "")
 }
 
 // Revoke ends what a token stands for, whoever shows it (RFC 7009): the session

@@ -60,13 +60,26 @@ type Session struct {
 	UserAgent string
 	CreatedAt time.Time
 	AuthTime  time.Time // when the password was last proved; zero for service accounts
-	LastUsed  time.Time
+	LastUsed  time.Time // at most a minute behind
 	ExpiresAt time.Time // absolute end, whatever is refreshed
 	// SecondFactor says that the sign-in took a code of the user's second factor.
 	SecondFactor bool
 	Provider     string // at which the user proved himself; empty: here
 	// ProviderFactor says that he proved a second factor there.
 	ProviderFactor bool
+}
+
+// Displaced are the sessions that end in the step in which another begins.
+type Displaced struct {
+	ID string // this one, whoever's; empty: none
+	// Most is how many live sessions the user may have, the new one included. Of
+	// the others those that were used longest ago end, of whatever kind, but at
+	// most 500 of them. 0: as many as he likes.
+	Most int
+	// Used tells when a session was used last, as far as somebody knows it who may
+	// know better than the store. It is asked within the step, and must not call
+	// the store. nil: nobody does.
+	Used func(sessionID string) time.Time
 }
 
 // RefreshToken is one link of a family, or the value of a browser's cookie;
@@ -122,6 +135,7 @@ type SignIn struct {
 	Hash      [32]byte
 	Provider  string // its name
 	Fresh     bool   // the user must have proved himself to the provider anew
+	SessionID string // of the browser that began it, which it had then; empty: none
 	ExpiresAt time.Time
 }
 
@@ -229,10 +243,16 @@ type Store interface {
 	// DeleteRole fails with ErrInUse while a user or model has the role.
 	DeleteRole(ctx context.Context, name string) error
 
-	CreateSession(ctx context.Context, s Session, first RefreshToken) error
+	// CreateSession begins a session and ends those that d says. It returns the
+	// ids of those that d.Most has ended. However many sessions of a user begin at
+	// once, no more than d.Most are left, unless there were 500 too many before.
+	// What is alive is judged at s.CreatedAt. ErrNotFound when the user, or the
+	// session d.ID, has gone; nothing begins or ends then.
+	CreateSession(ctx context.Context, s Session, first RefreshToken, d Displaced) (ended []string, err error)
 	Session(ctx context.Context, id string) (Session, error)
 	// SessionsOf lists the live sessions of a user, of every kind, newest first:
-	// those that are past neither end at now.
+	// those that are past neither end at now, and access tokens of a service
+	// account that have not expired.
 	SessionsOf(ctx context.Context, userID string, now time.Time) ([]Session, error)
 	// Rotate uses up the refresh token with hash old and puts next in its place.
 	// Of any number of concurrent calls with one token a single one succeeds.
@@ -257,11 +277,17 @@ type Store interface {
 	// cookie a single one succeeds; to the others, as for one that is unknown
 	// or past its end, it is ErrNotFound.
 	RenewBrowser(ctx context.Context, old [32]byte, next RefreshToken, now time.Time) (Session, error)
+	// TouchSession notes that a session was used, which moves none of its ends.
+	// The time never goes back.
+	TouchSession(ctx context.Context, id string, used time.Time) error
 	// EndSession removes the session and its tokens; no error when it is gone.
 	EndSession(ctx context.Context, id string) error
 	// EndSessions removes all sessions of the user but the one named (empty:
 	// all) and returns their ids.
 	EndSessions(ctx context.Context, userID, except string) ([]string, error)
+	// EndAllSessions removes the sessions of everybody, in steps that are each
+	// atomic. Those that begin meanwhile may stay.
+	EndAllSessions(ctx context.Context) error
 
 	CreateKey(ctx context.Context, k Key) error
 	KeyByHash(ctx context.Context, hash [32]byte) (Key, error)
@@ -283,10 +309,9 @@ type Store interface {
 	// begun with it.
 	DeleteSecret(ctx context.Context, userID, id string) error
 	TouchSecret(ctx context.Context, id string, used time.Time) error
-	// CreateClientSession stores the session of a service account, which has no
-	// refresh token. It fails with ErrNotFound when the user or the secret has
-	// gone.
-	CreateClientSession(ctx context.Context, s Session) error
+	// CreateClientSession is CreateSession for a service account, whose session
+	// has no refresh token. It fails with ErrNotFound also when the secret has gone.
+	CreateClientSession(ctx context.Context, s Session, d Displaced) (ended []string, err error)
 
 	// PutTicket stores t and removes the user's older tickets of that kind.
 	PutTicket(ctx context.Context, t Ticket) error

@@ -20,15 +20,18 @@ func TestAdministrationNeedsThePermission(t *testing.T) {
 	who := e.who(tok.Access)
 	roles := []string{"admin"}
 	tries := map[string]func() error{
-		"user.list":   func() error { _, _, err := e.Users(e.ctx, who, "", 0); return err },
-		"user.read":   func() error { _, err := e.User(e.ctx, who, alice.ID); return err },
-		"user.create": func() error { _, _, err := e.CreateUser(e.ctx, who, "eve", roles); return err },
-		"user.update": func() error { _, err := e.UpdateUser(e.ctx, who, bob.ID, auth.UserPatch{Roles: &roles}); return err },
-		"user.delete": func() error { return e.DeleteUser(e.ctx, who, alice.ID) },
-		"user.reset":  func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID, false); return err },
-		"role.list":   func() error { _, err := e.Roles(e.ctx, who); return err },
-		"role.put":    func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, "", 0); return err },
-		"role.delete": func() error { return e.DeleteRole(e.ctx, who, "user") },
+		"user.list":       func() error { _, _, err := e.Users(e.ctx, who, "", 0); return err },
+		"user.read":       func() error { _, err := e.User(e.ctx, who, alice.ID); return err },
+		"user.create":     func() error { _, _, err := e.CreateUser(e.ctx, who, "eve", roles); return err },
+		"user.update":     func() error { _, err := e.UpdateUser(e.ctx, who, bob.ID, auth.UserPatch{Roles: &roles}); return err },
+		"user.delete":     func() error { return e.DeleteUser(e.ctx, who, alice.ID) },
+		"user.reset":      func() error { _, _, err := e.ResetUser(e.ctx, who, alice.ID, false); return err },
+		"session.list":    func() error { _, err := e.SessionsOf(e.ctx, who, alice.ID); return err },
+		"session.end":     func() error { return e.EndSessionsOf(e.ctx, who, alice.ID) },
+		"session.end_all": func() error { return e.EndEverySession(e.ctx, who) },
+		"role.list":       func() error { _, err := e.Roles(e.ctx, who); return err },
+		"role.put":        func() error { _, err := e.PutRole(e.ctx, who, "mine", []string{"users:manage"}, "", 0); return err },
+		"role.delete":     func() error { return e.DeleteRole(e.ctx, who, "user") },
 	}
 	for action, try := range tries {
 		err := try()
@@ -50,8 +53,12 @@ func TestAdministrationNeedsThePermission(t *testing.T) {
 // Administration fails when it can't be recorded, and changes nothing.
 func TestAdministrationFailsClosed(t *testing.T) {
 	e := newEnv(t)
-	alice, _ := e.user("alice")
+	alice, tok := e.user("alice")
 	want(t, e.audit.Close(), nil)
+	want(t, e.EndSessionOf(e.ctx, e.admin, alice.ID, tok.Session.ID), auth.ErrUnavailable)
+	want(t, e.EndSessionsOf(e.ctx, e.admin, alice.ID), auth.ErrUnavailable)
+	want(t, e.EndEverySession(e.ctx, e.admin), auth.ErrUnavailable)
+	e.who(tok.Access)
 	_, err := e.UpdateUser(e.ctx, e.admin, alice.ID, auth.UserPatch{Disabled: ptr(true)})
 	want(t, err, auth.ErrUnavailable)
 	want(t, e.DeleteUser(e.ctx, e.admin, alice.ID), auth.ErrUnavailable)

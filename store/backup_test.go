@@ -104,8 +104,9 @@ func TestSecretsAreNotStored(t *testing.T) {
 		}
 	}
 	ok(db.CreateUser(ctx, auth.User{ID: "u", Username: "u"}, &auth.Ticket{Hash: hashed(secrets[3]), UserID: "u", ExpiresAt: far}))
-	ok(db.CreateSession(ctx, auth.Session{ID: "s", UserID: "u", ExpiresAt: far}, auth.RefreshToken{Hash: hashed(secrets[0]), ExpiresAt: far}))
-	_, err := db.Rotate(ctx, hashed(secrets[0]), auth.RefreshToken{Hash: hashed(secrets[1]), ExpiresAt: far}, time.Now())
+	_, err := db.CreateSession(ctx, auth.Session{ID: "s", UserID: "u", ExpiresAt: far}, auth.RefreshToken{Hash: hashed(secrets[0]), ExpiresAt: far}, auth.Displaced{})
+	ok(err)
+	_, err = db.Rotate(ctx, hashed(secrets[0]), auth.RefreshToken{Hash: hashed(secrets[1]), ExpiresAt: far}, time.Now())
 	ok(err)
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Hash: hashed(secrets[2])}))
 	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "c"}, auth.ClientSecret{ID: "c", UserID: "c", Hash: hashed(secrets[4])}))

@@ -78,7 +78,8 @@ var writes = map[string]func(ctx context.Context, db *DB, n int) error{
 			if err := db.CreateUser(ctx, auth.User{ID: "r", Username: "r"}, nil); err != nil && !errors.Is(err, auth.ErrTaken) {
 				return err
 			}
-			return db.CreateSession(ctx, auth.Session{ID: "r", UserID: "r", ExpiresAt: far}, auth.RefreshToken{Hash: secret("r1"), ExpiresAt: far})
+			_, err := db.CreateSession(ctx, auth.Session{ID: "r", UserID: "r", ExpiresAt: far}, auth.RefreshToken{Hash: secret("r1"), ExpiresAt: far}, auth.Displaced{})
+			return err
 		}
 		_, err := db.Rotate(ctx, secret(fmt.Sprint("r", n-1)), auth.RefreshToken{Hash: secret(fmt.Sprint("r", n)), ExpiresAt: far}, time.Time{})
 		return err

@@ -196,12 +196,15 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.CreateUser(ctx, auth.User{ID: "u", Username: "ada", PasswordHash: "$argon2id$x", PasswordExpires: far, Roles: []string{"admin", "analyst"},
 		CreatedAt: frozenTime, UpdatedAt: frozenTime},
 		&auth.Ticket{Hash: secret("ticket"), Kind: auth.PasswordReset, UserID: "u", ExpiresAt: far}))
-	ok(db.CreateSession(ctx, auth.Session{ID: "s", UserID: "u", ClientID: "modelgate", Address: "192.0.2.1", UserAgent: "curl/8",
-		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}, auth.RefreshToken{Hash: secret("used"), ExpiresAt: far}))
-	_, err := db.Rotate(ctx, secret("used"), auth.RefreshToken{Hash: secret("live"), ExpiresAt: far}, frozenTime)
+	_, err := db.CreateSession(ctx, auth.Session{ID: "s", UserID: "u", ClientID: "modelgate", Address: "192.0.2.1", UserAgent: "curl/8",
+		CreatedAt: frozenTime, AuthTime: frozenTime, LastUsed: frozenTime, ExpiresAt: far}, auth.RefreshToken{Hash: secret("used"), ExpiresAt: far}, auth.Displaced{})
 	ok(err)
-	ok(db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}))
-	ok(db.CreateSession(ctx, frozenExternal, auth.RefreshToken{Hash: secret("external"), ExpiresAt: far}))
+	_, err = db.Rotate(ctx, secret("used"), auth.RefreshToken{Hash: secret("live"), ExpiresAt: far}, frozenTime)
+	ok(err)
+	_, err = db.CreateSession(ctx, frozenBrowser, auth.RefreshToken{Hash: secret("cookie"), ExpiresAt: far}, auth.Displaced{})
+	ok(err)
+	_, err = db.CreateSession(ctx, frozenExternal, auth.RefreshToken{Hash: secret("external"), ExpiresAt: far}, auth.Displaced{})
+	ok(err)
 	ok(db.CreateKey(ctx, auth.Key{ID: "k", UserID: "u", Name: "ci", Hash: secret("key"), Models: []string{"iris"},
 		CreatedAt: frozenTime, ExpiresAt: far, LastUsed: frozenTime}))
 	ok(db.UpdateTOTP(ctx, "u", func(auth.TOTP) (auth.TOTP, error) {
@@ -210,7 +213,7 @@ func fillFrozen(t *testing.T, db *DB) {
 	ok(db.CreateService(ctx, auth.User{ID: "c", Kind: auth.ServiceAccount, Username: "robot", CreatedAt: frozenTime, UpdatedAt: frozenTime},
 		frozenSecret))
 	ok(db.LinkIdentity(ctx, frozenIdentity))
-	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", ExpiresAt: far}, frozenTime, 10))
+	ok(db.CreateSignIn(ctx, auth.SignIn{Hash: secret("sign-in"), Provider: "corp", SessionID: "b", ExpiresAt: far}, frozenTime, 10))
 	m, v := frozenModel()
 	_, err = db.AddVersion(ctx, m, v, nil)
 	ok(err)
@@ -317,7 +320,8 @@ func checkFrozenAdditions(t *testing.T, db *DB, from int) {
 		}
 	}
 	if from >= 6 {
-		if in, err := db.TakeSignIn(ctx, secret("sign-in"), frozenTime); err != nil || in.Provider != "corp" {
+		in, err := db.TakeSignIn(ctx, secret("sign-in"), frozenTime)
+		if err != nil || in.Provider != "corp" || (in.SessionID == "b") != (from >= 9) {
 			t.Errorf("sign-in: %+v, %v", in, err)
 		}
 	}

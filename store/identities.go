@@ -144,8 +144,8 @@ func (db *DB) CreateSignIn(ctx context.Context, in auth.SignIn, now time.Time, m
 		if n >= most {
 			return auth.ErrSignIns
 		}
-		_, err = t.exec(`INSERT INTO external_sign_ins (hash, provider, fresh, expires_at) VALUES (?, ?, ?, ?)`,
-			in.Hash[:], in.Provider, in.Fresh, micros(in.ExpiresAt))
+		_, err = t.exec(`INSERT INTO external_sign_ins (hash, provider, fresh, session_id, expires_at) VALUES (?, ?, ?, ?, ?)`,
+			in.Hash[:], in.Provider, in.Fresh, in.SessionID, micros(in.ExpiresAt))
 		return taken(err)
 	}))
 }
@@ -153,8 +153,11 @@ func (db *DB) CreateSignIn(ctx context.Context, in auth.SignIn, now time.Time, m
 // TakeSignIn implements auth.Store: whoever removes the row has it.
 func (db *DB) TakeSignIn(ctx context.Context, hash [32]byte, now time.Time) (in auth.SignIn, err error) {
 	err = db.write(ctx, func(t *tx) error {
-		return t.row(func(s scan) error { return s(digest{&in.Hash}, &in.Provider, &in.Fresh, moment{&in.ExpiresAt}) },
-			`DELETE FROM external_sign_ins WHERE hash = ? AND expires_at > ? RETURNING hash, provider, fresh, expires_at`, hash[:], micros(now))
+		return t.row(func(s scan) error {
+			return s(digest{&in.Hash}, &in.Provider, &in.Fresh, &in.SessionID, moment{&in.ExpiresAt})
+		},
+			`DELETE FROM external_sign_ins WHERE hash = ? AND expires_at > ? RETURNING hash, provider, fresh, session_id, expires_at`,
+			hash[:], micros(now))
 	})
 	if err != nil {
 		return auth.SignIn{}, authError(err)

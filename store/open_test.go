@@ -310,7 +310,7 @@ func TestHashColumns(t *testing.T) {
 	if err := db.CreateUser(t.Context(), auth.User{ID: "u"}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := db.CreateSession(t.Context(), auth.Session{ID: "s", UserID: "u"}, auth.RefreshToken{}); err != nil {
+	if _, err := db.CreateSession(t.Context(), auth.Session{ID: "s", UserID: "u"}, auth.RefreshToken{}, auth.Displaced{}); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := db.writer.ExecContext(t.Context(), `INSERT INTO totp VALUES ('u', x'', 1, '', 0, 0, zeroblob(33), 0)`); err == nil {

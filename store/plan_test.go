@@ -155,7 +155,8 @@ func BenchmarkUsers(b *testing.B) {
 				n++
 				id := fmt.Sprint("new", n)
 				session := auth.Session{ID: id, UserID: fmt.Sprintf("id%07d", i), ExpiresAt: far}
-				return db.CreateSession(b.Context(), session, auth.RefreshToken{Hash: secret(id), ExpiresAt: far})
+				_, err := db.CreateSession(b.Context(), session, auth.RefreshToken{Hash: secret(id), ExpiresAt: far}, auth.Displaced{Most: 50})
+				return err
 			},
 		} {
 			b.Run(fmt.Sprintf("%s/%d", name, users), func(b *testing.B) {

@@ -1,7 +1,10 @@
 package store
 
 import (
+	"cmp"
 	"context"
+	"database/sql"
+	"slices"
 	"time"
 
 	"modelgate/auth"
@@ -17,18 +20,83 @@ func intoSession(s *auth.Session) []any {
 }
 
 // CreateSession implements auth.Store.
-func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken) error {
-	return authError(db.write(ctx, func(t *tx) error {
+func (db *DB) CreateSession(ctx context.Context, s auth.Session, first auth.RefreshToken, d auth.Displaced) ([]string, error) {
+	return db.beginSession(ctx, s, d, func(t *tx) error { return t.addToken(s, first) })
+}
+
+// beginSession stores a session and what continues it, and ends those in whose place it comes.
+func (db *DB) beginSession(ctx context.Context, s auth.Session, d auth.Displaced, further func(*tx) error) ([]string, error) {
+	var ended []string
+	err := db.write(ctx, func(t *tx) error {
+		if d.ID != "" {
+			if err := found(t.exec(`DELETE FROM sessions WHERE id = ?`, d.ID)); err != nil {
+				return err
+			}
+		}
 		_, err := t.exec(`
-			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, kind, second_factor, provider, provider_factor)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+			INSERT INTO sessions (id, user_id, client_id, address, user_agent, created_at, auth_time, last_used, expires_at, secret_id, kind,
+				second_factor, provider, provider_factor)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 			s.ID, s.UserID, s.ClientID, s.Address, s.UserAgent,
-			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt), string(s.Kind), s.SecondFactor, s.Provider, s.ProviderFactor)
+			micros(s.CreatedAt), micros(s.AuthTime), micros(s.LastUsed), micros(s.ExpiresAt),
+			sql.NullString{String: s.SecretID, Valid: s.SecretID != ""}, string(s.Kind), s.SecondFactor, s.Provider, s.ProviderFactor)
 		if err := taken(err); err != nil {
 			return err
 		}
-		return t.addToken(s, first)
-	}))
+		if err := further(t); err != nil {
+			return err
+		}
+		ended, err = t.crowdOut(s, d)
+		return err
+	})
+	if err != nil {
+		return nil, authError(err)
+	}
+	return ended, nil
+}
+
+// liveSession is the condition under which a session s goes on after a moment, which it takes twice.
+const liveSession = `s.expires_at > ? AND (s.secret_id IS NOT NULL OR EXISTS
+	(SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > ?))`
+
+// crowdOut ends the sessions of a user that one which has just begun leaves no room for. Writers take turns, so that
+// sessions which begin at once see each other: a database in which they don't would have to lock the user's row first. It
+// ends no more than a batch, so that who has very many, since the bound is new, is not kept from signing in.
+func (t *tx) crowdOut(begun auth.Session, d auth.Displaced) (ended []string, err error) {
+	if d.Most <= 0 {
+		return nil, nil
+	}
+	type other struct {
+		id            string
+		used, created time.Time
+	}
+	var others []other
+	now := micros(begun.CreatedAt)
+	err = t.rows(func(s scan) error {
+		var o other
+		err := s(&o.id, moment{&o.used}, moment{&o.created})
+		if d.Used != nil {
+			if used := d.Used(o.id); used.After(o.used) {
+				o.used = used
+			}
+		}
+		others = append(others, o)
+		return err
+	}, `SELECT s.id, s.last_used, s.created_at FROM sessions s WHERE s.user_id = ? AND s.id <> ? AND `+liveSession,
+		begun.UserID, begun.ID, now, now)
+	if err != nil || len(others) < d.Most {
+		return nil, err
+	}
+	slices.SortFunc(others, func(a, b other) int {
+		return cmp.Or(a.used.Compare(b.used), a.created.Compare(b.created), cmp.Compare(a.id, b.id))
+	})
+	for _, o := range others[:min(len(others)-d.Most+1, sweepBatch)] {
+		if err := t.endSession(o.id); err != nil {
+			return nil, err
+		}
+		ended = append(ended, o.id)
+	}
+	return ended, nil
 }
 
 // taken turns a violated constraint of an INSERT into the room's words: the row exists already, or its user does not.
@@ -81,9 +149,8 @@ func (db *DB) SessionsOf(ctx context.Context, userID string, now time.Time) ([]a
 			err := s(intoSession(&one)...)
 			list = append(list, one)
 			return err
-		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND EXISTS
-				(SELECT 1 FROM refresh_tokens r WHERE r.session_id = s.id AND r.used_at IS NULL AND r.expires_at > ?)
-			ORDER BY s.created_at DESC, s.id`, userID, micros(now))
+		}, `SELECT `+sessionColumns+` FROM sessions s WHERE s.user_id = ? AND `+liveSession+` ORDER BY s.created_at DESC, s.id`,
+			userID, micros(now), micros(now))
 	})
 	if err != nil {
 		return nil, authError(err)
@@ -138,6 +205,14 @@ func (t *tx) endSession(id string) error {
 	return err
 }
 
+// TouchSession implements auth.Store. The time never goes back.
+func (db *DB) TouchSession(ctx context.Context, id string, used time.Time) error {
+	return authError(db.write(ctx, func(t *tx) error {
+		return found(t.exec(`UPDATE sessions SET last_used = CASE WHEN last_used > ? THEN last_used ELSE ? END WHERE id = ?`,
+			micros(used), micros(used), id))
+	}))
+}
+
 // EndSession implements auth.Store.
 func (db *DB) EndSession(ctx context.Context, id string) error {
 	return authError(db.write(ctx, func(t *tx) error { return t.endSession(id) }))
@@ -158,4 +233,26 @@ func (db *DB) EndSessions(ctx context.Context, userID, except string) ([]string,
 		return nil, authError(err)
 	}
 	return ended, nil
+}
+
+// EndAllSessions implements auth.Store. It walks through the ids, so that sessions which begin behind it don't keep it busy.
+func (db *DB) EndAllSessions(ctx context.Context) error {
+	last := ""
+	for more := true; more; {
+		err := db.write(ctx, func(t *tx) error {
+			n := 0
+			err := t.rows(func(s scan) error {
+				var id string
+				err := s(&id)
+				last, n = max(last, id), n+1
+				return err
+			}, `DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE id > ? ORDER BY id LIMIT ?) RETURNING id`, last, sweepBatch)
+			more = n == sweepBatch
+			return err
+		})
+		if err != nil {
+			return authError(err)
+		}
+	}
+	return nil
 }

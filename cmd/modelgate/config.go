@@ -51,6 +51,7 @@ type Config struct {
 	SessionTTL    time.Duration `env:"MODELGATE_SESSION_TTL" name:"session-ttl" default:"720h" help:"Longest life of a login, however often it is refreshed."`
 	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser."`
 	BrowserIdle   time.Duration `env:"MODELGATE_BROWSER_IDLE" name:"browser-idle" default:"30m" help:"Life of a sign-in with a browser that sends no request (5m or more)."`
+	MaxSessions   int           `env:"MODELGATE_MAX_SESSIONS" name:"max-sessions" default:"50" help:"Most live sign-ins of one account, of all kinds together; one more ends the one that was used longest ago."`
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
 	RequireTOTP   []string      `env:"MODELGATE_REQUIRE_TOTP" name:"require-totp" placeholder:"ROLE" help:"Roles whose holders need a second factor; who has none can do nothing but turn one on. Default: none."`
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
@@ -272,6 +273,9 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	}
 	if c.Slots < 0 || c.Queue < 0 || c.Hashers < 0 {
 		bad("--slots, --queue and --hashers can't be negative")
+	}
+	if c.MaxSessions < 1 {
+		bad("--max-sessions %d lets nobody sign in; take 1 or more", c.MaxSessions)
 	}
 	if c.MaxConnections < 1 {
 		bad("--max-connections %d lets nobody in; take 1 or more", c.MaxConnections)

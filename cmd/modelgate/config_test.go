@@ -134,6 +134,8 @@ func TestCheck(t *testing.T) {
 		{[]string{"--browser-idle", "1m"}, "--browser-idle"},
 		{[]string{"--browser-idle", "2h", "--browser-ttl", "1h"}, "--browser-idle"},
 		{[]string{"--browser-ttl", "9000h"}, "--browser-ttl"},
+		{[]string{"--max-sessions", "0"}, "--max-sessions"},
+		{[]string{"--max-sessions", "1"}, ""},
 		{[]string{"--max-connections", "0"}, "--max-connections"},
 		{[]string{"--max-connections", "10", "--max-connections-per-address", "11"}, "--max-connections-per-address"},
 		{[]string{"--max-connections-per-address=-1"}, "--max-connections-per-address"},

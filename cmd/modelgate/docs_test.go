@@ -100,7 +100,7 @@ func TestOperationsListsEverySetting(t *testing.T) {
 
 // requirements are the rows that docs/security.md answers for.
 var requirements = strings.Fields(`A1 A2 A3 A4 A5 A6 A7 A8 A9 A10 A11 A12 A13
-	T1 T2 T3 T4 T5 T6 T7 T8 T10 T12 T13 T14 T15 O2 O3 O4 O5 O6 O7 O8 O9 I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 Z1 Z2 Z3 Z4 Z5 Z6
+	T1 T2 T3 T4 T5 T6 T7 T8 T10 T12 T13 T14 T15 O2 O3 O4 O5 O6 O7 O8 O9 O10 O11 I1 I2 I3 I4 I5 I6 I7 I8 I9 I10 I11 Z1 Z2 Z3 Z4 Z5 Z6
 	L1 L2 L3 L4 L5 L6 H1 H2 H3 H4 H5 H6 H7 H9 H10 G1 G2 G3 G4 G5 G6 G7 M1 M2 M3 M4 M5 M6 M7 P1 P2 P3`)
 
 // TestSecurityTableNamesRealTests fails when a requirement is missing, when

@@ -257,7 +257,7 @@ func confirm(s std, question string) error {
 	fmt.Fprintf(s.err, "%s [y/N] ", question)
 	var answer string
 	if _, err := fmt.Fscanln(s.in, &answer); err != nil || !strings.EqualFold(answer, "y") && !strings.EqualFold(answer, "yes") {
-		return errors.New("nothing was deleted; answer y, or give --yes")
+		return errors.New("nothing was done; answer y, or give --yes")
 	}
 	return nil
 }

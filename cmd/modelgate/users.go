@@ -22,6 +22,9 @@ type UserCmd struct {
 	Reset   UserResetCmd   `cmd:"" help:"Print a one-time token to set a new password with, or the first one of who has no good invitation."`
 	Delete  UserDeleteCmd  `cmd:"" help:"Delete an account with its logins and keys."`
 	Secret  SecretCmd      `cmd:"" help:"Secrets of service accounts."`
+
+	Sessions UserSessionsCmd `cmd:"" help:"List the sign-ins of a user."`
+	SignOut  UserSignOutCmd  `cmd:"" name:"sign-out" help:"End the sign-ins of a user, one of them, or those of all users."`
 }
 
 // UserAddCmd is POST /admin/users.

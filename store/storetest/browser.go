@@ -30,7 +30,7 @@ func newBrowser(id, user string) auth.Session {
 func addBrowser(t *testing.T, s Store, id, user string) auth.Session {
 	t.Helper()
 	session := newBrowser(id, user)
-	ok(t, s.CreateSession(t.Context(), session, token(id, time.Hour)))
+	ok(t, begin(t.Context(), s, session, token(id, time.Hour)))
 	return session
 }
 
@@ -63,8 +63,8 @@ func testBrowserSession(t *testing.T, s Store) {
 	got, err := s.Session(ctx, "b")
 	ok(t, err)
 	checkSession(t, got, session)
-	want(t, s.CreateSession(ctx, newBrowser("b2", "nobody"), token("b2", time.Hour)), auth.ErrNotFound)
-	want(t, s.CreateSession(ctx, newBrowser("b3", "ada"), token("b", time.Hour)), auth.ErrTaken)
+	want(t, begin(ctx, s, newBrowser("b2", "nobody"), token("b2", time.Hour)), auth.ErrNotFound)
+	want(t, begin(ctx, s, newBrowser("b3", "ada"), token("b", time.Hour)), auth.ErrTaken)
 
 	addSession(t, s, "s", "ada")
 	list, err := s.SessionsOf(ctx, "id-ada", noon)
@@ -86,7 +86,7 @@ func testBrowserCutToSession(t *testing.T, s Store) {
 	ctx := t.Context()
 	addUser(t, s, "ada")
 	session := newBrowser("b", "ada")
-	ok(t, s.CreateSession(ctx, session, token("b", 100*time.Hour)))
+	ok(t, begin(ctx, s, session, token("b", 100*time.Hour)))
 	checkBrowser(t, s, "b", session, 24*time.Hour)
 	_, err := s.RenewBrowser(ctx, hash("b"), token("c", 100*time.Hour), noon)
 	ok(t, err)

@@ -69,7 +69,7 @@ func testChanges(t *testing.T, s Store) {
 
 	session := func(id, user string) func() error {
 		return func() error {
-			return s.CreateSession(ctx, auth.Session{ID: id, UserID: "id-" + user, ExpiresAt: noon.Add(time.Hour)},
+			return begin(ctx, s, auth.Session{ID: id, UserID: "id-" + user, ExpiresAt: noon.Add(time.Hour)},
 				auth.RefreshToken{Hash: hash(id), ExpiresAt: noon.Add(time.Hour)})
 		}
 	}
@@ -78,12 +78,21 @@ func testChanges(t *testing.T, s Store) {
 		return err
 	}
 	told(t, s, "a login", session("s1", "ada"))
+	told(t, s, "the use of a login", func() error { return s.TouchSession(ctx, "s1", noon) })
 	told(t, s, "a refresh", rotate)
 	told(t, s, "a replay", func() error { want(t, rotate(), auth.ErrReused); return nil }, ada)
 	ok(t, session("s2", "ada")())
 	told(t, s, "a logout", func() error { return s.EndSession(ctx, "s2") }, ada)
 	ok(t, session("s3", "ada")())
 	told(t, s, "the end of all sessions", func() error { _, err := s.EndSessions(ctx, "id-ada", ""); return err }, ada)
+
+	for what, d := range map[string]auth.Displaced{"a login in another's place": {ID: "s5"}, "a login too many": {Most: 1}} {
+		session, first := newSession("s6", "ada")
+		before, token := newSession("s5", "ada")
+		ok(t, begin(ctx, s, before, token))
+		told(t, s, what, func() error { _, err := s.CreateSession(ctx, session, first, d); return err }, ada)
+		told(t, s, "the end of all users' sessions", func() error { return s.EndAllSessions(ctx) }, ada)
+	}
 
 	told(t, s, "an API key", func() error { return s.CreateKey(ctx, newKey("k", "bob")) })
 	told(t, s, "the use of a key", func() error { return s.TouchKey(ctx, "k", noon) })

@@ -45,7 +45,7 @@ func calls(s Store) map[string]func(context.Context) error {
 		"Roles":         func(ctx context.Context) error { _, err := s.Roles(ctx); return err },
 		"PutRole":       func(ctx context.Context) error { return s.PutRole(ctx, auth.Role{Name: "new"}) },
 		"DeleteRole":    func(ctx context.Context) error { return s.DeleteRole(ctx, "analyst") },
-		"CreateSession": func(ctx context.Context) error { return s.CreateSession(ctx, session, first) },
+		"CreateSession": func(ctx context.Context) error { return begin(ctx, s, session, first) },
 		"Session":       func(ctx context.Context) error { _, err := s.Session(ctx, "s"); return err },
 		"SessionsOf":    func(ctx context.Context) error { _, err := s.SessionsOf(ctx, "id-ada", noon); return err },
 		"Rotate": func(ctx context.Context) error {
@@ -64,13 +64,15 @@ func calls(s Store) map[string]func(context.Context) error {
 			_, err := s.RenewBrowser(ctx, hash("b"), token("next", time.Hour), noon)
 			return err
 		},
-		"EndSession":  func(ctx context.Context) error { return s.EndSession(ctx, "s") },
-		"EndSessions": func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
-		"CreateKey":   func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
-		"KeyByHash":   func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
-		"KeysOf":      func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
-		"DeleteKey":   func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
-		"TouchKey":    func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+		"TouchSession":   func(ctx context.Context) error { return s.TouchSession(ctx, "s", noon.Add(time.Minute)) },
+		"EndSession":     func(ctx context.Context) error { return s.EndSession(ctx, "s") },
+		"EndSessions":    func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
+		"EndAllSessions": func(ctx context.Context) error { return s.EndAllSessions(ctx) },
+		"CreateKey":      func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
+		"KeyByHash":      func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
+		"KeysOf":         func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
+		"DeleteKey":      func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
+		"TouchKey":       func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
 		"CreateService": func(ctx context.Context) error {
 			return s.CreateService(ctx, newService("new"), newSecret("new", "new"))
 		},
@@ -79,7 +81,7 @@ func calls(s Store) map[string]func(context.Context) error {
 		"DeleteSecret": func(ctx context.Context) error { return s.DeleteSecret(ctx, "id-robot", "robot") },
 		"TouchSecret":  func(ctx context.Context) error { return s.TouchSecret(ctx, "robot", noon) },
 		"CreateClientSession": func(ctx context.Context) error {
-			return s.CreateClientSession(ctx, newClientSession("new", "robot", "robot"))
+			return beginClient(ctx, s, newClientSession("new", "robot", "robot"))
 		},
 		"PutTicket": func(ctx context.Context) error {
 			return s.PutTicket(ctx, newTicket("new", "ada", auth.PasswordReset))

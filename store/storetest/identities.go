@@ -189,7 +189,7 @@ func testIdentityChanges(t *testing.T, s Store) {
 }
 
 func newSignIn(secret string) auth.SignIn {
-	return auth.SignIn{Hash: hash(secret), Provider: "corp", Fresh: true, ExpiresAt: noon.Add(10 * time.Minute)}
+	return auth.SignIn{Hash: hash(secret), Provider: "corp", Fresh: true, SessionID: "s", ExpiresAt: noon.Add(10 * time.Minute)}
 }
 
 // beginSignIn begins a sign-in at a time, while there are fewer than four.
@@ -224,6 +224,12 @@ func testSignIns(t *testing.T, s Store) {
 	ctx := t.Context()
 	ok(t, beginSignIn(t, s, "a", noon))
 	want(t, beginSignIn(t, s, "a", noon), auth.ErrTaken)
+	without := newSignIn("c")
+	without.SessionID = ""
+	ok(t, s.CreateSignIn(ctx, without, noon, 4))
+	bare, err := s.TakeSignIn(ctx, hash("c"), noon)
+	ok(t, err)
+	equal(t, "session", bare.SessionID, "")
 	got, err := s.TakeSignIn(ctx, hash("a"), noon.Add(10*time.Minute-time.Microsecond))
 	ok(t, err)
 	in := newSignIn("a")

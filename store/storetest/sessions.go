@@ -30,7 +30,7 @@ func testCreateSession(t *testing.T, s Store) {
 	made, first := newSession("s", "ada")
 	made.AuthTime, made.LastUsed = noon.Add(-time.Second), noon.Add(time.Second)
 	made.Provider, made.ProviderFactor = "corp", true
-	ok(t, s.CreateSession(ctx, made, first))
+	ok(t, begin(ctx, s, made, first))
 	got, err := s.Session(ctx, "s")
 	ok(t, err)
 	checkSession(t, got, made)
@@ -38,12 +38,12 @@ func testCreateSession(t *testing.T, s Store) {
 	_, err = s.Session(ctx, "other")
 	want(t, err, auth.ErrNotFound)
 	stranger, first := newSession("s2", "nobody")
-	want(t, s.CreateSession(ctx, stranger, first), auth.ErrNotFound)
+	want(t, begin(ctx, s, stranger, first), auth.ErrNotFound)
 	again, _ := newSession("s", "ada")
-	want(t, s.CreateSession(ctx, again, token("x", time.Hour)), auth.ErrTaken)
+	want(t, begin(ctx, s, again, token("x", time.Hour)), auth.ErrTaken)
 	// The token of another session: nothing of the new one is made.
 	other, _ := newSession("s3", "ada")
-	want(t, s.CreateSession(ctx, other, token("s", time.Hour)), auth.ErrTaken)
+	want(t, begin(ctx, s, other, token("s", time.Hour)), auth.ErrTaken)
 	_, err = s.Session(ctx, "s3")
 	want(t, err, auth.ErrNotFound)
 }
@@ -56,11 +56,11 @@ func testSessionsOf(t *testing.T, s Store) {
 	for i, id := range []string{"old", "new", "middle"} {
 		session, first := newSession(id, "ada")
 		session.CreatedAt = noon.Add(time.Duration([]int{0, 2, 1}[i]) * time.Minute)
-		ok(t, s.CreateSession(ctx, session, first))
+		ok(t, begin(ctx, s, session, first))
 	}
 	short, first := newSession("short", "ada") // ends before its token would
 	short.ExpiresAt = noon.Add(time.Minute)
-	ok(t, s.CreateSession(ctx, short, first))
+	ok(t, begin(ctx, s, short, first))
 
 	ids := func(now time.Time) (ids []string) {
 		list, err := s.SessionsOf(ctx, "id-ada", now)
@@ -321,7 +321,7 @@ func testSweepSessions(t *testing.T, s Store) {
 
 	ended, first := newSession("ended", "ada")
 	first.ExpiresAt = noon.Add(1000 * time.Hour)
-	ok(t, s.CreateSession(ctx, ended, first))
+	ok(t, begin(ctx, s, ended, first))
 	ok(t, s.Sweep(ctx, noon.Add(24*time.Hour)))
 	_, err = s.Session(ctx, "ended")
 	want(t, err, auth.ErrNotFound)

@@ -39,7 +39,7 @@ func RunTests(t *testing.T, open func(t *testing.T) Store) {
 
 // RunAuth runs the tests of auth.Store.
 func RunAuth(t *testing.T, open func(t *testing.T) Store) {
-	run(t, open, slices.Concat(userTests, adminTests, roleTests, sessionTests, browserTests, keyTests, clientTests, ticketTests, identityTests, budgetTests, signingKeyTests, changeTests, totpTests))
+	run(t, open, slices.Concat(userTests, adminTests, roleTests, sessionTests, roomTests, browserTests, keyTests, clientTests, ticketTests, identityTests, budgetTests, signingKeyTests, changeTests, totpTests))
 }
 
 // RunModels runs the tests of models.Store.
@@ -167,10 +167,22 @@ func token(secret string, d time.Duration) auth.RefreshToken {
 	return auth.RefreshToken{Hash: hash(secret), ExpiresAt: noon.Add(d)}
 }
 
+// begin begins a session in nobody's place.
+func begin(ctx context.Context, s Store, session auth.Session, first auth.RefreshToken) error {
+	_, err := s.CreateSession(ctx, session, first, auth.Displaced{})
+	return err
+}
+
+// beginClient is begin for a service account.
+func beginClient(ctx context.Context, s Store, session auth.Session) error {
+	_, err := s.CreateClientSession(ctx, session, auth.Displaced{})
+	return err
+}
+
 func addSession(t *testing.T, s Store, id, user string) auth.Session {
 	t.Helper()
 	session, first := newSession(id, user)
-	ok(t, s.CreateSession(t.Context(), session, first))
+	ok(t, begin(t.Context(), s, session, first))
 	return session
 }
 

@@ -1,0 +1,41 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+// Session is one sign-in of a user.
+type Session struct {
+	ID        string    `json:"id"`
+	Kind      string    `json:"kind"` // "token" or "browser"
+	ClientID  string    `json:"client_id"`
+	Address   string    `json:"address"`    // where it began
+	UserAgent string    `json:"user_agent"` // what the client called itself
+	CreatedAt time.Time `json:"created_at"`
+	LastUsed  time.Time `json:"last_used"` // sign-in, refresh, or a request of a browser
+	ExpiresAt time.Time `json:"expires_at"`
+	Current   bool      `json:"current"` // the caller's own
+}
+
+// UserSessions lists the live sessions of a user, newest first.
+func (c *Client) UserSessions(ctx context.Context, id string) ([]Session, error) {
+	return page[Session](ctx, c, "/admin/users/"+url.PathEscape(id)+"/sessions", nil, 0)
+}
+
+// EndUserSession ends one session of a user at once.
+func (c *Client) EndUserSession(ctx context.Context, id, session string) error {
+	return c.call(ctx, http.MethodDelete, "/admin/users/"+url.PathEscape(id)+"/sessions/"+url.PathEscape(session), nil, nil)
+}
+
+// EndUserSessions ends every session of a user at once; his API keys go on.
+func (c *Client) EndUserSessions(ctx context.Context, id string) error {
+	return c.call(ctx, http.MethodDelete, "/admin/users/"+url.PathEscape(id)+"/sessions", nil, nil)
+}
+
+// EndAllSessions ends the sessions of all users, the caller's own included.
+func (c *Client) EndAllSessions(ctx context.Context) error {
+	return c.call(ctx, http.MethodDelete, "/admin/sessions", nil, nil)
+}
