@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
+	"modelgate/api/oipgrpc/pb"
 	"modelgate/auth"
 	"modelgate/auth/authtest"
 )
@@ -178,6 +181,38 @@ func TestDelegationIsNoPermission(t *testing.T) {
 	if detail := got.refused(403, "insufficient_scope"); !strings.Contains(detail, "models:manage") {
 		t.Errorf("%s", detail)
 	}
+}
+
+// A token that delegates predict opens, in every way, the models that are open to
+// its user, by his permission models:manage too; but shows and changes nothing
+// that managers alone see and change.
+func TestPredictDelegatesWhatIsOpen(t *testing.T) {
+	p := authtest.NewProvider(t)
+	w := newRPCWorld(t, true, noLimits, withScopes(p))
+	w.upload(w.admin, "iris", "iris.onnx", "").is(201)
+	manager := p.AccessToken(w.clock.now(), authtest.Members{"groups": []string{"ml-admins"}, "scope": "predict"})
+	user := p.AccessToken(w.clock.now(), authtest.Members{"sub": "sub-2", "preferred_username": "bob", "scope": "predict"})
+
+	var list struct{ Items []struct{ Name string } }
+	w.get("/models", manager).is(200).decode(&list)
+	if len(list.Items) != 1 || list.Items[0].Name != "iris" {
+		t.Errorf("lists %+v", list)
+	}
+	w.post("/predict", manager, irisRow).is(200)
+	w.post("/v2/models/iris/infer", manager, `{"inputs":[{"name":"X","datatype":"FP32","shape":[1,4],"data":[5.1,3.5,1.4,0.2]}]}`).is(200)
+	w.call(as(manager), "ModelInfer", row("iris"), new(pb.ModelInferResponse)).ok()
+
+	all, seen := w.get("/models/iris", w.admin).is(200), w.get("/models/iris", manager).is(200)
+	for _, members := range []string{`"owner"`, `"versions"`, `"roles"`, `"digest"`} {
+		if !bytes.Contains(all.Body, []byte(members)) || bytes.Contains(seen.Body, []byte(members)) {
+			t.Errorf("%s: a manager sees %s\nby his token: %s", members, all.Body, seen.Body)
+		}
+	}
+	w.do(request{method: "PATCH", path: "/models/iris", token: manager, json: `{"description":"mine"}`}).refused(403, "insufficient_scope")
+	w.do(request{method: "DELETE", path: "/models/iris", token: manager}).refused(403, "insufficient_scope")
+
+	w.post("/predict", user, irisRow).refused(403, "forbidden")
+	w.call(as(user), "ModelInfer", row("iris"), new(pb.ModelInferResponse)).refused(codes.PermissionDenied, "not open to you")
 }
 
 // Who needs a second factor, and does not prove one to his provider, reads what to

@@ -41,7 +41,7 @@ type Principal struct {
 	Username    string
 	Roles       []string // sorted
 	Permissions Permission
-	Withheld    Permission // what his access token, a provider's, does not delegate to who shows it
+	Withheld    Permission // what he has himself, and his access token, a provider's, does not delegate to who shows it
 	SessionID   string     // empty for API keys
 	KeyID       string     // empty for access tokens
 	Provider    string     // whose access token it was, if not our own

@@ -42,8 +42,10 @@ func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error)
 		again.limitTo(keys[i])
 	}
 	// Nobody gains by being slow, least of all what his token does not delegate.
+	if who.Provider != "" { // all that he has by now, and his token has not
+		again.Withheld = (again.Permissions | Predict | Account) &^ (who.Permissions | (Predict|Account)&^who.Withheld)
+	}
 	again.Permissions &= who.Permissions
-	again.Withheld = who.Withheld
 	again.SessionID, again.Provider, again.Origin = who.SessionID, who.Provider, who.Origin
 	again.AuthTime, again.SecondFactor = who.AuthTime, who.SecondFactor
 	return again, nil

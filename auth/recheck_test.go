@@ -41,4 +41,23 @@ func TestRecheck(t *testing.T) {
 			t.Errorf("%s: has gained %b", way, again.Permissions)
 		}
 	}
+	// What a token withholds is what its user has: no more of it when he loses it,
+	// and what he gains besides.
+	const withheld = auth.Account | auth.MetricsRead | auth.ModelsManage
+	who := callers["token of a provider"]
+	if who.Withheld&withheld != withheld {
+		t.Fatalf("withheld: %b", who.Withheld)
+	}
+	e.who(p.AccessToken(e.clock.now(), members{"sub": "eve", "groups": []string{"ml-users"}}))
+	again, err := e.Recheck(e.ctx, who)
+	want(t, err, nil)
+	if again.Permissions != 0 || again.Withheld != auth.Account {
+		t.Errorf("has %b, and not %b", again.Permissions, again.Withheld)
+	}
+	e.who(p.AccessToken(e.clock.now().Add(time.Second), members{"sub": "eve", "groups": []string{"ml-admins"}}))
+	regained, err := e.Recheck(e.ctx, again)
+	want(t, err, nil)
+	if regained.Permissions != 0 || regained.Withheld != who.Permissions|who.Withheld {
+		t.Errorf("has %b, and not %b", regained.Permissions, regained.Withheld)
+	}
 }

@@ -19,33 +19,39 @@ func TestAccess(t *testing.T) {
 	r.publish(t, ann, "open", sample(t, "iris"), models.Spec{Roles: []string{"user"}})
 	r.publish(t, ann, "special", sample(t, "iris"), models.Spec{Roles: []string{"analyst"}})
 	people := map[string]auth.Principal{
-		"eve":             eve,
-		"analyst":         as(eve, func(p *auth.Principal) { p.Roles = []string{"analyst"} }),
-		"owner":           ann,
-		"another owner":   bob,
-		"former owner":    as(ann, func(p *auth.Principal) { p.Permissions = 0 }),
-		"admin":           admin,
-		"nobody":          {},
-		"users' manager":  as(eve, func(p *auth.Principal) { p.Permissions = auth.UsersManage | auth.AuditRead }),
-		"owner's key":     as(ann, func(p *auth.Principal) { p.Models = []string{"closed", "absent"} }),
-		"admin's key":     as(admin, func(p *auth.Principal) { p.Models = []string{"open"} }),
-		"key for nothing": as(admin, func(p *auth.Principal) { p.Models = []string{} }),
-		"stranger's key":  as(eve, func(p *auth.Principal) { p.Models = []string{"closed", "open"} }),
+		"eve":                           eve,
+		"analyst":                       as(eve, func(p *auth.Principal) { p.Roles = []string{"analyst"} }),
+		"owner":                         ann,
+		"another owner":                 bob,
+		"former owner":                  as(ann, func(p *auth.Principal) { p.Permissions = 0 }),
+		"admin":                         admin,
+		"nobody":                        {},
+		"users' manager":                as(eve, func(p *auth.Principal) { p.Permissions = auth.UsersManage | auth.AuditRead }),
+		"owner's key":                   as(ann, func(p *auth.Principal) { p.Models = []string{"closed", "absent"} }),
+		"admin's key":                   as(admin, func(p *auth.Principal) { p.Models = []string{"open"} }),
+		"key for nothing":               as(admin, func(p *auth.Principal) { p.Models = []string{} }),
+		"stranger's key":                as(eve, func(p *auth.Principal) { p.Models = []string{"closed", "open"} }),
+		"admin's token for predictions": as(admin, func(p *auth.Principal) { p.Permissions, p.Withheld = 0, p.Permissions|auth.Account }),
+		"admin's token for no such":     as(admin, func(p *auth.Principal) { p.Permissions, p.Withheld = auth.ModelsWrite, auth.ModelsManage|auth.Predict }),
+		"user's token for predictions":  as(eve, func(p *auth.Principal) { p.Withheld = auth.Account }),
 	}
 	open, closed, absent := "", models.ErrClosed.Code, models.ErrNotFound.Code
 	want := map[string][4]string{ // closed, open, special, absent
-		"eve":             {closed, open, closed, closed},
-		"analyst":         {closed, closed, open, closed},
-		"owner":           {open, open, open, closed},
-		"another owner":   {closed, open, closed, closed},
-		"former owner":    {open, open, open, closed}, // calls, but changes nothing
-		"admin":           {open, open, open, absent},
-		"nobody":          {closed, closed, closed, closed},
-		"users' manager":  {closed, open, closed, closed},
-		"owner's key":     {open, closed, closed, closed},
-		"admin's key":     {closed, open, closed, closed},
-		"key for nothing": {closed, closed, closed, closed},
-		"stranger's key":  {closed, open, closed, closed},
+		"eve":                           {closed, open, closed, closed},
+		"analyst":                       {closed, closed, open, closed},
+		"owner":                         {open, open, open, closed},
+		"another owner":                 {closed, open, closed, closed},
+		"former owner":                  {open, open, open, closed}, // calls, but changes nothing
+		"admin":                         {open, open, open, absent},
+		"nobody":                        {closed, closed, closed, closed},
+		"users' manager":                {closed, open, closed, closed},
+		"owner's key":                   {open, closed, closed, closed},
+		"admin's key":                   {closed, open, closed, closed},
+		"key for nothing":               {closed, closed, closed, closed},
+		"stranger's key":                {closed, open, closed, closed},
+		"admin's token for predictions": {open, open, open, absent},
+		"admin's token for no such":     {closed, closed, closed, closed}, // as for who has no role of the model's
+		"user's token for predictions":  {closed, open, closed, closed},
 	}
 	for name, who := range people {
 		for i, model := range []string{"closed", "open", "special", "absent"} {

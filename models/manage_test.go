@@ -311,6 +311,7 @@ func TestManages(t *testing.T) {
 		{"another writer", bob, false},
 		{"caller", eve, false},
 		{"admin", admin, true},
+		{"admin by a token for predictions", as(admin, func(p *auth.Principal) { p.Permissions, p.Withheld = 0, p.Permissions }), false},
 	} {
 		if got := r.catalog.Manages(test.who, m); got != test.want {
 			t.Errorf("%s: %v", test.what, got)

@@ -25,18 +25,26 @@ func manages(who *auth.Principal, m *Model) bool {
 func owns(who *auth.Principal, m *Model) bool { return m.OwnerID != "" && m.OwnerID == who.UserID }
 
 // calls reports whether the caller may call the model: by a role, as its owner
-// (also when he may publish no more), or as one who manages all.
+// (also when he may publish no more), or as one to whom all are open.
 func calls(who *auth.Principal, m *Model) bool {
-	return who.InScope(m.Name) && (who.HasAny(m.Roles) || owns(who, m) || who.Can(auth.ModelsManage))
+	return who.InScope(m.Name) && (who.HasAny(m.Roles) || owns(who, m) || callsAll(who))
+}
+
+// callsAll reports whether every model is open to the caller: to holders of
+// models:manage. A provider's access token that delegates predict opens what is
+// open to its user, though it may not delegate models:manage, by which he changes
+// models and sees what managers see.
+func callsAll(who *auth.Principal) bool {
+	return who.Can(auth.ModelsManage) || who.Withheld&(auth.ModelsManage|auth.Predict) == auth.ModelsManage
 }
 
 // access decides whether the caller may call the model, and audits a denial.
 // It is the only way from a name to a model for all that is done with it. A
 // model that does not exist is denied like one that is closed, with the same
-// error and the same record; holders of models:manage are told.
+// error and the same record; those to whom all are open are told.
 func (c *Catalog) access(ctx context.Context, who *auth.Principal, name, action string) (*Model, error) {
 	m := c.snapshot().byName[name]
-	if m == nil && who.Can(auth.ModelsManage) && who.InScope(name) {
+	if m == nil && callsAll(who) && who.InScope(name) {
 		return nil, ErrNotFound
 	}
 	allowed := m != nil && calls(who, m)
