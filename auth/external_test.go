@@ -325,6 +325,61 @@ func TestProviderStepUp(t *testing.T) {
 	}
 }
 
+// Who has no password is not sent to log in with one, but to where he can go.
+func TestProviderStepUpSaysWhere(t *testing.T) {
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
+	second := other.Config()
+	second.Name = "tokens"
+	e := newEnv(t, withProviders(signInProvider(p, "corp"), second))
+	now := e.clock.now()
+	recent := func(p *authtest.Provider, sub string) auth.Principal {
+		return e.who(p.AccessToken(now, members{"sub": sub, "preferred_username": sub, "auth_time": now.Unix()}))
+	}
+	_, key, err := e.CreateKey(e.ctx, recent(p, "bea"), auth.KeyRequest{Name: "k"})
+	want(t, err, nil)
+	_, otherKey, err := e.CreateKey(e.ctx, recent(other, "cleo"), auth.KeyRequest{Name: "k"})
+	want(t, err, nil)
+	ada, own := e.user("ada")
+	_, err = e.LinkIdentity(e.ctx, e.admin, ada.ID, "corp", "sub-1")
+	want(t, err, nil)
+	adas := e.who(own.Access)
+	e.clock.advance(11 * time.Minute)
+	now = e.clock.now()
+
+	const page, password, token = "/console/oidc/corp?reauthenticate=1", "log in again with your password", "auth_time"
+	for _, c := range []struct {
+		what      string
+		who       auth.Principal
+		has, lack []string
+	}{
+		{"a token", e.who(p.AccessToken(now, members{"sub": "bea"})), []string{page, token}, []string{password}},
+		{"a key", e.who(key), []string{page}, []string{password, token}},
+		{"a token, and no sign-in", e.who(other.AccessToken(now, members{"sub": "cleo"})), []string{token}, []string{"/console", password}},
+		{"a key, and no sign-in", e.who(otherKey), []string{"administrator"}, []string{"/console", password, token}},
+		{"who has a password as well", adas, []string{password}, []string{"/console", token}},
+	} {
+		_, _, err := e.CreateKey(e.ctx, c.who, auth.KeyRequest{Name: "x"})
+		want(t, err, auth.ErrReauthenticate)
+		for _, word := range c.has {
+			if !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: no %q: %v", c.what, word, err)
+			}
+		}
+		for _, word := range c.lack {
+			if strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %q: %v", c.what, word, err)
+			}
+		}
+	}
+	_, _, begin := e.BeginTOTP(e.ctx, e.who(key), "")
+	for _, err := range []error{begin, e.ChangePassword(e.ctx, e.who(key), "", "another good phrase 17", "")} {
+		want(t, err, auth.ErrReauthenticate)
+		if words := err.Error(); !strings.Contains(words, "change them there") || strings.Contains(words, "log in") {
+			t.Error(words)
+		}
+	}
+}
+
 // A provider's token has no session, by which alone a second factor is
 // confirmed: it begins none, and takes nobody's beginning away.
 func TestProviderTokenBeginsNoSecondFactor(t *testing.T) {

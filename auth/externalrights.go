@@ -84,7 +84,7 @@ func notDelegated(need Permission) error {
 }
 
 // errPart keeps a token from making what would have more rights than it.
-var errPart = ErrScope.With("your access token delegates a part of your rights, so it makes and changes no credentials; sign in here instead")
+var errPart = ErrScope.With("your access token delegates a part of your rights, so it makes and changes no credentials; sign in here instead (GET /console/oidc lists how, in a browser)")
 
 // errDetails refuses what bounds a token in a way that is not understood here (RFC
 // 9396): it can't be kept to.

@@ -40,7 +40,41 @@ func (s *Service) fresh(ctx context.Context, who Principal, within time.Duration
 	}
 	ok := who.SessionID != "" && within == 0 ||
 		(who.SessionID != "" || who.Provider != "") && within > 0 && s.cfg.Now().Sub(who.AuthTime) <= within
-	return s.cfg.Guard.Decide(ctx, who, ok, ErrReauthenticate, false, a)
+	if ok {
+		return nil
+	}
+	return s.cfg.Guard.Decide(ctx, who, false, s.reauthentication(ctx, who, within), false, a)
+}
+
+// reauthentication is ErrReauthenticate in the words that help who: he signs in
+// with his password, or where he has none, at his identity provider. within is
+// that of fresh; 0 is what a password takes part in.
+func (s *Service) reauthentication(ctx context.Context, who Principal, within time.Duration) error {
+	user, err := s.cfg.Store.User(ctx, who.UserID)
+	if err != nil || user.PasswordHash != "" { // it is refused in any case; these are but the words
+		return ErrReauthenticate
+	}
+	ids, err := s.cfg.Store.IdentitiesOf(ctx, who.UserID)
+	if err != nil || len(ids) == 0 {
+		return ErrReauthenticate
+	}
+	const none = "your account has no password here"
+	if within == 0 {
+		return ErrReauthenticate.With(none + ": your identity provider keeps it, and your second factor; change them there")
+	}
+	var ways []string
+	if who.Provider != "" {
+		ways = append(ways, "show an access token whose auth_time says that you have signed in to your identity provider just now")
+	}
+	for _, p := range s.providers.list {
+		if p.SignIn && slices.ContainsFunc(ids, func(id Identity) bool { return id.Issuer == p.Issuer }) {
+			ways = append(ways, "open /console/oidc/"+p.Name+"?reauthenticate=1 in a browser, sign in, and repeat this there within 10 minutes")
+		}
+	}
+	if len(ways) == 0 {
+		return ErrReauthenticate.With(none + ", and your identity provider signs nobody in here; ask an administrator")
+	}
+	return ErrReauthenticate.With(none + ": " + strings.Join(ways, "; or "))
 }
 
 // Keys lists one's API keys, newest first.

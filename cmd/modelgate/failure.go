@@ -108,7 +108,7 @@ func hintForRefusal(e *client.Error) string {
 		}
 		return "Run 'modelgate login URL' and repeat the command."
 	case "reauthentication_required":
-		return "Run 'modelgate login URL' again and repeat the command within 10 minutes."
+		return "With a password: run 'modelgate login URL' again and repeat the command within 10 minutes. Without one: modelgate does not sign in through identity providers."
 	case "rate_limited":
 		if e.RetryAfter > 0 {
 			return fmt.Sprintf("Try again in %s.", e.RetryAfter)
