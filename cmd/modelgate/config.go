@@ -35,7 +35,7 @@ type Config struct {
 	GRPCListen  string `env:"MODELGATE_GRPC_LISTEN" name:"grpc-listen" placeholder:"HOST:PORT" help:"Address of the Open Inference Protocol over gRPC, with the same certificate. Default: none, no gRPC."`
 	Data        string `env:"MODELGATE_DATA" default:"./data" type:"path" placeholder:"DIR" help:"Folder of the database, models, keys and audit log. Made at need, readable by its owner only. Default: ${default}."`
 	DatabaseURL string `env:"MODELGATE_DATABASE_URL" name:"database-url" placeholder:"URL" help:"Database; 'sqlite:PATH'. Default: modelgate.db in the data folder."`
-	ONNXRuntime string `env:"MODELGATE_ONNXRUNTIME_LIB" name:"onnxruntime-lib" type:"path" placeholder:"FILE" help:"ONNX Runtime's shared library. Default: beside the program, then where 'make build' caches it."`
+	ONNXRuntime string `env:"MODELGATE_ONNXRUNTIME_LIB" name:"onnxruntime-lib" type:"path" placeholder:"FILE" help:"ONNX Runtime's shared library. Default: beside the program, then ../lib from it, where 'make build' caches it, and the system's folders."`
 	Demo        bool   `env:"MODELGATE_DEMO" help:"Publish the sample models to role 'user' where they are missing."`
 
 	// Identity.
@@ -50,7 +50,7 @@ type Config struct {
 	AccessTTL     time.Duration `env:"MODELGATE_ACCESS_TTL" name:"access-ttl" default:"15m" help:"Life of an access token (1m to 24h)."`
 	RefreshTTL    time.Duration `env:"MODELGATE_REFRESH_TTL" name:"refresh-ttl" default:"168h" help:"Life of an unused refresh token."`
 	SessionTTL    time.Duration `env:"MODELGATE_SESSION_TTL" name:"session-ttl" default:"720h" help:"Longest life of a login, however often it is refreshed."`
-	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser."`
+	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser (5m to 720h)."`
 	BrowserIdle   time.Duration `env:"MODELGATE_BROWSER_IDLE" name:"browser-idle" default:"30m" help:"Life of a sign-in with a browser that sends no request (5m or more)."`
 	MaxSessions   int           `env:"MODELGATE_MAX_SESSIONS" name:"max-sessions" default:"250" help:"Most live sign-ins of one account, of all kinds together; one more ends the one that was used longest ago."`
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
@@ -64,14 +64,14 @@ type Config struct {
 	RateLogin   string        `env:"MODELGATE_RATE_LOGIN" name:"rate-login" default:"10-M" placeholder:"N-S|M|H|D" help:"Sign-in attempts per client address, and failures per account. Default: ${default}."`
 	RateUnauth  string        `env:"MODELGATE_RATE_UNAUTHENTICATED" name:"rate-unauthenticated" default:"600-M" placeholder:"N-S|M|H|D" help:"Requests per client address that bring a bad credential, or that refresh or revoke one. Default: ${default}."`
 	RedisURL    string        `env:"MODELGATE_REDIS_URL" name:"redis-url" secret:"" placeholder:"URL" help:"Redis in which servers share their rates: redis://HOST:6379/0, or rediss://USER:PASSWORD@HOST:6379/0 for TLS. Prefer the variable. Default: none, each server counts by itself."`
-	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest request body, uploads apart."`
+	MaxBody     Bytes         `env:"MODELGATE_MAX_BODY" name:"max-body" default:"32MiB" help:"Largest body of a prediction, and message over gRPC (at least 1KiB)."`
 	MaxModel    Bytes         `env:"MODELGATE_MAX_MODEL" name:"max-model" default:"512MiB" help:"Largest model file (at most 2GiB)."`
 	ModelNodes  int           `env:"MODELGATE_MAX_MODEL_NODES" name:"max-model-nodes" default:"100000" help:"Most nodes of a model, functions counted anew at each call."`
 	ModelDepth  int           `env:"MODELGATE_MAX_MODEL_DEPTH" name:"max-model-depth" default:"16" help:"Most graphs (If, Loop, Scan) inside one another in a model (1 to 32)."`
 	ModelQuota  Bytes         `env:"MODELGATE_MODEL_QUOTA" name:"model-quota" default:"20GiB" help:"Most bytes of model files that belong to one owner; holders of models:manage have no bound."`
 	DiskReserve Bytes         `env:"MODELGATE_DISK_RESERVE" name:"disk-reserve" default:"256MiB" help:"What uploads leave free on the disk, for the database and the audit log."`
 	UploadKeys  string        `env:"MODELGATE_UPLOAD_KEYS" name:"upload-keys" type:"path" placeholder:"FILE" help:"Ed25519 public keys (PEM); uploads then need a signature by one of them. Default: none needed."`
-	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for all request bodies at one time; more requests get 503."`
+	BodyMemory  Bytes         `env:"MODELGATE_BODY_MEMORY" name:"body-memory" default:"256MiB" help:"Memory for the bodies of predictions at one time, and for large answers while they are read; more requests get 503."`
 	TensorMem   Bytes         `env:"MODELGATE_TENSOR_MEMORY" name:"tensor-memory" default:"512MiB" help:"Memory for the tensors of all running predictions."`
 	SessionMem  Bytes         `env:"MODELGATE_SESSION_MEMORY" name:"session-memory" default:"4GiB" help:"Memory that all loaded models together should take; the least recently used are closed beyond it."`
 	RuntimeMem  Bytes         `env:"MODELGATE_RUNTIME_MEMORY" name:"runtime-memory" default:"4GiB" help:"Memory that one model may take for weights and while it computes; with --isolation=none all models together. What needs more fails."`

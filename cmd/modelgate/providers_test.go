@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,10 +71,13 @@ func TestIdentityProviders(t *testing.T) {
 		RequireVerifiedEmail: true, RolesClaim: "realm_access.roles",
 		Roles:           map[string][]string{"ml-users": {"user"}, "ml-makers": {"user", "data-scientist"}, "ml-admins": {"admin"}},
 		SecondFactorACR: []string{"2"}, SecondFactorAMR: []string{"otp", "hwk"},
-		TokenScopes: map[string][]string{"mg.predict": {"predict"}, "mg.publish": {"predict", "models:write"}},
+		TokenScopes: map[string][]string{"mg.predict": {"predict"}, "mg.publish": {"predict", "models:write"}, "mg.account": {"account"}},
 	}
 	if got := all["keycloak"]; !reflect.DeepEqual(got, want) {
 		t.Errorf("keycloak is read as\n%+v, want\n%+v", got, want)
+	}
+	if got := all["entra"]; got.Roles["Publish"] == nil || !slices.Contains(got.TokenScopes["Models.Publish"], "models:write") {
+		t.Errorf("who may publish by entra can't with its tokens: %+v", got)
 	}
 }
 
