@@ -282,3 +282,38 @@ func TestPromotionsLookAtOtherServers(t *testing.T) {
 		}
 	}
 }
+
+// What is judged is the user as he is when he is raised, not as he was when his
+// token was read.
+func TestProviderRaisesWhoWasLoweredMeanwhile(t *testing.T) {
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
+	second := other.Config()
+	second.Name, second.CreateUsers, second.RolesClaim, second.Roles = "other", false, "", nil
+	e := newEnv(t, withProviders(p.Config(), second))
+	r := e.replica(withProviders(p.Config(), second))
+	mona := e.manager("mona", "users:manage")
+	said := func(groups ...string) string {
+		e.clock.advance(time.Second)
+		return p.AccessToken(e.clock.now(), authtest.Members{"groups": groups})
+	}
+	made := e.who(said("ml-makers"))
+	low, high := said("ml-users"), said("ml-makers")
+	var once sync.Once
+	e.store.set(func(method string) error {
+		if method == "LockAdmin" {
+			once.Do(func() {
+				r.who(low)
+				_, err := r.LinkIdentity(r.ctx, mona, made.UserID, "other", "mona")
+				want(t, err, nil)
+			})
+		}
+		return nil
+	}, nil)
+	if who := e.who(high); !who.Can(auth.ModelsWrite) {
+		t.Fatalf("%+v", who)
+	}
+	e.dead("an identity that was linked with fewer rights", other.AccessToken(e.clock.now(), authtest.Members{"sub": "mona"}))
+	if r := e.records("user.update"); len(r) < 2 || r[0].Detail["roles"] != "data-scientist" || r[1].Detail["roles"] != "user" {
+		t.Errorf("recorded: %+v", r)
+	}
+}
