@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -215,5 +216,104 @@ func TestProviderRaisesWithoutLesserIdentities(t *testing.T) {
 	}
 	if r := e.records("identity.unlink"); len(r) != 1 || r[0].Reason != "identity_provider" {
 		t.Errorf("%+v", r)
+	}
+}
+
+// The same when the way is made at another server of the database in the very
+// moment of the promotion.
+func TestPromotionsLookAtOtherServers(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	r := e.replica(withProviders(p.Config()))
+	mona := e.manager("mona", "users:manage")
+	robot, _, _ := e.service("robot")
+	old, err := e.Secrets(e.ctx, e.admin, robot.ID)
+	want(t, err, nil)
+	want(t, e.DeleteSecret(e.ctx, e.admin, robot.ID, old[0].ID), nil)
+	ada, _ := e.user("ada")
+	bob, _ := e.user("bob")
+	for what, c := range map[string]struct {
+		id   string
+		make func() (good func() bool)
+	}{
+		"secret": {robot.ID, func() func() bool {
+			_, secret, err := r.CreateSecret(r.ctx, mona, robot.ID, 0)
+			want(t, err, nil)
+			return func() bool { _, err := e.AuthenticateClient(e.ctx, origin, robot.ID, secret); return err == nil }
+		}},
+		"identity": {ada.ID, func() func() bool {
+			_, err := r.LinkIdentity(r.ctx, mona, ada.ID, "corp", "mona")
+			want(t, err, nil)
+			return func() bool { return true }
+		}},
+		"reset": {bob.ID, func() func() bool {
+			token, _, err := r.ResetUser(r.ctx, mona, bob.ID, false)
+			want(t, err, nil)
+			return func() bool { return e.ResetPassword(e.ctx, origin, token, "another lorry altogether") == nil }
+		}},
+	} {
+		waits, raised := make(chan struct{}), make(chan error, 1)
+		var once, arrives sync.Once
+		e.store.set(func(method string) error {
+			if method == "LockAdmin" {
+				arrives.Do(func() { close(waits) })
+			}
+			return nil
+		}, nil)
+		r.store.set(nil, func(method string) {
+			if method != "Roles" { // by which it is judged whether mona may
+				return
+			}
+			once.Do(func() {
+				go func() {
+					_, err := e.UpdateUser(e.ctx, e.admin, c.id, auth.UserPatch{Roles: &[]string{"data-scientist"}})
+					raised <- err
+				}()
+				select {
+				case <-waits: // until the other server has stored what it makes
+				case err := <-raised:
+					raised <- err
+				}
+			})
+		})
+		good := c.make()
+		if err := <-raised; err == nil && good() {
+			t.Errorf("%s: made by somebody with fewer rights, and good after the promotion", what)
+		}
+	}
+}
+
+// What is judged is the user as he is when he is raised, not as he was when his
+// token was read.
+func TestProviderRaisesWhoWasLoweredMeanwhile(t *testing.T) {
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
+	second := other.Config()
+	second.Name, second.CreateUsers, second.RolesClaim, second.Roles = "other", false, "", nil
+	e := newEnv(t, withProviders(p.Config(), second))
+	r := e.replica(withProviders(p.Config(), second))
+	mona := e.manager("mona", "users:manage")
+	said := func(groups ...string) string {
+		e.clock.advance(time.Second)
+		return p.AccessToken(e.clock.now(), authtest.Members{"groups": groups})
+	}
+	made := e.who(said("ml-makers"))
+	low, high := said("ml-users"), said("ml-makers")
+	var once sync.Once
+	e.store.set(func(method string) error {
+		if method == "LockAdmin" {
+			once.Do(func() {
+				r.who(low)
+				_, err := r.LinkIdentity(r.ctx, mona, made.UserID, "other", "mona")
+				want(t, err, nil)
+			})
+		}
+		return nil
+	}, nil)
+	if who := e.who(high); !who.Can(auth.ModelsWrite) {
+		t.Fatalf("%+v", who)
+	}
+	e.dead("an identity that was linked with fewer rights", other.AccessToken(e.clock.now(), authtest.Members{"sub": "mona"}))
+	if r := e.records("user.update"); len(r) < 2 || r[0].Detail["roles"] != "data-scientist" || r[1].Detail["roles"] != "user" {
+		t.Errorf("recorded: %+v", r)
 	}
 }

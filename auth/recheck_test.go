@@ -42,3 +42,33 @@ func TestRecheck(t *testing.T) {
 		}
 	}
 }
+
+// Whose identity was taken away, or whose secret, is not who he was.
+func TestRecheckOfWhatWasTakenAway(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	ada, _ := e.user("ada")
+	id, err := e.LinkIdentity(e.ctx, e.admin, ada.ID, "corp", "sub-9")
+	want(t, err, nil)
+	_, err = e.LinkIdentity(e.ctx, e.admin, ada.ID, "corp", "sub-8")
+	want(t, err, nil)
+	byProvider := e.who(p.AccessToken(e.clock.now(), members{"sub": "sub-9"}))
+	u, first, secret := e.service("nightly")
+	byClient := e.who(e.clientToken(u.ID, secret))
+
+	// The access token of a program expires as that of a person does.
+	e.clock.advance(20 * time.Minute)
+	for _, who := range []auth.Principal{byProvider, byClient} {
+		again, err := e.Recheck(e.ctx, who)
+		if want(t, err, nil); !reflect.DeepEqual(again, who) {
+			t.Errorf("was %+v, is %+v", who, again)
+		}
+	}
+	e.admin = e.who(e.login("admin").Access)
+	want(t, e.UnlinkIdentity(e.ctx, e.admin, ada.ID, id.ID), nil)
+	want(t, e.DeleteSecret(e.ctx, e.admin, u.ID, first.ID), nil)
+	for _, who := range []auth.Principal{byProvider, byClient} {
+		_, err := e.Recheck(e.ctx, who)
+		want(t, err, auth.ErrToken)
+	}
+}
