@@ -34,7 +34,7 @@ type Config struct {
 	SessionTTL   time.Duration // from login, whatever is refreshed; 30 days
 	BrowserTTL   time.Duration // of a browser's session, from sign-in; 12 hours
 	BrowserIdle  time.Duration // of a browser's session that is not used; 30 minutes
-	MaxSessions  int           // live ones of an account, of all kinds together; 50
+	MaxSessions  int           // live ones of an account, of all kinds together; 250
 	InviteTTL    time.Duration // 72 hours
 	ResetTTL     time.Duration // 1 hour
 	Registration Registration  // empty: open
@@ -137,7 +137,7 @@ func New(cfg Config) (*Service, error) {
 
 const (
 	defaultAccessTTL   = 15 * time.Minute
-	defaultMaxSessions = 50
+	defaultMaxSessions = 250
 )
 
 // PasswordGrant says whether OAuth2 clients may sign in by password.

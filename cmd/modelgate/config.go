@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ulule/limiter/v3"
@@ -51,7 +52,7 @@ type Config struct {
 	SessionTTL    time.Duration `env:"MODELGATE_SESSION_TTL" name:"session-ttl" default:"720h" help:"Longest life of a login, however often it is refreshed."`
 	BrowserTTL    time.Duration `env:"MODELGATE_BROWSER_TTL" name:"browser-ttl" default:"12h" help:"Longest life of a sign-in with a browser."`
 	BrowserIdle   time.Duration `env:"MODELGATE_BROWSER_IDLE" name:"browser-idle" default:"30m" help:"Life of a sign-in with a browser that sends no request (5m or more)."`
-	MaxSessions   int           `env:"MODELGATE_MAX_SESSIONS" name:"max-sessions" default:"50" help:"Most live sign-ins of one account, of all kinds together; one more ends the one that was used longest ago."`
+	MaxSessions   int           `env:"MODELGATE_MAX_SESSIONS" name:"max-sessions" default:"250" help:"Most live sign-ins of one account, of all kinds together; one more ends the one that was used longest ago."`
 	Registration  string        `env:"MODELGATE_REGISTRATION" enum:"open,invite,closed" default:"open" help:"Who may make an account: ${enum}."`
 	RequireTOTP   []string      `env:"MODELGATE_REQUIRE_TOTP" name:"require-totp" placeholder:"ROLE" help:"Roles whose holders need a second factor; who has none can do nothing but turn one on. Default: none."`
 	PasswordGrant bool          `env:"MODELGATE_PASSWORD_GRANT" name:"password-grant" default:"true" negatable:"" help:"Take grant_type=password at /token."`
@@ -87,8 +88,8 @@ type Config struct {
 	InsecureHTTP   bool          `env:"MODELGATE_INSECURE_HTTP" name:"insecure-http" help:"Speak plain HTTP on an address that is not loopback, for a proxy that speaks TLS in front."`
 	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
 	CORSOrigins    []string      `env:"MODELGATE_CORS_ORIGINS" name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may read answers to their own tokens and keys, exactly as in https://app.example.com. Default: none."`
-	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"4096" help:"Connections at once to each port; more wait until one ends."`
-	MaxPerAddress  int           `env:"MODELGATE_MAX_CONNECTIONS_PER_ADDRESS" name:"max-connections-per-address" default:"0" help:"Of these, from one client address (IPv6: network of 64 bits); 0: half of them. Trusted proxies have no such bound."`
+	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"0" help:"Connections at once to each port; more wait until one ends. 0: 12000, or fewer where the limit of open files is low."`
+	MaxPerAddress  int           `env:"MODELGATE_MAX_CONNECTIONS_PER_ADDRESS" name:"max-connections-per-address" default:"0" help:"Of these, from one client address (IPv6: network of 64 bits); 0: half of them, and of this machine all. Trusted proxies have no such bound."`
 	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
 	AuditFileSize  Bytes         `env:"MODELGATE_AUDIT_FILE_SIZE" name:"audit-file-size" default:"64MiB" help:"Size from which a file of the audit log is closed and the next begun."`
@@ -277,10 +278,10 @@ func (c *Config) checkRanges(bad func(string, ...any)) {
 	if c.MaxSessions < 1 {
 		bad("--max-sessions %d lets nobody sign in; take 1 or more", c.MaxSessions)
 	}
-	if c.MaxConnections < 1 {
-		bad("--max-connections %d lets nobody in; take 1 or more", c.MaxConnections)
+	if c.MaxConnections < 0 {
+		bad("--max-connections %d lets nobody in; take 1 or more, or 0 for what the limit of open files allows", c.MaxConnections)
 	}
-	if c.MaxPerAddress < 0 || c.MaxPerAddress > max(c.MaxConnections, 0) {
+	if c.MaxPerAddress < 0 || c.MaxConnections > 0 && c.MaxPerAddress > c.MaxConnections {
 		bad("--max-connections-per-address %d is out of range; take 1 to --max-connections, or 0 for half of them", c.MaxPerAddress)
 	}
 	if c.MaxModel > 2<<30 {
@@ -320,8 +321,29 @@ const minBody = Bytes(1 << 10)
 // messages deep, and a graph inside another is three.
 const maxModelDepth = 32
 
+// defaultConnections is how many connections a port takes where nobody says;
+// spareFiles are what else the server may have open by then: the database, logs,
+// and what goes to the models' processes.
+const defaultConnections, spareFiles = 12_000, 1024
+
+// connections is how many connections each port takes at once.
+func (c *Config) connections() int {
+	if c.MaxConnections > 0 {
+		return c.MaxConnections
+	}
+	ports := uint64(1)
+	if c.GRPCListen != "" {
+		ports = 2
+	}
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return spareFiles
+	}
+	return int(max(1, min(defaultConnections, (files.Cur-min(spareFiles, files.Cur/2))/ports)))
+}
+
 // connectionsOfOne is how many connections one client address may have to a port.
-func (c *Config) connectionsOfOne() int { return cmp.Or(c.MaxPerAddress, (c.MaxConnections+1)/2) }
+func (c *Config) connectionsOfOne() int { return cmp.Or(c.MaxPerAddress, (c.connections()+1)/2) }
 
 // modelLimits are the bounds of the static check.
 func (c *Config) modelLimits() models.Limits {

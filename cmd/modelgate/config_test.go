@@ -136,7 +136,7 @@ func TestCheck(t *testing.T) {
 		{[]string{"--browser-ttl", "9000h"}, "--browser-ttl"},
 		{[]string{"--max-sessions", "0"}, "--max-sessions"},
 		{[]string{"--max-sessions", "1"}, ""},
-		{[]string{"--max-connections", "0"}, "--max-connections"},
+		{[]string{"--max-connections=-1"}, "--max-connections"},
 		{[]string{"--max-connections", "10", "--max-connections-per-address", "11"}, "--max-connections-per-address"},
 		{[]string{"--max-connections-per-address=-1"}, "--max-connections-per-address"},
 		{[]string{"--cors-origins", "https://app.example.com,http://localhost:5173"}, ""},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -52,7 +53,11 @@ func (d *doors) open(ctx context.Context, cfg *Config, flag, address string, pro
 	if err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
-	b := newConnBounds(flag, cfg.MaxConnections, cfg.connectionsOfOne(), trusted)
+	unbounded := trusted
+	if cfg.MaxPerAddress == 0 { // a stranger does not come from this machine
+		unbounded = func(a netip.Addr) bool { return a.IsLoopback() || trusted(a) }
+	}
+	b := newConnBounds(flag, cfg.connections(), cfg.connectionsOfOne(), unbounded)
 	d.bounds = append(d.bounds, b)
 	bounded := newBoundedListener(l, b)
 	if d.pair == nil {

@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -47,5 +48,45 @@ func TestConnectionsOfOneAddress(t *testing.T) {
 		if p.metric(`modelgate_connections_cut_total{port="listen",reason="`+reason+`"}`) < 1 {
 			t.Errorf("no connection was counted as cut for the reason %s", reason)
 		}
+	}
+}
+
+// TestConnectionsByDefault: unless somebody says, a port takes as many as files
+// may be open, within reason, and a client on this machine may have them all.
+func TestConnectionsByDefault(t *testing.T) {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	limit := func(n uint64) {
+		t.Helper()
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: n, Max: files.Max}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer limit(files.Cur)
+	for _, c := range []struct {
+		files     uint64
+		grpc      string
+		most, one int
+	}{
+		{4096, "", 3072, 1536},
+		{4096, "127.0.0.1:0", 1536, 768},
+		{256, "", 128, 64},
+		{files.Cur, "", int(min(12000, files.Cur-1024)), int(min(12000, files.Cur-1024)+1) / 2},
+	} {
+		limit(c.files)
+		cfg := Config{GRPCListen: c.grpc}
+		if most, one := cfg.connections(), cfg.connectionsOfOne(); most != c.most || one != c.one {
+			t.Errorf("%d files, gRPC %q: %d connections, %d of one address; want %d and %d", c.files, c.grpc, most, one, c.most, c.one)
+		}
+	}
+	limit(files.Cur)
+	p := start(t, t.TempDir(), "MODELGATE_MAX_CONNECTIONS=8")
+	for range 6 {
+		dialFrom(t, strings.TrimPrefix(p.url, "http://"), "127.0.0.1").keepBusy()
+	}
+	if err := dialFrom(t, strings.TrimPrefix(p.url, "http://"), "127.0.0.1").get(60 * time.Second); err != nil {
+		t.Errorf("a client on this machine is held to half of the places: %v", err)
 	}
 }
