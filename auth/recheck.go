@@ -2,19 +2,28 @@ package auth
 
 import (
 	"context"
+	"errors"
 	"slices"
 )
 
 // Recheck tells who a Principal is by now, with those of his rights that he still
 // has, for a request of which a part was long in coming. ErrToken: the session or
-// the key that he proved himself with has ended, or he was disabled. That his
-// access token has expired meanwhile is no failure: it was good when the request
-// came, and an upload may take longer than a token lives. It asks the database.
+// the key that he proved himself with has ended, his account with the provider of
+// his token was unlinked, or he was disabled. That his access token has expired
+// meanwhile is no failure: it was good when the request came, and an upload may
+// take longer than a token lives. It asks the database.
 func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error) {
 	now := s.cfg.Now()
 	from := factorHere
 	if who.Provider != "" {
 		from = factorProved // what his token says was looked at when it was let in
+		linked, err := s.linked(ctx, who)
+		if err != nil {
+			return Principal{}, err
+		}
+		if !linked {
+			return Principal{}, ErrToken.Because(errUnlinked)
+		}
 	}
 	if who.SessionID != "" {
 		session, err := s.cfg.Store.Session(ctx, who.SessionID)
@@ -47,6 +56,21 @@ func (s *Service) Recheck(ctx context.Context, who Principal) (Principal, error)
 	again.SessionID, again.Provider, again.Origin = who.SessionID, who.Provider, who.Origin
 	again.AuthTime, again.SecondFactor = who.AuthTime, who.SecondFactor
 	return again, nil
+}
+
+var errUnlinked = errors.New("the account with the provider was unlinked from the user")
+
+// linked says whether an account with the provider of the caller's token is
+// still linked to him.
+func (s *Service) linked(ctx context.Context, who Principal) (bool, error) {
+	identities, err := s.cfg.Store.IdentitiesOf(ctx, who.UserID)
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(identities, func(id Identity) bool {
+		p := s.providers.byIssuer[id.Issuer]
+		return p != nil && p.Name == who.Provider
+	}), nil
 }
 
 // limitTo leaves of a user's rights what a key has.
