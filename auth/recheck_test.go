@@ -10,7 +10,8 @@ import (
 )
 
 // TestRecheck: who has changed in nothing is the same, whatever he proved himself
-// with, though his token has expired; who gained a right has not gained it.
+// with, though his token has expired; who gained a right has not gained it, and
+// whose account with a provider was unlinked is nobody.
 func TestRecheck(t *testing.T) {
 	p := authtest.NewProvider(t)
 	cfg := p.Config()
@@ -60,6 +61,12 @@ func TestRecheck(t *testing.T) {
 	if regained.Permissions != 0 || regained.Withheld != who.Permissions|who.Withheld {
 		t.Errorf("has %b, and not %b", regained.Permissions, regained.Withheld)
 	}
+	foreigner := callers["token of a provider"]
+	ids, err := e.db.IdentitiesOf(e.ctx, foreigner.UserID)
+	want(t, err, nil)
+	want(t, e.db.UnlinkIdentity(e.ctx, foreigner.UserID, ids[0].ID), nil)
+	_, err = e.Recheck(e.ctx, foreigner)
+	want(t, err, auth.ErrToken)
 }
 
 // Whose identity was taken away, or whose secret, is not who he was.
