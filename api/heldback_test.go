@@ -136,24 +136,51 @@ func TestHeldBackBodies(t *testing.T) {
 	}
 }
 
-// TestHeldBackMessage is the same of a message over gRPC.
+// TestHeldBackMessage is the same of a message over gRPC, or of the end of a
+// call behind it.
 func TestHeldBackMessage(t *testing.T) {
 	w := newRPCWorld(t, false, noLimits)
 	w.iris()
-	id, token := w.user("ada")
 	plain, err := proto.Marshal(row("iris"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := frame(0, plain)
-	runs := w.fake.Stats().Runs
 	transport := &http.Transport{Protocols: new(http.Protocols), ExpectContinueTimeout: time.Minute}
 	transport.Protocols.SetUnencryptedHTTP2(true)
 	t.Cleanup(transport.CloseIdleConnections)
+	for i, c := range []struct {
+		name, method string
+		first, rest  []byte
+	}{
+		{"half of a message", "ModelInfer", frame(0, plain)[:10], frame(0, plain)[10:]},
+		{"the end of the call", "ModelInfer", frame(0, plain), nil},
+		{"an empty message", "RepositoryIndex", nil, frame(0, nil)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			id, token := w.user(fmt.Sprint("caller", i))
+			runs := w.fake.Stats().Runs
+			status := w.holdBackMessage(t, transport, c.method, token, c.first, c.rest, func() {
+				w.do(request{method: "PATCH", path: "/admin/users/" + id, token: w.admin, json: `{"disabled":true}`})
+			})
+			if status != fmt.Sprint(int(codes.Unauthenticated)) {
+				t.Errorf("the call of a disabled user has the status %q", status)
+			}
+			if w.fake.Stats().Runs != runs {
+				t.Error("a prediction ran")
+			}
+		})
+	}
+}
+
+// holdBackMessage calls a method with first, and with rest and the end of the
+// call, after meanwhile, when the caller's proof is older than proofGrace. It
+// returns the status.
+func (w *rpcWorld) holdBackMessage(t *testing.T, transport *http.Transport, name, token string, first, rest []byte, meanwhile func()) string {
+	t.Helper()
 	in, out := io.Pipe()
 	waits := make(chan struct{})
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got100Continue: func() { close(waits) }})
-	r, err := http.NewRequestWithContext(ctx, "POST", "http://"+w.target+method("ModelInfer"), in)
+	r, err := http.NewRequestWithContext(ctx, "POST", "http://"+w.target+method(name), in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,10 +193,10 @@ func TestHeldBackMessage(t *testing.T) {
 			return
 		}
 		waited := time.After(proofGrace + 50*time.Millisecond)
-		_, _ = out.Write(message[:len(message)/2])
-		w.do(request{method: "PATCH", path: "/admin/users/" + id, token: w.admin, json: `{"disabled":true}`})
+		_, _ = out.Write(first)
+		meanwhile()
 		<-waited
-		_, _ = out.Write(message[len(message)/2:])
+		_, _ = out.Write(rest)
 		out.Close()
 	}()
 	resp, err := transport.RoundTrip(r)
@@ -180,11 +207,5 @@ func TestHeldBackMessage(t *testing.T) {
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 		t.Fatal(err)
 	}
-	status := resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status")
-	if status != fmt.Sprint(int(codes.Unauthenticated)) {
-		t.Errorf("the message of a disabled user has the status %q", status)
-	}
-	if w.fake.Stats().Runs != runs {
-		t.Error("a prediction ran")
-	}
+	return resp.Header.Get("Grpc-Status") + resp.Trailer.Get("Grpc-Status")
 }

@@ -143,7 +143,9 @@ func called(h handler) handler {
 }
 
 // readOne reads the one message that a unary call has. Messages of at most
-// firstRead bytes have a budget of their own, and the common one behind it.
+// firstRead bytes have a budget of their own, and the common one behind it. The
+// caller is looked at again when the call has ended on his side: that he may hold
+// back as well as the message.
 func (c *call) readOne(limit int64) (body, error) {
 	r := c.gin.Request
 	p, err := oipgrpc.ReadPrefix(r.Body)
@@ -162,7 +164,7 @@ func (c *call) readOne(limit int64) (body, error) {
 	case err != io.EOF:
 		return b, stopped(err)
 	}
-	return b, nil
+	return b, c.stillMay()
 }
 
 // broken is the answer to a call without the beginning of a message.

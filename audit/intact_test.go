@@ -146,3 +146,33 @@ func TestEditsAreNotedBefore(t *testing.T) {
 	}
 	undo()
 }
+
+// TestEditsAreNoticedAtTheStart: what a server refused to go on with, the next
+// start refuses as well, so that no head signs for it.
+func TestEditsAreNoticedAtTheStart(t *testing.T) {
+	cfg, _, _ := keyed(t, &heads{fresh: true})
+	l := open(t, cfg)
+	for i := range 7 {
+		appendAll(t, l, allow(i))
+	}
+	undo := edit(t, cfg.Path, `"target":"u_1"`, `"target":"u_9"`)
+	if err := l.Close(); !errors.Is(err, ErrTampered) {
+		t.Errorf("the end of the server: %v", err)
+	}
+	edited := mustRead(t, cfg.Path)
+	if l, err := Open(context.Background(), cfg); !errors.Is(err, ErrTampered) {
+		t.Errorf("the next start: %v", err)
+		if err == nil {
+			l.Close()
+		}
+	}
+	if !bytes.Equal(mustRead(t, cfg.Path), edited) {
+		t.Error("the evidence was changed")
+	}
+	undo()
+	l = open(t, cfg)
+	appendAll(t, l, allow(8))
+	if err := l.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -21,7 +21,8 @@ var ErrTampered = errors.New("the audit log was changed outside modelgate")
 // Open opens the log, or begins one.
 //
 // It holds the log against the saved head, reading from the end back to that
-// head only (Verify reads all):
+// head, and on to the last signed head in the file, since the next one will sign
+// for what is between (Verify reads all):
 //
 //   - a half-written last record, which the head does not know, is what a crash
 //     leaves: it is cut off and a record audit.repair says so;
@@ -353,6 +354,7 @@ type tailWalk struct {
 	boundary bool  // the line at hand is the last of a closed file
 	gap      bool  // the closed file does not end where the next one begins: the walk is over
 	done     bool  // the saved head was met
+	beyond   int   // records before it that were read
 }
 
 // line takes the lines, the last first.
@@ -384,13 +386,17 @@ func (w *tailWalk) line(ctx context.Context) func(line []byte, off int64) (bool,
 			return false, w.l.tampered(fmt.Sprintf("record %d does not follow record %d", w.next.Seq, e.Seq))
 		}
 		w.next = e
+		if w.done {
+			w.beyond++
+			return e.Action != actionHead && w.beyond < HeadRecords, nil
+		}
 		saved := w.l.saved
 		if saved.Seq > 0 && e.Seq <= saved.Seq {
 			if e.Seq == saved.Seq && e.Hash != saved.Hash {
 				return false, w.l.tampered(fmt.Sprintf("record %d is not the one the database knows", e.Seq))
 			}
 			w.done = true
-			return false, nil
+			return w.l.cfg.Key != nil && e.Action != actionHead, nil
 		}
 		return true, nil
 	}

@@ -123,15 +123,16 @@ func deadCookie(err error) error {
 func (s *Service) maxUnwritten() time.Duration { return min(time.Minute, s.cfg.BrowserIdle/20) }
 
 // touch stores that a session is used, unless that was done lately, and returns
-// its idle end. A session that ended meanwhile is ErrNotFound. Any other failure
-// costs nothing now: the session ends earlier than it should.
+// its idle end, which says when it was: the last use does not, since that is
+// stored by itself too. A session that ended meanwhile is ErrNotFound. Any other
+// failure costs nothing now: the session ends earlier than it should.
 func (s *Service) touch(ctx context.Context, hash [32]byte, session Session, idleEnd, now time.Time) (time.Time, error) {
-	if now.Sub(session.LastUsed) < s.maxUnwritten() {
-		return idleEnd, nil
-	}
 	next := now.Add(s.cfg.BrowserIdle)
 	if next.After(session.ExpiresAt) {
 		next = session.ExpiresAt
+	}
+	if next.Sub(idleEnd) < s.maxUnwritten() {
+		return idleEnd, nil
 	}
 	err := s.cfg.Store.TouchBrowser(ctx, hash, now, next)
 	switch {

@@ -118,6 +118,23 @@ func TestBrowserExpiry(t *testing.T) {
 	e.deadCookie("session past its end, out of the cache", raised.Cookie)
 }
 
+// That the last use is stored once a minute beside it, for lists and for the bound
+// of sessions, moves no idle end: a browser that asks often must not be put out.
+func TestBrowserInUseStays(t *testing.T) {
+	e := newEnv(t)
+	e.register("alice")
+	b := e.browse("alice")
+	for i := range 4 * 60 { // an hour
+		e.whoBrowses(b.Cookie)
+		if i%4 == 0 {
+			e.FlushUses(e.ctx)
+		}
+		e.clock.advance(15 * time.Second)
+	}
+	e.clock.advance(28 * time.Minute)
+	e.whoBrowses(b.Cookie)
+}
+
 // A browser that asks often is written down seldom, and never ends early by more
 // than that costs.
 func TestBrowserUseIsWrittenSeldom(t *testing.T) {

@@ -121,6 +121,15 @@ func (h *hooked) UserByName(ctx context.Context, name string) (auth.User, error)
 	return h.Store.UserByName(ctx, name)
 }
 
+func (h *hooked) LockAdmin(ctx context.Context) (func(), error) {
+	after, err := h.hook("LockAdmin")
+	if err != nil {
+		return nil, err
+	}
+	defer after()
+	return h.Store.LockAdmin(ctx)
+}
+
 func (h *hooked) Session(ctx context.Context, id string) (auth.Session, error) {
 	after, err := h.hook("Session")
 	if err != nil {

@@ -330,7 +330,7 @@ func (s *Service) authenticateForeign(ctx context.Context, o Origin, sum *[32]by
 		return Principal{}, err
 	}
 	who.limit(given)
-	who.Provider, who.AuthTime = p.Name, a.authTime
+	who.Provider, who.Subject, who.AuthTime = p.Name, a.subject, a.authTime
 	s.cache.put(sum, epoch, who, a.expires, now, nil)
 	return who, nil
 }

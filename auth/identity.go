@@ -239,17 +239,31 @@ func (s *Service) assertRoles(ctx context.Context, o Origin, p *provider, a asse
 	if err != nil {
 		return User{}, err
 	}
-	roles := given
-	if again {
-		if roles = common(user.Roles, given); len(roles) == len(user.Roles) {
-			return user, nil // most often the same token
-		}
+	if again && len(common(user.Roles, given)) == len(user.Roles) {
+		return user, nil // most often the same token
 	}
 	unlock, err := s.lockAdmin(ctx)
 	if err != nil {
 		return User{}, err
 	}
 	defer unlock()
+	// What is recorded and judged is who he is now: another token may have been faster.
+	user, id, err := s.cfg.Store.UserByIdentity(ctx, a.issuer, a.subject)
+	switch {
+	case errors.Is(err, ErrNotFound): // unlinked or deleted meanwhile
+		return User{}, errStranger
+	case err != nil:
+		return User{}, err
+	case !id.Managed || user.Disabled || a.issued.Before(id.Asserted):
+		return user, nil
+	}
+	if table, err = s.roleTable(ctx); err != nil {
+		return User{}, err
+	}
+	roles := given
+	if a.issued.Equal(id.Asserted) {
+		roles = common(user.Roles, given)
+	}
 	if !slices.Equal(roles, user.Roles) {
 		e := s.foreignEntry(o, p, a, user, "user.update")
 		e.Detail["roles"] = strings.Join(roles, " ")

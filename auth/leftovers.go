@@ -1,7 +1,9 @@
 package auth
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,9 +14,14 @@ const unfinished = ".master-*.new"
 
 // sweepKeys removes what a start that was killed while it made the master key
 // left in dir: the key under a second name, or half of one. While another start
-// is at it, all stays.
+// is at it, all stays. In a folder that this user may not list, such as one of
+// secrets that others put there, he has made nothing.
 func sweepKeys(dir string) error {
-	if names, err := leftovers(dir); err != nil || len(names) == 0 {
+	names, err := leftovers(dir)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil
+	}
+	if err != nil || len(names) == 0 {
 		return err
 	}
 	unlock, err := lockDir(dir, false)

@@ -45,6 +45,7 @@ type Principal struct {
 	SessionID   string     // empty for API keys
 	KeyID       string     // empty for access tokens
 	Provider    string     // whose access token it was, if not our own
+	Subject     string     // of that token
 	Models      []string   // an API key's scope; nil: no restriction
 	AuthTime    time.Time  // last proof of the password, here or at a provider; zero for API keys and service accounts
 	// SecondFactor says that the sign-in of his session took a code of his second factor.

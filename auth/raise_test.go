@@ -1,14 +1,12 @@
 package auth_test
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
-
-	"golang.org/x/crypto/bcrypt"
 
 	"modelgate/audit"
 	"modelgate/auth"
@@ -221,66 +219,101 @@ func TestProviderRaisesWithoutLesserIdentities(t *testing.T) {
 	}
 }
 
-// A lost invitation or reset is no way into an account whose password was set
-// since, by whatever way.
-func TestPasswordVoidsTickets(t *testing.T) {
-	const next, other = "another lorry altogether", "eleven quiet harbours at dusk"
-	e := newEnv(t)
-	invited := func(name string) (auth.User, func() error) {
-		u, token, err := e.CreateUser(e.ctx, e.admin, name, nil)
-		want(t, err, nil)
-		return u, func() error { _, err := e.AcceptInvitation(e.ctx, origin, token, other); return err }
-	}
-	forgetful := func(name string) (auth.User, func() error) {
-		u := e.register(name)
-		token, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
-		want(t, err, nil)
-		return u, func() error { return e.ResetPassword(e.ctx, origin, token, other) }
-	}
-	byReset := func(u auth.User) {
-		token, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
-		want(t, err, nil)
-		want(t, e.ResetPassword(e.ctx, origin, token, next), nil)
-	}
-	offline := func(u auth.User) { want(t, auth.ResetOffline(e.ctx, e.db, cheap, u.Username, next), nil) }
-	byHimself := func(u auth.User) {
-		want(t, e.ChangePassword(e.ctx, e.who(e.login(u.Username).Access), password, next, ""), nil)
-	}
-	for name, c := range map[string]struct {
-		lose func(string) (auth.User, func() error)
-		set  func(auth.User)
+// The same when the way is made at another server of the database in the very
+// moment of the promotion.
+func TestPromotionsLookAtOtherServers(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	r := e.replica(withProviders(p.Config()))
+	mona := e.manager("mona", "users:manage")
+	robot, _, _ := e.service("robot")
+	old, err := e.Secrets(e.ctx, e.admin, robot.ID)
+	want(t, err, nil)
+	want(t, e.DeleteSecret(e.ctx, e.admin, robot.ID, old[0].ID), nil)
+	ada, _ := e.user("ada")
+	bob, _ := e.user("bob")
+	for what, c := range map[string]struct {
+		id   string
+		make func() (good func() bool)
 	}{
-		"invited.reset": {invited, byReset}, "invited.offline": {invited, offline},
-		"reset.reset": {forgetful, byReset}, "reset.offline": {forgetful, offline}, "reset.change": {forgetful, byHimself},
+		"secret": {robot.ID, func() func() bool {
+			_, secret, err := r.CreateSecret(r.ctx, mona, robot.ID, 0)
+			want(t, err, nil)
+			return func() bool { _, err := e.AuthenticateClient(e.ctx, origin, robot.ID, secret); return err == nil }
+		}},
+		"identity": {ada.ID, func() func() bool {
+			_, err := r.LinkIdentity(r.ctx, mona, ada.ID, "corp", "mona")
+			want(t, err, nil)
+			return func() bool { return true }
+		}},
+		"reset": {bob.ID, func() func() bool {
+			token, _, err := r.ResetUser(r.ctx, mona, bob.ID, false)
+			want(t, err, nil)
+			return func() bool { return e.ResetPassword(e.ctx, origin, token, "another lorry altogether") == nil }
+		}},
 	} {
-		u, find := c.lose(name)
-		c.set(u)
-		if err := find(); !errors.Is(err, auth.ErrToken) {
-			t.Errorf("%s: %v", name, err)
+		waits, raised := make(chan struct{}), make(chan error, 1)
+		var once, arrives sync.Once
+		e.store.set(func(method string) error {
+			if method == "LockAdmin" {
+				arrives.Do(func() { close(waits) })
+			}
+			return nil
+		}, nil)
+		r.store.set(nil, func(method string) {
+			if method != "Roles" { // by which it is judged whether mona may
+				return
+			}
+			once.Do(func() {
+				go func() {
+					_, err := e.UpdateUser(e.ctx, e.admin, c.id, auth.UserPatch{Roles: &[]string{"data-scientist"}})
+					raised <- err
+				}()
+				select {
+				case <-waits: // until the other server has stored what it makes
+				case err := <-raised:
+					raised <- err
+				}
+			})
+		})
+		good := c.make()
+		if err := <-raised; err == nil && good() {
+			t.Errorf("%s: made by somebody with fewer rights, and good after the promotion", what)
 		}
-		_, err := e.Login(e.ctx, origin, "x", name, next, "")
-		want(t, err, nil)
 	}
+}
 
-	// An invitation that an earlier version left beside a password.
-	u, token, err := e.CreateUser(e.ctx, e.admin, "carol", nil)
-	want(t, err, nil)
-	offline(u)
-	want(t, e.db.PutTicket(e.ctx, auth.Ticket{Hash: sha256.Sum256([]byte(token)), Kind: auth.Invitation, UserID: u.ID, ExpiresAt: e.clock.now().Add(time.Hour)}), nil)
-	_, err = e.AcceptInvitation(e.ctx, origin, token, other)
-	want(t, err, auth.ErrToken)
-
-	// A sign-in that renews an old hash sets no password.
-	u, find := forgetful("dora")
-	b, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-	want(t, err, nil)
-	stored, err := e.db.User(e.ctx, u.ID)
-	want(t, err, nil)
-	_, err = e.db.RenewHash(e.ctx, u.ID, stored.PasswordHash, string(b))
-	want(t, err, nil)
-	e.login("dora")
-	if stored, err = e.db.User(e.ctx, u.ID); err != nil || strings.HasPrefix(stored.PasswordHash, "$2") {
-		t.Errorf("%+v, %v", stored, err)
+// What is judged is the user as he is when he is raised, not as he was when his
+// token was read.
+func TestProviderRaisesWhoWasLoweredMeanwhile(t *testing.T) {
+	p, other := authtest.NewProvider(t), authtest.NewProvider(t)
+	second := other.Config()
+	second.Name, second.CreateUsers, second.RolesClaim, second.Roles = "other", false, "", nil
+	e := newEnv(t, withProviders(p.Config(), second))
+	r := e.replica(withProviders(p.Config(), second))
+	mona := e.manager("mona", "users:manage")
+	said := func(groups ...string) string {
+		e.clock.advance(time.Second)
+		return p.AccessToken(e.clock.now(), authtest.Members{"groups": groups})
 	}
-	want(t, find(), nil)
+	made := e.who(said("ml-makers"))
+	low, high := said("ml-users"), said("ml-makers")
+	var once sync.Once
+	e.store.set(func(method string) error {
+		if method == "LockAdmin" {
+			once.Do(func() {
+				r.who(low)
+				_, err := r.LinkIdentity(r.ctx, mona, made.UserID, "other", "mona")
+				want(t, err, nil)
+			})
+		}
+		return nil
+	}, nil)
+	if who := e.who(high); !who.Can(auth.ModelsWrite) {
+		t.Fatalf("%+v", who)
+	}
+	e.dead("an identity that was linked with fewer rights", other.AccessToken(e.clock.now(), authtest.Members{"sub": "mona"}))
+	if r := e.records("user.update"); len(r) < 2 || r[0].Detail["roles"] != "data-scientist" || r[1].Detail["roles"] != "user" {
+		t.Errorf("recorded: %+v", r)
+	}
 }

@@ -10,7 +10,8 @@ import (
 )
 
 // TestRecheck: who has changed in nothing is the same, whatever he proved himself
-// with, though his token has expired; who gained a right has not gained it.
+// with, though his token has expired; who gained a right has not gained it, and
+// whose account with a provider was unlinked is nobody.
 func TestRecheck(t *testing.T) {
 	p := authtest.NewProvider(t)
 	cfg := p.Config()
@@ -40,5 +41,41 @@ func TestRecheck(t *testing.T) {
 		if again.Permissions != callers[way].Permissions {
 			t.Errorf("%s: has gained %b", way, again.Permissions)
 		}
+	}
+	foreigner := callers["token of a provider"]
+	ids, err := e.db.IdentitiesOf(e.ctx, foreigner.UserID)
+	want(t, err, nil)
+	want(t, e.db.UnlinkIdentity(e.ctx, foreigner.UserID, ids[0].ID), nil)
+	_, err = e.Recheck(e.ctx, foreigner)
+	want(t, err, auth.ErrToken)
+}
+
+// Whose identity was taken away, or whose secret, is not who he was.
+func TestRecheckOfWhatWasTakenAway(t *testing.T) {
+	p := authtest.NewProvider(t)
+	e := newEnv(t, withProviders(p.Config()))
+	ada, _ := e.user("ada")
+	id, err := e.LinkIdentity(e.ctx, e.admin, ada.ID, "corp", "sub-9")
+	want(t, err, nil)
+	_, err = e.LinkIdentity(e.ctx, e.admin, ada.ID, "corp", "sub-8")
+	want(t, err, nil)
+	byProvider := e.who(p.AccessToken(e.clock.now(), members{"sub": "sub-9"}))
+	u, first, secret := e.service("nightly")
+	byClient := e.who(e.clientToken(u.ID, secret))
+
+	// The access token of a program expires as that of a person does.
+	e.clock.advance(20 * time.Minute)
+	for _, who := range []auth.Principal{byProvider, byClient} {
+		again, err := e.Recheck(e.ctx, who)
+		if want(t, err, nil); !reflect.DeepEqual(again, who) {
+			t.Errorf("was %+v, is %+v", who, again)
+		}
+	}
+	e.admin = e.who(e.login("admin").Access)
+	want(t, e.UnlinkIdentity(e.ctx, e.admin, ada.ID, id.ID), nil)
+	want(t, e.DeleteSecret(e.ctx, e.admin, u.ID, first.ID), nil)
+	for _, who := range []auth.Principal{byProvider, byClient} {
+		_, err := e.Recheck(e.ctx, who)
+		want(t, err, auth.ErrToken)
 	}
 }

@@ -146,13 +146,20 @@ func (s *Service) PasswordGrant() bool { return s.cfg.PasswordGrant }
 // now is the time as the store keeps it.
 func (s *Service) now() time.Time { return s.cfg.Now().UTC().Truncate(time.Microsecond) }
 
+// lockAdmin takes s.admin, and keeps other servers from the same meanwhile: what
+// is judged here must not be altered there before it is stored.
 func (s *Service) lockAdmin(ctx context.Context) (unlock func(), err error) {
 	select {
 	case s.admin <- struct{}{}:
-		return func() { <-s.admin }, nil
 	case <-ctx.Done():
 		return nil, ErrUnavailable.Because(ctx.Err())
 	}
+	others, err := s.cfg.Store.LockAdmin(ctx)
+	if err != nil {
+		<-s.admin
+		return nil, err
+	}
+	return func() { others(); <-s.admin }, nil
 }
 
 const (

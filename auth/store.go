@@ -190,6 +190,10 @@ type Store interface {
 	// Users lists by username, from the first one greater than after, at most
 	// limit. One query.
 	Users(ctx context.Context, after string, limit int) ([]User, error)
+	// LockAdmin waits until nobody else has the lock, at any server of the
+	// database, and takes it until unlock is called or the process dies. It keeps
+	// nobody from the other methods. Every unlock must be called once.
+	LockAdmin(ctx context.Context) (unlock func(), err error)
 	// UpdateUser replaces what f returns (id, kind, username and TOTP can't
 	// change). A user whom it leaves disabled loses all his sessions in the same
 	// step, and one to whom it gives another password hash, or a permission that his

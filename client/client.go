@@ -40,6 +40,8 @@ type Client struct {
 	base string
 	http *http.Client
 	cred Credentials
+
+	userAgent string // empty: Go's own
 }
 
 // Option changes a Client.
@@ -53,6 +55,9 @@ func WithCredentials(cred Credentials) Option { return func(c *Client) { c.cred 
 
 // WithToken is WithCredentials(Static(token)).
 func WithToken(token string) Option { return WithCredentials(Static(token)) }
+
+// WithUserAgent replaces the User-Agent of Go's HTTP client.
+func WithUserAgent(agent string) Option { return func(c *Client) { c.userAgent = agent } }
 
 // New returns a client of the server at base, as in "https://models.example.com".
 func New(base string, opts ...Option) (*Client, error) {
@@ -145,6 +150,9 @@ func (c *Client) once(ctx context.Context, method, path, contentType, token stri
 	if r != nil {
 		req.ContentLength = size
 		req.Header.Set("Content-Type", contentType)
+	}
+	if c.userAgent != "" {
+		req.Header.Set("User-Agent", c.userAgent)
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)

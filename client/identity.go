@@ -212,7 +212,7 @@ func (c *Client) Keys(ctx context.Context) ([]Key, error) {
 // opens all of the caller's.
 func (c *Client) CreateKey(ctx context.Context, name string, expires time.Duration, models []string) (Key, error) {
 	in := map[string]any{"name": name}
-	if expires > 0 {
+	if expires != 0 { // the server refuses what is below 1 s: none would never expire
 		in["expires_in"] = int64(expires / time.Second)
 	}
 	if models != nil {
@@ -242,7 +242,7 @@ func (c *Client) CreateUser(ctx context.Context, username string, roles []string
 // expires.
 func (c *Client) CreateService(ctx context.Context, username string, roles []string, expires time.Duration) (Service, error) {
 	in := map[string]any{"username": username, "roles": roles, "kind": "service"}
-	if expires > 0 {
+	if expires != 0 { // the server refuses what is below 1 s: none would never expire
 		in["expires_in"] = int64(expires / time.Second)
 	}
 	var s Service
@@ -257,7 +257,7 @@ func (c *Client) Secrets(ctx context.Context, id string) ([]Secret, error) {
 // CreateSecret gives a service account another secret.
 func (c *Client) CreateSecret(ctx context.Context, id string, expires time.Duration) (Secret, error) {
 	in := map[string]any{}
-	if expires > 0 {
+	if expires != 0 { // the server refuses what is below 1 s: none would never expire
 		in["expires_in"] = int64(expires / time.Second)
 	}
 	var s Secret

@@ -16,6 +16,7 @@ import (
 // children are what this test binary does instead of testing when it starts itself again: the other process that holds the
 // file, is killed, or has no room left.
 var children = map[string]func(ctx context.Context, path string) error{
+	"admin": childAdmin,
 	"lock":  childLock,
 	"write": childWrite,
 	"full":  childFull,
@@ -80,6 +81,21 @@ func (c *child) end(t *testing.T) {
 	if err := c.Wait(); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// childAdmin takes the lock of administration and does not let go of it.
+func childAdmin(ctx context.Context, path string) error {
+	db, err := Open(ctx, path, nil)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if _, err := db.LockAdmin(ctx); err != nil {
+		return err
+	}
+	fmt.Println("locked")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 // childLock holds the file against everybody until its input ends.

@@ -65,6 +65,29 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// The lock of administration holds between processes, and one that is killed leaves none.
+func TestAdminLockOfAnotherProcess(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "modelgate.db")
+	db := openAt(t, path)
+	c := start(t, "admin", path)
+	c.line(t)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := db.LockAdmin(short); !errors.Is(err, auth.ErrUnavailable) {
+		t.Fatalf("while another process has it: %v", err)
+	}
+	if err := c.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	c.Wait()
+	unlock, err := db.LockAdmin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlock()
+}
+
 // writes are what the child does at once, in streams of numbered steps. Where a stream has got to can be seen in the
 // database, which progress finds out; the child goes on from there.
 var writes = map[string]func(ctx context.Context, db *DB, n int) error{

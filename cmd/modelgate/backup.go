@@ -176,10 +176,11 @@ func (c *RestoreCmd) Run(ctx context.Context, s std) (err error) {
 	if err := os.Rename(dir, c.Data); err != nil {
 		return err
 	}
-	fmt.Fprintf(s.err, "Restored %d files to %s. Run 'modelgate audit verify --data %s', then start the server.\n", n, c.Data, c.Data)
+	fmt.Fprintf(s.err, "Restored %d files to %s.\n", n, c.Data)
 	if _, err := os.Stat(masterKeyPath(c.Data)); errors.Is(err, fs.ErrNotExist) {
 		fmt.Fprintf(s.err, "The backup held no master key: put the one of that time to %s (mode 0600), or give it by --master-key-file or MODELGATE_MASTER_KEY.\n", masterKeyPath(c.Data))
 	}
+	fmt.Fprintf(s.err, "Run 'modelgate audit verify --data %s', then start the server.\n", c.Data)
 	return nil
 }
 

@@ -137,7 +137,7 @@ func (c *BenchCmd) connect() (*client.Client, error) {
 	transport.MaxIdleConns, transport.MaxIdleConnsPerHost = 0, maxCallers
 	transport.ForceAttemptHTTP2 = false // a connection each, as callers have them
 	transport.TLSNextProto = nil
-	return client.New(url, client.WithHTTP(&http.Client{Transport: transport}),
+	return newClient(url, client.WithHTTP(&http.Client{Transport: transport}),
 		client.WithCredentials(&remembered{from: cred}))
 }
 

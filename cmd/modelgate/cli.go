@@ -39,8 +39,8 @@ type CLI struct {
 	SigningKey SigningKeyCmd `cmd:"" name:"signing-key" group:"Administration" help:"Keys that sign access tokens."`
 
 	Admin   AdminCmd   `cmd:"" group:"Offline, on the data folder" help:"Repairs that need no login."`
-	Backup  BackupCmd  `cmd:"" group:"Offline, on the data folder" help:"Copy the whole data folder, also while the server runs."`
-	Restore RestoreCmd `cmd:"" group:"Offline, on the data folder" help:"Put a backup into an empty data folder."`
+	Backup  BackupCmd  `cmd:"" group:"Offline, on the data folder" help:"Copy the data folder but for the master key, also while the server runs."`
+	Restore RestoreCmd `cmd:"" group:"Offline, on the data folder" help:"Put a backup into an empty data folder; the master key comes back apart."`
 
 	Healthcheck HealthcheckCmd            `cmd:"" group:"Other" help:"Exit 0 when a server answers as ready (for containers)."`
 	Help        HelpCmd                   `cmd:"" group:"Other" help:"Explain a command."`

@@ -80,7 +80,7 @@ type Config struct {
 	Timeout     time.Duration `env:"MODELGATE_TIMEOUT" default:"30s" help:"Longest run of one prediction."`
 	LoadTimeout time.Duration `env:"MODELGATE_LOAD_TIMEOUT" name:"load-timeout" default:"30s" help:"Longest load of one model."`
 	IdleClose   time.Duration `env:"MODELGATE_IDLE_CLOSE" name:"idle-close" default:"15m" help:"Close a loaded model that nobody called for so long."`
-	Hashers     int           `env:"MODELGATE_HASHERS" default:"0" help:"Passwords hashed at once (46 MiB each); 0: half of the cores."`
+	Hashers     int           `env:"MODELGATE_HASHERS" default:"0" help:"Passwords hashed at once, each in a process of low priority that takes about 95 MiB meanwhile; 0: half of the cores."`
 
 	// Transport and operation.
 	TLSCert        string        `env:"MODELGATE_TLS_CERT" name:"tls-cert" type:"path" placeholder:"FILE" help:"Certificate chain (PEM); with --tls-key the API speaks HTTPS."`
@@ -88,8 +88,8 @@ type Config struct {
 	InsecureHTTP   bool          `env:"MODELGATE_INSECURE_HTTP" name:"insecure-http" help:"Speak plain HTTP on an address that is not loopback, for a proxy that speaks TLS in front."`
 	TrustedProxies []string      `env:"MODELGATE_TRUSTED_PROXIES" name:"trusted-proxies" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed. Default: none."`
 	CORSOrigins    []string      `env:"MODELGATE_CORS_ORIGINS" name:"cors-origins" placeholder:"ORIGIN" help:"Origins whose pages may read answers to their own tokens and keys, exactly as in https://app.example.com. Default: none."`
-	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"0" help:"Connections at once to each port; more wait until one ends. 0: 12000, or fewer where the limit of open files is low."`
-	MaxPerAddress  int           `env:"MODELGATE_MAX_CONNECTIONS_PER_ADDRESS" name:"max-connections-per-address" default:"0" help:"Of these, from one client address (IPv6: network of 64 bits); 0: half of them, and of this machine all. Trusted proxies have no such bound."`
+	MaxConnections int           `env:"MODELGATE_MAX_CONNECTIONS" name:"max-connections" default:"0" help:"Connections at once to each port. For more, idle ones are closed first, and where none is idle they wait until one ends. 0: 12000, or fewer where the limit of open files is low."`
+	MaxPerAddress  int           `env:"MODELGATE_MAX_CONNECTIONS_PER_ADDRESS" name:"max-connections-per-address" default:"0" help:"Of these, from one client address (IPv6: network of 64 bits); more are refused while none of its own is idle. 0: half of them, and of this machine all. Trusted proxies have no such bound."`
 	Isolation      string        `env:"MODELGATE_ISOLATION" enum:"sandbox,none" default:"sandbox" help:"Where models run: each in a sandboxed process ('sandbox'), or inside this one, which holds keys ('none'). Default: ${default}."`
 	DrainTimeout   time.Duration `env:"MODELGATE_DRAIN_TIMEOUT" name:"drain-timeout" default:"35s" help:"How long requests in flight may take to end after SIGTERM."`
 	AuditFileSize  Bytes         `env:"MODELGATE_AUDIT_FILE_SIZE" name:"audit-file-size" default:"64MiB" help:"Size from which a file of the audit log is closed and the next begun."`

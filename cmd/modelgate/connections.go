@@ -44,12 +44,20 @@ type connBounds struct {
 
 	mu    sync.Mutex
 	conns map[*boundedConn]struct{} // guarded by mu
-	from  map[netip.Prefix]int      // how many of conns each address has; guarded by mu
+	from  map[netip.Prefix]held     // what each address has of conns; guarded by mu
+}
+
+// held is what one address has.
+type held struct {
+	n int // connections
+	// busyTo: until then none of them is taken to be idle, as elapsed tells it. To
+	// look at all of them costs ten times what it costs to refuse one more.
+	busyTo int64
 }
 
 func newConnBounds(port string, most, each int, trusted func(netip.Addr) bool) *connBounds {
 	b := &connBounds{most: most, each: each, trusted: trusted, freed: make(chan struct{}, 1),
-		conns: map[*boundedConn]struct{}{}, from: map[netip.Prefix]int{}}
+		conns: map[*boundedConn]struct{}{}, from: map[netip.Prefix]held{}}
 	label := prometheus.Labels{"port": port}
 	b.open = prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "modelgate_connections", Help: "Open connections of clients, by the setting that names the port.", ConstLabels: label,
@@ -142,15 +150,17 @@ var (
 func (b *connBounds) admit(c *boundedConn) (victim *boundedConn, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	full := errFull
-	if !c.trusted && b.each < b.most && b.from[c.address] >= b.each {
-		full = errAddressFull
+	full, has, now := errFull, b.from[c.address], elapsed()
+	if !c.trusted && b.each < b.most && has.n >= b.each {
+		if full = errAddressFull; now < has.busyTo {
+			return nil, full
+		}
 	} else if len(b.conns) < b.most {
-		b.conns[c] = struct{}{}
-		b.from[c.address]++
+		has.n++
+		b.conns[c], b.from[c.address] = struct{}{}, has
 		return nil, nil
 	}
-	longest := elapsed()
+	longest := now
 	for other := range b.conns {
 		if full == errAddressFull && other.address != c.address {
 			continue
@@ -158,6 +168,10 @@ func (b *connBounds) admit(c *boundedConn) (victim *boundedConn, err error) {
 		if since := other.idleFrom.Load(); since <= longest {
 			longest, victim = since, other
 		}
+	}
+	if victim == nil && full == errAddressFull {
+		has.busyTo = now + int64(restGrace)
+		b.from[c.address] = has
 	}
 	return victim, full
 }
@@ -170,8 +184,11 @@ func (b *connBounds) leave(c *boundedConn) {
 		return
 	}
 	delete(b.conns, c)
-	if b.from[c.address]--; b.from[c.address] == 0 {
+	has := b.from[c.address]
+	if has.n--; has.n == 0 {
 		delete(b.from, c.address)
+	} else {
+		b.from[c.address] = has
 	}
 	select {
 	case b.freed <- struct{}{}:

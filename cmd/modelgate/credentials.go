@@ -128,7 +128,7 @@ func (s *credentialStore) Renew(ctx context.Context, rejected string) (better bo
 			better = true
 			return nil
 		}
-		c, err := client.New(l.URL)
+		c, err := newClient(l.URL)
 		if err != nil {
 			return err
 		}
@@ -152,6 +152,13 @@ func (l login) with(t client.Tokens) login {
 	return l
 }
 
+// userAgent is what the command line calls itself; lists of sessions show it.
+func userAgent() string { return "modelgate/" + version }
+
+func newClient(url string, opts ...client.Option) (*client.Client, error) {
+	return client.New(url, append(opts, client.WithUserAgent(userAgent()))...)
+}
+
 // connect returns a client for the kept login, or for MODELGATE_URL and
 // MODELGATE_TOKEN where they are set.
 func connect() (*client.Client, error) {
@@ -159,7 +166,7 @@ func connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(url, client.WithCredentials(cred))
+	return newClient(url, client.WithCredentials(cred))
 }
 
 // whereTo is the server of connect, and who calls it.
@@ -191,5 +198,5 @@ func (s *credentialStore) connect() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return client.New(l.URL, client.WithCredentials(s))
+	return newClient(l.URL, client.WithCredentials(s))
 }

@@ -61,6 +61,7 @@ func plain(err error) string {
 func inCommands(e *client.Error) string {
 	text := routes.Replace(e.Detail)
 	if e.RetryAfter > 0 { // told by the hint
+		text = strings.Replace(text, "; wait for the seconds in Retry-After, or", "; wait, or", 1)
 		text = strings.TrimSuffix(text, "; wait for the seconds in Retry-After")
 	}
 	return text
@@ -70,11 +71,18 @@ func inCommands(e *client.Error) string {
 // the types that read themselves ("value") only Bytes can be negative.
 var negative = regexp.MustCompile(`^(--[a-z-]+): expected (int|value|duration) value but got "(-\d+)" \(.*$`)
 
+// noTime is what kong says of a time that it can't read, and where that stands
+// unless it is a flag.
+var noTime = regexp.MustCompile(`^(--[a-z-]+): expected duration but got ("[^"]*"): .*?( \(from envar .*\))?$`)
+
 // mistake is an error of kong's in words for a person.
 func mistake(err *kong.ParseError) string {
 	if m := negative.FindStringSubmatch(err.Error()); m != nil {
 		instead := map[string]string{"int": "0 or more", "value": "a size, such as 512MiB or 2GiB", "duration": "a time, such as 30s or 15m"}
 		return fmt.Sprintf("%s %s is negative; take %s", m[1], m[3], instead[m[2]])
+	}
+	if m := noTime.FindStringSubmatch(err.Error()); m != nil {
+		return fmt.Sprintf("%s: %s is no time%s; write it in h, m and s, such as 720h (30 days), 15m or 1h30m", m[1], m[2], m[3])
 	}
 	return err.Error()
 }
@@ -106,15 +114,27 @@ func hintForRefusal(e *client.Error) string {
 		if os.Getenv("MODELGATE_URL") != "" {
 			return "Set MODELGATE_TOKEN to a key of that server ('modelgate key create' makes one), or unset it and MODELGATE_URL."
 		}
-		return "Run 'modelgate login URL' and repeat the command."
+		return "Run '" + loginCommand() + "' and repeat the command."
 	case "reauthentication_required":
-		return "Run 'modelgate login URL' again and repeat the command within 10 minutes."
+		if os.Getenv("MODELGATE_URL") != "" {
+			return "Unset MODELGATE_URL and MODELGATE_TOKEN, run '" + loginCommand() + "' and repeat the command within 10 minutes."
+		}
+		return "Run '" + loginCommand() + "' again and repeat the command within 10 minutes."
 	case "rate_limited":
 		if e.RetryAfter > 0 {
 			return fmt.Sprintf("Try again in %s.", e.RetryAfter)
 		}
 	}
 	return ""
+}
+
+// loginCommand logs in to the server that the failed command spoke to.
+func loginCommand() string {
+	url, _, err := whereTo()
+	if err != nil {
+		url = "URL"
+	}
+	return "modelgate login " + url
 }
 
 // routes are those that the server's refusals send a caller to, the longer
@@ -125,6 +145,9 @@ var routes = strings.NewReplacer(
 	"GET /admin/roles", "'modelgate role list'",
 	"GET /admin/users", "'modelgate user list'",
 	"GET /users/me/keys", "'modelgate key list'",
+	"POST /users/me/totp, or modelgate totp enable", "'modelgate totp enable'",
+	"POST /users/me/totp", "'modelgate totp enable'",
+	"DELETE /users/me/totp", "'modelgate totp disable'",
 )
 
 // transportReason drops the method and address that http.Client repeats.

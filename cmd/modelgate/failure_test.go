@@ -3,9 +3,13 @@ package main
 import (
 	"bytes"
 	"crypto/tls"
+	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"modelgate/client"
 )
@@ -45,6 +49,69 @@ func TestWrongPort(t *testing.T) {
 	}
 	if _, err := api.Models(t.Context()); err == nil || !strings.Contains(err.Error(), "speaks gRPC alone") {
 		t.Errorf("over HTTP/2 the port for gRPC is told as %v", err)
+	}
+}
+
+// TestHintsNameTheServer: who must log in again is told where, and first to
+// unset the variables that would win.
+func TestHintsNameTheServer(t *testing.T) {
+	code := "reauthentication_required"
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprintf(w, `{"code":%q,"detail":"log in again"}`, code)
+	}))
+	t.Cleanup(server.Close)
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
+	t.Chdir(t.TempDir())
+	store, err := openCredentials()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.save(login{URL: server.URL, Username: "ann", Access: "any", Expires: time.Now().Add(time.Hour)}); err != nil {
+		t.Fatal(err)
+	}
+	says := func(want string) {
+		t.Helper()
+		var errs bytes.Buffer
+		if exit := run(t.Context(), []string{"key", "create", "x"}, std{strings.NewReader(""), &errs, &errs}); exit != 1 || !strings.Contains(errs.String(), want) {
+			t.Errorf("exit %d, and no word of %q:\n%s", exit, want, errs.String())
+		}
+	}
+	says("Run 'modelgate login " + server.URL + "' again and repeat")
+	code = "invalid_token"
+	says("Run 'modelgate login " + server.URL + "' and repeat")
+	code = "reauthentication_required"
+	t.Setenv("MODELGATE_URL", server.URL)
+	t.Setenv("MODELGATE_TOKEN", "mg_any")
+	says("Unset MODELGATE_URL and MODELGATE_TOKEN, run 'modelgate login " + server.URL + "' and repeat")
+}
+
+// TestSignOutOfAProvidersUser says what it does not end.
+func TestSignOutOfAProvidersUser(t *testing.T) {
+	ended := false
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method + " " + r.URL.Path {
+		case "GET /admin/users":
+			fmt.Fprint(w, `{"items":[{"id":"u_1","username":"ann"}],"next":""}`)
+		case "GET /admin/users/u_1/identities":
+			fmt.Fprint(w, `{"items":[{"id":"i_1","provider":"corp"}],"next":""}`)
+		case "DELETE /admin/users/u_1/sessions":
+			ended = true
+			w.WriteHeader(http.StatusNoContent)
+		}
+	}))
+	t.Cleanup(server.Close)
+	t.Chdir(t.TempDir())
+	t.Setenv("MODELGATE_URL", server.URL)
+	t.Setenv("MODELGATE_TOKEN", "mg_any")
+	var out bytes.Buffer
+	exit := run(t.Context(), []string{"user", "sign-out", "ann"}, std{strings.NewReader(""), &out, &out})
+	want := "API keys go on. Access tokens of his identity provider go on too, where they are taken; 'modelgate user disable ann' keeps him out."
+	if exit != 0 || !ended || !strings.Contains(out.String(), want) {
+		t.Errorf("exit %d: %s", exit, out.String())
 	}
 }
 

@@ -38,6 +38,7 @@ func (c *HealthcheckCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
+	req.Header.Set("User-Agent", userAgent())
 	resp, err := probe.Do(req)
 	if err != nil {
 		return fmt.Errorf("can't reach %s: %w", base, transportReason(err))

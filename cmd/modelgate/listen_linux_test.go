@@ -1,6 +1,9 @@
 package main
 
 import (
+	"errors"
+	"net"
+	"net/netip"
 	"strings"
 	"syscall"
 	"testing"
@@ -89,4 +92,33 @@ func TestConnectionsByDefault(t *testing.T) {
 	if err := dialFrom(t, strings.TrimPrefix(p.url, "http://"), "127.0.0.1").get(60 * time.Second); err != nil {
 		t.Errorf("a client on this machine is held to half of the places: %v", err)
 	}
+}
+
+// TestFullAddressIsLookedAtSeldom: who floods a server from one address does not
+// have all his connections looked at for each that is refused; one that is idle
+// is found all the same, by the next look.
+func TestFullAddressIsLookedAtSeldom(t *testing.T) {
+	b := newConnBounds("listen", 10, 2, func(netip.Addr) bool { return false })
+	conn := func() *boundedConn {
+		return b.conn(from{address: net.TCPAddrFromAddrPort(netip.MustParseAddrPort("10.0.0.1:1"))})
+	}
+	for range 2 {
+		if _, err := b.admit(conn()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if victim, err := b.admit(conn()); victim != nil || !errors.Is(err, errAddressFull) {
+		t.Fatalf("%v, %v", victim, err)
+	}
+	looked := elapsed()
+	for c := range b.conns {
+		c.idleFrom.Store(0)
+	}
+	if victim, _ := b.admit(conn()); victim != nil && elapsed()-looked < int64(restGrace)/2 {
+		t.Error("all of them are looked at again at once")
+	}
+	within(t, time.Minute, "an idle connection is found", func() bool {
+		victim, err := b.admit(conn())
+		return victim != nil && errors.Is(err, errAddressFull)
+	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/user"
 	"strings"
 
@@ -43,13 +44,13 @@ func (c *LoginCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	t, err := api.LoginOTP(ctx, c.Username, password, c.OTP)
+	otp := c.OTP
+	t, err := api.LoginOTP(ctx, c.Username, password, otp)
 	if isCode(err, "otp_required") && terminal(s) {
-		code, asked := readCode(s, in, "Code, or a recovery code", false)
-		if asked != nil {
-			return asked
+		if otp, err = readCode(s, in, "Code, or a recovery code", false); err != nil {
+			return err
 		}
-		t, err = api.LoginOTP(ctx, c.Username, password, code)
+		t, err = api.LoginOTP(ctx, c.Username, password, otp)
 	}
 	if isCode(err, "otp_required") {
 		return errors.New("this account has a second factor: give the code of its authenticator application, or a recovery code, with --otp")
@@ -61,8 +62,36 @@ func (c *LoginCmd) Run(ctx context.Context, s std) error {
 	if err := store.locked(func() error { return store.save(kept) }); err != nil {
 		return fmt.Errorf("can't keep the login: %w", err)
 	}
-	fmt.Fprintf(s.err, "Logged in to %s as %s. 'modelgate models' lists what is open to you.\n", kept.URL, kept.Username)
+	next := "'modelgate models' lists what is open to you."
+	if api, err := store.connect(); err == nil && otp == "" && mustEnrol(ctx, api) {
+		next = enrolFirst
+	}
+	fmt.Fprintf(s.err, "Logged in to %s as %s. %s\n", kept.URL, kept.Username, next)
+	if set := variables(); set != "" {
+		fmt.Fprintf(s.err, "But commands go by the environment before this login: 'unset %s' to use it.\n", set)
+	}
 	return nil
+}
+
+const enrolFirst = "Your role needs a second factor, and you have none yet: run 'modelgate totp enable' first; all else is refused until then."
+
+// mustEnrol asks whether the server wants a second factor of the caller before
+// anything else, by a question that it would refuse then. A failure says
+// nothing: the next command meets it too.
+func mustEnrol(ctx context.Context, api *client.Client) bool {
+	_, err := api.Keys(ctx)
+	return isCode(err, "totp_required")
+}
+
+// variables names those that take the place of the kept login; empty: none are set.
+func variables() string {
+	var set []string
+	for _, name := range []string{"MODELGATE_URL", "MODELGATE_TOKEN"} {
+		if os.Getenv(name) != "" {
+			set = append(set, name)
+		}
+	}
+	return strings.Join(set, " ")
 }
 
 func defaultUser() string {
@@ -92,7 +121,11 @@ func (c *LogoutCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
-	if _, err := store.load(); errors.Is(err, errNoLogin) {
+	if set := variables(); set != "" { // told last, whatever becomes of the login
+		defer fmt.Fprintf(s.err, "The environment is as it was, and commands go on by it: 'unset %s' ends that.\n", set)
+	}
+	kept, err := store.load()
+	if errors.Is(err, errNoLogin) {
 		fmt.Fprintln(s.err, "There was no login to end.")
 		return nil
 	}
@@ -106,7 +139,7 @@ func (c *LogoutCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return fmt.Errorf("the login is forgotten here, but the server was not told: %w", err)
 	}
-	fmt.Fprintln(s.err, "Logged out.")
+	fmt.Fprintf(s.err, "Logged out: the login of %s at %s has ended.\n", kept.Username, kept.URL)
 	return nil
 }
 
@@ -123,9 +156,10 @@ func (c *WhoamiCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	answer := struct {
-		Server string `json:"server"`
+		Server    string `json:"server"`
+		MustEnrol bool   `json:"totp_required,omitempty"` // nothing else is open before a second factor is on
 		client.User
-	}{api.URL(), u}
+	}{api.URL(), !u.TOTP && mustEnrol(ctx, api), u}
 	return c.show(s, answer, func(w io.Writer) {
 		fmt.Fprintf(w, "Server\t%s\nUser\t%s\nRoles\t%s\nSecond factor\t%s\n", answer.Server, u.Username, strings.Join(u.Roles, ", "), onOff(u.TOTP))
 		for _, b := range u.Budgets {
@@ -134,6 +168,9 @@ func (c *WhoamiCmd) Run(ctx context.Context, s std) error {
 				of = b.Model
 			}
 			fmt.Fprintf(w, "Rows today\t%d of %d left, of %s\n", b.Left, b.DailyRows, of)
+		}
+		if answer.MustEnrol {
+			fmt.Fprintln(w, enrolFirst)
 		}
 	})
 }

@@ -24,7 +24,7 @@ type Cleartext struct {
 
 // client refuses to send a password where others can read it.
 func (c Cleartext) client(server string) (*client.Client, error) {
-	api, err := client.New(server)
+	api, err := newClient(server)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +109,7 @@ func (c *AcceptCmd) Run(ctx context.Context, s std) error {
 		if err := used(api.ResetPassword(ctx, token, password)); err != nil {
 			return err
 		}
-		fmt.Fprintf(s.err, "The password is set, and all former logins have ended. Next: modelgate login %s\n", api.URL())
+		fmt.Fprintf(s.err, "The password is set, and all former logins have ended. Next: modelgate login %s --username YOUR-NAME\n", api.URL())
 		return nil
 	}
 	u, err := api.Accept(ctx, token, password)

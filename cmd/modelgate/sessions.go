@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"modelgate/client"
 )
 
 // UserSessionsCmd is GET /admin/users/{id}/sessions.
@@ -60,6 +62,10 @@ func (c *UserSignOutCmd) Run(ctx context.Context, s std) error {
 	if err != nil {
 		return err
 	}
+	identities, err := api.UserIdentities(ctx, u.ID) // asked for first: afterwards the caller's own login may be gone
+	if err != nil {
+		return err
+	}
 	if c.Session != "" {
 		err = api.EndUserSession(ctx, u.ID, c.Session)
 	} else {
@@ -69,11 +75,39 @@ func (c *UserSignOutCmd) Run(ctx context.Context, s std) error {
 		return err
 	}
 	out := map[string]string{"username": u.Username}
-	text := fmt.Sprintf("All sign-ins of %s have ended; his API keys go on.", u.Username)
+	text := fmt.Sprintf("All sign-ins of %s have ended; %s", u.Username, goesOn(u, len(identities) > 0))
+	if kept, err := keptLogin(); err == nil && c.Session == "" && kept.Username == u.Username {
+		text += "\nThat was your own login. Next: modelgate login " + kept.URL
+	}
 	if c.Session != "" {
 		out["session"], text = c.Session, fmt.Sprintf("Sign-in %s of %s has ended.", c.Session, u.Username)
 	}
 	return c.show(s, out, func(w io.Writer) { fmt.Fprintln(w, text) })
+}
+
+// goesOn says by what a user still comes in who was signed out everywhere.
+func goesOn(u client.User, provided bool) string {
+	if u.Kind == "service" {
+		return fmt.Sprintf("its secrets get new tokens: 'modelgate user secret list %s' shows them, 'modelgate user secret revoke %[1]s ID' takes one away.", u.Username)
+	}
+	text := "his API keys go on."
+	if provided {
+		text += fmt.Sprintf(" Access tokens of his identity provider go on too, where they are taken; 'modelgate user disable %s' keeps him out.", u.Username)
+	}
+	return text
+}
+
+// keptLogin is the login that commands go by; errNoLogin where variables take
+// its place.
+func keptLogin() (login, error) {
+	if variables() != "" {
+		return login{}, errNoLogin
+	}
+	s, err := openCredentials()
+	if err != nil {
+		return login{}, err
+	}
+	return s.load()
 }
 
 func (c *UserSignOutCmd) everybody(ctx context.Context, s std) error {
@@ -90,6 +124,6 @@ func (c *UserSignOutCmd) everybody(ctx context.Context, s std) error {
 		return err
 	}
 	return c.show(s, map[string]bool{"all": true}, func(w io.Writer) {
-		fmt.Fprintf(w, "All sign-ins of all users have ended, yours included; API keys go on.\nNext: modelgate login %s\n", api.URL())
+		fmt.Fprintf(w, "All sign-ins of all users have ended, yours included; API keys, secrets of service accounts and identity providers go on.\nNext: modelgate login %s\n", api.URL())
 	})
 }

@@ -47,16 +47,38 @@ func (c *TOTPEnableCmd) Run(ctx context.Context, s std) error {
 	if err := showTOTP(s.out, begun); err != nil {
 		return err
 	}
-	code, err := readCode(s, in, "Code that the application shows", c.PasswordStdin)
-	if err != nil {
-		return err
-	}
-	codes, err := api.ConfirmTOTP(ctx, code)
+	codes, err := c.confirm(ctx, s, in, api)
 	if err != nil {
 		return err
 	}
 	fmt.Fprintln(s.err, "From now on every sign-in needs a code. Your other logins have ended.")
 	return showRecovery(s, codes)
+}
+
+// confirm sends the first code. A person may mistype it: the secret that was
+// shown stays good for another try.
+func (c *TOTPEnableCmd) confirm(ctx context.Context, s std, in *bufio.Reader, api *client.Client) ([]string, error) {
+	tries := 1
+	if terminal(s) && !c.PasswordStdin {
+		tries = 3
+	}
+	for {
+		code, err := readCode(s, in, "Code that the application shows", c.PasswordStdin)
+		var codes []string
+		if err == nil {
+			codes, err = api.ConfirmTOTP(ctx, code)
+		}
+		mistyped := isCode(err, "wrong_code") || errors.Is(err, errEmptyCode)
+		if tries--; mistyped && tries > 0 {
+			fmt.Fprintln(s.err, "That is not the code. Type the one that the application shows now.")
+			continue
+		}
+		if isCode(err, "wrong_code") { // its words are for who has recovery codes
+			return nil, errors.New("the code is wrong, so the second factor stays off; check the clock of the application's device, " +
+				"and run 'modelgate totp enable' again: it makes a new secret")
+		}
+		return codes, err
+	}
 }
 
 // TOTPDisableCmd is DELETE /users/me/totp.
@@ -139,6 +161,8 @@ func isCode(err error, code string) bool {
 	return errors.As(err, &refused) && refused.Code == code
 }
 
+var errEmptyCode = errors.New("there was no code; type the one that the application shows now. With --password-stdin it is the line below the password")
+
 // readCode asks for a code, which may be seen: it is good once.
 func readCode(s std, in *bufio.Reader, label string, fromStdin bool) (string, error) {
 	if !fromStdin && !terminal(s) {
@@ -152,7 +176,7 @@ func readCode(s std, in *bufio.Reader, label string, fromStdin bool) (string, er
 		return "", err
 	}
 	if line = strings.TrimSpace(line); line == "" {
-		return "", errors.New("there was no code; type the one that the application shows now. With --password-stdin it is the line below the password")
+		return "", errEmptyCode
 	}
 	return line, nil
 }

@@ -58,7 +58,7 @@ func TestTOTPCommands(t *testing.T) {
 	does(password+next+recovery[3]+"\n", "password", "--password-stdin")
 	does(next, append(login, "--otp", recovery[4])...)
 	does(next+password, "password", "--password-stdin") // this one has just begun with one
-	fails("is on already", password, "totp", "enable", "--password-stdin")
+	fails("is on already; 'modelgate totp disable' takes it away", password, "totp", "enable", "--password-stdin")
 	fails("--otp", password, login...)
 	fails("password or code", password, append(login, "--otp", "nonsense")...)
 	does(password, append(login, "--otp", recovery[0])...)
@@ -133,6 +133,66 @@ func enableTOTP(t *testing.T, password string) (secret string, recovery []string
 		t.Fatalf("%s; %d recovery codes", said, len(recovery))
 	}
 	return secret, recovery
+}
+
+// TestMistypedFirstCode: on a terminal a slip does not cost the secret that was
+// shown; what comes by a pipe is tried once. Who must have a second factor is
+// told so in commands.
+func TestMistypedFirstCode(t *testing.T) {
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(home, ".config"))
+	p := start(t, t.TempDir(), "MODELGATE_RATE_LOGIN=1000-M", "MODELGATE_REQUIRE_TOTP=admin")
+	does := func(want, in string, exit int, args ...string) {
+		t.Helper()
+		out, errs, got := inProcess(t, strings.NewReader(in), args...)
+		if got != exit || !strings.Contains(out+errs, want) || strings.Contains(out+errs, "POST ") {
+			t.Fatalf("%v: exit %d, want %d and %q: %s%s", args, got, exit, want, out, errs)
+		}
+	}
+	password := adminPassword + "\n"
+	does("run 'modelgate totp enable' first", password, 0, "login", p.url, "--username", "admin", "--password-stdin")
+	does("run 'modelgate totp enable' first", "", 0, "whoami")
+	does(`"totp_required": true`, "", 0, "whoami", "--json")
+	does("none yet; begin with 'modelgate totp enable'", "", 1, "models")
+	does("begin with 'modelgate totp enable'", "", 1, "user", "list")
+	does("so the second factor stays off", password+"1\n", 1, "totp", "enable", "--password-stdin")
+
+	if said := enableByHand(t, "1", "", "2"); !strings.HasPrefix(said, "1") || strings.Contains(said, "recovery") ||
+		strings.Count(said, "That is not the code") != 2 || !strings.Contains(said, "the code is wrong, so the second factor stays off") {
+		t.Errorf("three slips: %s", said)
+	}
+	if said := enableByHand(t, "1", "", "right"); !strings.HasPrefix(said, "0") {
+		t.Errorf("the third try: %s", said)
+	}
+	if out, _, exit := inProcess(t, strings.NewReader(""), "whoami"); exit != 0 || strings.Contains(out, "first") {
+		t.Errorf("%s", out)
+	}
+}
+
+// enableByHand turns a second factor on at a terminal, where codes are typed
+// one after the other ("right": that of the secret), and returns the exit code
+// with what was said.
+func enableByHand(t *testing.T, codes ...string) string {
+	t.Helper()
+	keyboard, screen := openTerminal(t)
+	shown, out := io.Pipe()
+	done := make(chan string, 1)
+	go func() {
+		var errs bytes.Buffer
+		exit := run(t.Context(), []string{"totp", "enable"}, std{screen, out, &errs})
+		out.Close()
+		done <- fmt.Sprint(exit, errs.String())
+	}()
+	for lines := bufio.NewScanner(shown); lines.Scan(); {
+		if word := strings.Fields(lines.Text()); len(word) == 2 && word[0] == "Secret" {
+			typed := strings.ReplaceAll(strings.Join(codes, "\n")+"\n", "right", totpCode(t, word[1], time.Now()))
+			if _, err := keyboard.WriteString(typed); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return <-done
 }
 
 // TestQRCode: on a terminal the secret is drawn, all lines of one width.

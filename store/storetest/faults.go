@@ -46,6 +46,13 @@ func calls(s Store) map[string]func(context.Context) error {
 		"DeleteUser": func(ctx context.Context) error {
 			return s.DeleteUser(ctx, "id-ada", func(auth.User, int) error { return nil })
 		},
+		"LockAdmin": func(ctx context.Context) error {
+			unlock, err := s.LockAdmin(ctx)
+			if err == nil {
+				unlock()
+			}
+			return err
+		},
 		"Roles":         func(ctx context.Context) error { _, err := s.Roles(ctx); return err },
 		"PutRole":       func(ctx context.Context) error { return s.PutRole(ctx, auth.Role{Name: "new"}) },
 		"DeleteRole":    func(ctx context.Context) error { return s.DeleteRole(ctx, "analyst", yes) },

@@ -39,7 +39,7 @@ func RunTests(t *testing.T, open func(t *testing.T) Store) {
 
 // RunAuth runs the tests of auth.Store.
 func RunAuth(t *testing.T, open func(t *testing.T) Store) {
-	run(t, open, slices.Concat(userTests, adminTests, roleTests, sessionTests, roomTests, browserTests, keyTests, clientTests, ticketTests, identityTests, budgetTests, signingKeyTests, changeTests, totpTests))
+	run(t, open, slices.Concat(userTests, adminTests, adminLockTests, roleTests, sessionTests, roomTests, browserTests, keyTests, clientTests, ticketTests, identityTests, budgetTests, signingKeyTests, changeTests, totpTests))
 }
 
 // RunModels runs the tests of models.Store.
