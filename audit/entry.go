@@ -11,14 +11,15 @@ import (
 	"time"
 )
 
-// Outcome says how an action ended.
+// Outcome says what was decided of an action.
 type Outcome string
 
 const (
 	// Allowed: the action was permitted. The record is written before the
-	// action takes effect.
+	// action takes effect, and so does not say that it did.
 	Allowed Outcome = "allowed"
-	// Denied: the actor lacked the right.
+	// Denied: the actor was refused: he lacked the right, or a rule stood
+	// against it. Nothing was done.
 	Denied Outcome = "denied"
 	// Failed: the actor could not prove an identity (wrong password, replayed
 	// refresh token).

@@ -48,6 +48,9 @@ func (s *Service) CreateService(ctx context.Context, who Principal, name string,
 	if roles, err = s.grantable(ctx, who, roles, nil, a); err != nil {
 		return fail(err)
 	}
+	if err := s.nameFree(ctx, who, name, a); err != nil {
+		return fail(err)
+	}
 	now := s.now()
 	u = User{ID: newID("u_"), Kind: ServiceAccount, Username: name, Roles: roles, CreatedAt: now, UpdatedAt: now}
 	first, secret = s.mint(who, u.ID, expiresIn)
@@ -56,7 +59,7 @@ func (s *Service) CreateService(ctx context.Context, who Principal, name string,
 		return fail(err)
 	}
 	if err := s.cfg.Store.CreateService(ctx, u, first); err != nil {
-		return fail(err)
+		return fail(s.refuse(ctx, who, a, err))
 	}
 	return u, first, secret, nil
 }

@@ -90,7 +90,8 @@ func (s *Service) Register(ctx context.Context, o Origin, name, password string)
 }
 
 // AcceptInvitation sets the first password of a user whom an administrator
-// made. An unknown, used or expired invitation is ErrToken.
+// made. An unknown, used or expired invitation is ErrToken, and so is one of a
+// user who has got a password by another way.
 func (s *Service) AcceptInvitation(ctx context.Context, o Origin, token, password string) (User, error) {
 	if s.cfg.Registration == Closed {
 		return User{}, ErrForbidden.With("registration is closed")
@@ -115,8 +116,14 @@ func (s *Service) redeem(ctx context.Context, attempt signIn, kind TicketKind, p
 	if !ok {
 		return User{}, s.failed(ctx, attempt, "malformed", errTicket)
 	}
+	// An invitation is for the first password. The store voids it with the first
+	// one, but did not always.
+	late := func(u User) bool { return kind == Invitation && u.PasswordHash != "" }
 	var user User
 	_, err := s.cfg.Store.Redeem(ctx, ticket, kind, s.now(), func(u User) (User, error) {
+		if late(u) {
+			return User{}, ErrToken
+		}
 		user = u
 		return User{}, errPeek
 	})
@@ -144,7 +151,7 @@ func (s *Service) redeem(ctx context.Context, attempt signIn, kind TicketKind, p
 		return User{}, err
 	}
 	stored, err := s.cfg.Store.Redeem(ctx, ticket, kind, s.now(), func(u User) (User, error) {
-		if u.Disabled {
+		if u.Disabled || late(u) {
 			return User{}, ErrToken
 		}
 		u.PasswordHash, u.PasswordExpires = hash, time.Time{}

@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"crypto/sha256"
 	"errors"
 	"strings"
 	"testing"
@@ -287,4 +288,68 @@ func TestResetOffline(t *testing.T) {
 	if len(list) != 1 {
 		t.Errorf("%d sessions: the old one should have ended", len(list))
 	}
+}
+
+// A lost invitation or reset is no way into an account whose password was set
+// since, by whatever way.
+func TestPasswordVoidsTickets(t *testing.T) {
+	const next, other = "another lorry altogether", "eleven quiet harbours at dusk"
+	e := newEnv(t)
+	invited := func(name string) (auth.User, func() error) {
+		u, token, err := e.CreateUser(e.ctx, e.admin, name, nil)
+		want(t, err, nil)
+		return u, func() error { _, err := e.AcceptInvitation(e.ctx, origin, token, other); return err }
+	}
+	forgetful := func(name string) (auth.User, func() error) {
+		u := e.register(name)
+		token, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
+		want(t, err, nil)
+		return u, func() error { return e.ResetPassword(e.ctx, origin, token, other) }
+	}
+	byReset := func(u auth.User) {
+		token, _, err := e.ResetUser(e.ctx, e.admin, u.ID, false)
+		want(t, err, nil)
+		want(t, e.ResetPassword(e.ctx, origin, token, next), nil)
+	}
+	offline := func(u auth.User) { want(t, auth.ResetOffline(e.ctx, e.db, cheap, u.Username, next), nil) }
+	byHimself := func(u auth.User) {
+		want(t, e.ChangePassword(e.ctx, e.who(e.login(u.Username).Access), password, next, ""), nil)
+	}
+	for name, c := range map[string]struct {
+		lose func(string) (auth.User, func() error)
+		set  func(auth.User)
+	}{
+		"invited.reset": {invited, byReset}, "invited.offline": {invited, offline},
+		"reset.reset": {forgetful, byReset}, "reset.offline": {forgetful, offline}, "reset.change": {forgetful, byHimself},
+	} {
+		u, find := c.lose(name)
+		c.set(u)
+		if err := find(); !errors.Is(err, auth.ErrToken) {
+			t.Errorf("%s: %v", name, err)
+		}
+		_, err := e.Login(e.ctx, origin, "x", name, next, "")
+		want(t, err, nil)
+	}
+
+	// An invitation that an earlier version left beside a password.
+	u, token, err := e.CreateUser(e.ctx, e.admin, "carol", nil)
+	want(t, err, nil)
+	offline(u)
+	want(t, e.db.PutTicket(e.ctx, auth.Ticket{Hash: sha256.Sum256([]byte(token)), Kind: auth.Invitation, UserID: u.ID, ExpiresAt: e.clock.now().Add(time.Hour)}), nil)
+	_, err = e.AcceptInvitation(e.ctx, origin, token, other)
+	want(t, err, auth.ErrToken)
+
+	// A sign-in that renews an old hash sets no password.
+	u, find := forgetful("dora")
+	b, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	want(t, err, nil)
+	stored, err := e.db.User(e.ctx, u.ID)
+	want(t, err, nil)
+	_, err = e.db.RenewHash(e.ctx, u.ID, stored.PasswordHash, string(b))
+	want(t, err, nil)
+	e.login("dora")
+	if stored, err = e.db.User(e.ctx, u.ID); err != nil || strings.HasPrefix(stored.PasswordHash, "$2") {
+		t.Errorf("%+v, %v", stored, err)
+	}
+	want(t, find(), nil)
 }

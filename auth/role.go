@@ -200,11 +200,21 @@ func (s *Service) DeleteRole(ctx context.Context, who Principal, name string) er
 	if err := s.mayChangeRole(ctx, who, role, 0, a); err != nil {
 		return err
 	}
+	remove := func(f func() error) error {
+		err := s.cfg.Store.DeleteRole(ctx, name, f)
+		if errors.Is(err, ErrInUse) {
+			return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
+		}
+		return err
+	}
+	if err := remove(func() error { return errPeek }); !errors.Is(err, errPeek) {
+		return err
+	}
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return err
 	}
 	defer s.cache.revokeAll()
-	return s.cfg.Store.DeleteRole(ctx, name)
+	return remove(func() error { return nil })
 }
 
 // RolesExist is ErrInvalid, naming the first that is missing, unless all the

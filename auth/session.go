@@ -134,15 +134,9 @@ func (s *Service) upgrade(ctx context.Context, user User, password string) User 
 	if err != nil {
 		return user
 	}
-	next, err := s.cfg.Store.UpdateUser(ctx, user.ID, func(old User, _ int) (User, error) {
-		if old.PasswordHash != user.PasswordHash {
-			return User{}, errPeek // somebody else changed it
-		}
-		old.PasswordHash = hash
-		return old, nil
-	})
+	next, err := s.cfg.Store.RenewHash(ctx, user.ID, user.PasswordHash, hash)
 	if err != nil {
-		if !errors.Is(err, errPeek) {
+		if !errors.Is(err, ErrNotFound) { // else somebody changed it
 			s.cfg.Logger.Warn("a password hash could not be renewed", "user", user.ID, "cause", err)
 		}
 		return user

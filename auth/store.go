@@ -196,12 +196,16 @@ type Store interface {
 	LockAdmin(ctx context.Context) (unlock func(), err error)
 	// UpdateUser replaces what f returns (id, kind, username and TOTP can't
 	// change). A user whom it leaves disabled loses all his sessions in the same
-	// step, and one to whom it gives a permission that his roles did not give, his
-	// tickets.
+	// step, and one to whom it gives another password hash, or a permission that his
+	// roles did not give, all his tickets.
 	// otherAdmins counts the other enabled people with role admin and a
 	// password, in the same transaction: two administrators that remove each
 	// other can't both succeed.
 	UpdateUser(ctx context.Context, id string, f func(old User, otherAdmins int) (User, error)) (User, error)
+	// RenewHash replaces the hash of a password by another one of the same
+	// password, so that tickets stay. ErrNotFound when the user, or the hash old,
+	// has gone.
+	RenewHash(ctx context.Context, id, old, next string) (User, error)
 	// DeleteUser removes the user with sessions, keys, secrets and tickets when f agrees.
 	// Models he owns stay, without owner.
 	DeleteUser(ctx context.Context, id string, f func(old User, otherAdmins int) error) error
@@ -244,8 +248,9 @@ type Store interface {
 	// PutRole creates or replaces permissions, rate and daily rows. When the role
 	// gains a permission, all who have it lose their tickets in the same step.
 	PutRole(ctx context.Context, r Role) error
-	// DeleteRole fails with ErrInUse while a user or model has the role.
-	DeleteRole(ctx context.Context, name string) error
+	// DeleteRole removes a role when f agrees. It fails with ErrInUse, without
+	// asking f, while a user or model has the role.
+	DeleteRole(ctx context.Context, name string, f func() error) error
 
 	// CreateSession begins a session and ends those that d says. It returns the
 	// ids of those that d.Most has ended. However many sessions of a user begin at
@@ -317,12 +322,14 @@ type Store interface {
 	// has no refresh token. It fails with ErrNotFound also when the secret has gone.
 	CreateClientSession(ctx context.Context, s Session, d Displaced) (ended []string, err error)
 
-	// PutTicket stores t and removes the user's older tickets of that kind.
+	// PutTicket stores t and removes the user's older tickets, of either kind: of
+	// several the last one counts.
 	PutTicket(ctx context.Context, t Ticket) error
 	// Redeem uses up a ticket and replaces its user by what f returns, in one
 	// step, in which one that DropsTOTP removes his second factor. An unknown,
 	// used or expired ticket is ErrToken. Of concurrent calls one succeeds.
-	// When f fails the ticket stays.
+	// When f fails the ticket stays. Another password hash voids his other tickets,
+	// as in UpdateUser.
 	Redeem(ctx context.Context, hash [32]byte, kind TicketKind, now time.Time, f func(User) (User, error)) (User, error)
 
 	// SigningKeys lists all, the first to be active first.

@@ -100,6 +100,9 @@ func (s *Service) CreateUser(ctx context.Context, who Principal, name string, ro
 	if roles, err = s.grantable(ctx, who, roles, nil, a); err != nil {
 		return User{}, "", err
 	}
+	if err := s.nameFree(ctx, who, name, a); err != nil {
+		return User{}, "", err
+	}
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return User{}, "", err
 	}
@@ -108,9 +111,21 @@ func (s *Service) CreateUser(ctx context.Context, who Principal, name string, ro
 	secret, hash := newSecret(invitePrefix)
 	err = s.cfg.Store.CreateUser(ctx, u, &Ticket{Hash: hash, Kind: Invitation, UserID: u.ID, ExpiresAt: now.Add(s.cfg.InviteTTL)})
 	if err != nil {
-		return User{}, "", err
+		return User{}, "", s.refuse(ctx, who, a, err)
 	}
 	return shown(u), secret, nil
+}
+
+// nameFree refuses a name that somebody has, before the record says that a user
+// of that name may be made.
+func (s *Service) nameFree(ctx context.Context, who Principal, name string, a Action) error {
+	switch _, err := s.cfg.Store.UserByName(ctx, name); {
+	case err == nil:
+		return s.refuse(ctx, who, a, ErrTaken)
+	case !errors.Is(err, ErrNotFound):
+		return err
+	}
+	return nil
 }
 
 // grantable sorts a list of roles and refuses one that does not exist, and one
@@ -160,9 +175,10 @@ func mayTouch(who Principal, table map[string]Role, u User, otherAdmins int, los
 	return nil
 }
 
-// refuse records a refusal by mayTouch; other errors pass.
+// refuse records a refusal by mayTouch, or of a name that is taken; other errors
+// pass.
 func (s *Service) refuse(ctx context.Context, who Principal, a Action, err error) error {
-	if errors.Is(err, ErrLastAdmin) || errors.Is(err, ErrForbidden) {
+	if errors.Is(err, ErrLastAdmin) || errors.Is(err, ErrForbidden) || errors.Is(err, ErrTaken) {
 		return s.cfg.Guard.Decide(ctx, who, false, err, true, a)
 	}
 	return noSuchUser(err)

@@ -289,6 +289,9 @@ func TestRoles(t *testing.T) {
 	alice, _ := e.user("alice")
 	e.give(alice.ID, "ops")
 	want(t, e.DeleteRole(e.ctx, e.admin, "ops"), auth.ErrInUse)
+	if r := e.records("role.delete"); r[0].Outcome != audit.Denied || r[0].Reason != "in_use" || allowed(r) != 0 {
+		t.Errorf("%+v", r)
+	}
 	e.give(alice.ID)
 	want(t, e.DeleteRole(e.ctx, e.admin, "ops"), nil)
 	want(t, e.DeleteRole(e.ctx, e.admin, "ops"), auth.ErrNotFound)
@@ -307,5 +310,46 @@ func TestPermissionNames(t *testing.T) {
 	for _, bad := range []string{"", "USERS:MANAGE", "users:*", "*", "users:manage "} {
 		_, err := auth.ParsePermissions([]string{bad})
 		want(t, err, auth.ErrInvalid)
+	}
+}
+
+func allowed(list []audit.Entry) (n int) {
+	for _, r := range list {
+		if r.Outcome == audit.Allowed {
+			n++
+		}
+	}
+	return n
+}
+
+// The log does not say that somebody was allowed to make a user whose name is
+// taken: neither when that is known beforehand, nor alone when it is found out
+// after the record.
+func TestTakenNameIsDenied(t *testing.T) {
+	for kind, create := range map[string]func(e *env) error{
+		"person":  func(e *env) error { _, _, err := e.CreateUser(e.ctx, e.admin, "Alice", nil); return err },
+		"service": func(e *env) error { _, _, _, err := e.CreateService(e.ctx, e.admin, "alice", nil, 0); return err },
+	} {
+		t.Run(kind, func(t *testing.T) {
+			e := newEnv(t)
+			denied := func(before int) {
+				t.Helper()
+				r := e.records("user.create")
+				if r[0].Outcome != audit.Denied || r[0].Reason != "taken" || r[0].Target != "alice" || allowed(r) != before {
+					t.Errorf("%+v", r)
+				}
+			}
+			before := allowed(e.records("user.create"))
+			e.store.set(nil, func(method string) {
+				if method == "UserByName" { // free, and taken right after
+					e.store.set(nil, nil)
+					e.register("alice")
+				}
+			})
+			want(t, create(e), auth.ErrTaken)
+			denied(before + 1)
+			want(t, create(e), auth.ErrTaken)
+			denied(before + 1)
+		})
 	}
 }

@@ -81,7 +81,7 @@ func (db *DB) PutRole(ctx context.Context, r auth.Role) error {
 }
 
 // DeleteRole implements auth.Store. The foreign keys know who still has the role.
-func (db *DB) DeleteRole(ctx context.Context, name string) error {
+func (db *DB) DeleteRole(ctx context.Context, name string, f func() error) error {
 	return authError(db.write(ctx, func(t *tx) error {
 		n, err := t.exec(`DELETE FROM roles WHERE name = ?`, name)
 		switch {
@@ -92,6 +92,6 @@ func (db *DB) DeleteRole(ctx context.Context, name string) error {
 		case n == 0:
 			return errAbsent
 		}
-		return nil
+		return f()
 	}))
 }

@@ -13,12 +13,18 @@ func (db *DB) PutTicket(ctx context.Context, ticket auth.Ticket) error {
 }
 
 func (t *tx) putTicket(k auth.Ticket) error {
-	if _, err := t.exec(`DELETE FROM tickets WHERE user_id = ? AND kind = ?`, k.UserID, string(k.Kind)); err != nil {
+	if err := t.voidTickets(k.UserID); err != nil {
 		return err
 	}
 	_, err := t.exec(`INSERT INTO tickets (hash, kind, user_id, expires_at, drops_totp) VALUES (?, ?, ?, ?, ?)`,
 		k.Hash[:], string(k.Kind), k.UserID, micros(k.ExpiresAt), k.DropsTOTP)
 	return taken(err)
+}
+
+// voidTickets removes all tickets of a user, of whatever kind.
+func (t *tx) voidTickets(userID string) error {
+	_, err := t.exec(`DELETE FROM tickets WHERE user_id = ?`, userID)
+	return err
 }
 
 // Redeem implements auth.Store.

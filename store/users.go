@@ -134,6 +134,21 @@ func (db *DB) UpdateUser(ctx context.Context, id string, f func(old auth.User, o
 	return stored, nil
 }
 
+// RenewHash implements auth.Store.
+func (db *DB) RenewHash(ctx context.Context, id, old, next string) (u auth.User, err error) {
+	err = db.write(ctx, func(t *tx) error {
+		if err := found(t.exec(`UPDATE users SET password_hash = ? WHERE id = ? AND password_hash = ?`, next, id, old)); err != nil {
+			return err
+		}
+		u, err = t.user(`WHERE u.id = ?`, id)
+		return err
+	})
+	if err != nil {
+		return auth.User{}, authError(err)
+	}
+	return u, nil
+}
+
 // replaceUser stores what f makes of the user and returns it as it is stored.
 func (t *tx) replaceUser(old auth.User, f func(auth.User) (auth.User, error)) (auth.User, error) {
 	given := old
@@ -146,6 +161,11 @@ func (t *tx) replaceUser(old auth.User, f func(auth.User) (auth.User, error)) (a
 		u.PasswordHash, optional(u.PasswordExpires), u.Disabled, micros(u.CreatedAt), micros(u.UpdatedAt), old.ID)
 	if err != nil {
 		return auth.User{}, err
+	}
+	if u.PasswordHash != old.PasswordHash { // whoever holds a ticket from before must not replace the new one
+		if err := t.voidTickets(old.ID); err != nil {
+			return auth.User{}, err
+		}
 	}
 	if u.Disabled {
 		if _, err := t.exec(`DELETE FROM sessions WHERE user_id = ?`, old.ID); err != nil {
@@ -182,8 +202,7 @@ func (t *tx) voidRaised(userID string, before, after []string) error {
 	if sum(after)&^sum(before) == 0 {
 		return nil
 	}
-	_, err = t.exec(`DELETE FROM tickets WHERE user_id = ?`, userID)
-	return err
+	return t.voidTickets(userID)
 }
 
 // DeleteUser implements auth.Store. What hangs on the user goes or is let go by the foreign keys.

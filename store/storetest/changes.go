@@ -100,7 +100,7 @@ func testChanges(t *testing.T, s Store) {
 
 	ok(t, session("s4", "ada")())
 	told(t, s, "the end of a user", func() error { return s.DeleteUser(ctx, "id-ada", agree) }, ada)
-	told(t, s, "a role less", func() error { return s.DeleteRole(ctx, "ops") }, ops)
+	told(t, s, "a role less", func() error { return s.DeleteRole(ctx, "ops", yes) }, ops)
 }
 
 func agree(auth.User, int) error { return nil }
@@ -169,7 +169,7 @@ func testChangeMarks(t *testing.T, s Store) {
 	start := ask(-1).Mark
 	for _, name := range []string{"b", "a", "b"} {
 		ok(t, s.PutRole(ctx, auth.Role{Name: name, Rate: "1-S", CreatedAt: noon}))
-		ok(t, s.DeleteRole(ctx, name))
+		ok(t, s.DeleteRole(ctx, name, yes))
 	}
 	got := ask(start)
 	want := []auth.Change{{Kind: auth.RoleChanged, Subject: "b"}, {Kind: auth.RoleChanged, Subject: "a"}}

@@ -39,6 +39,10 @@ func calls(s Store) map[string]func(context.Context) error {
 		"UserByName": func(ctx context.Context) error { _, err := s.UserByName(ctx, "ada"); return err },
 		"Users":      func(ctx context.Context) error { _, err := s.Users(ctx, "", 10); return err },
 		"UpdateUser": func(ctx context.Context) error { _, err := s.UpdateUser(ctx, "id-ada", change); return err },
+		"RenewHash": func(ctx context.Context) error {
+			_, err := s.RenewHash(ctx, "id-ada", newUser("ada").PasswordHash, "renewed")
+			return err
+		},
 		"DeleteUser": func(ctx context.Context) error {
 			return s.DeleteUser(ctx, "id-ada", func(auth.User, int) error { return nil })
 		},
@@ -51,7 +55,7 @@ func calls(s Store) map[string]func(context.Context) error {
 		},
 		"Roles":         func(ctx context.Context) error { _, err := s.Roles(ctx); return err },
 		"PutRole":       func(ctx context.Context) error { return s.PutRole(ctx, auth.Role{Name: "new"}) },
-		"DeleteRole":    func(ctx context.Context) error { return s.DeleteRole(ctx, "analyst") },
+		"DeleteRole":    func(ctx context.Context) error { return s.DeleteRole(ctx, "analyst", yes) },
 		"CreateSession": func(ctx context.Context) error { return begin(ctx, s, session, first) },
 		"Session":       func(ctx context.Context) error { _, err := s.Session(ctx, "s"); return err },
 		"SessionsOf":    func(ctx context.Context) error { _, err := s.SessionsOf(ctx, "id-ada", noon); return err },

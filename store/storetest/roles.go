@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +65,9 @@ func testPutRole(t *testing.T, s Store) {
 	}
 }
 
+// yes agrees to the removal of a role.
+func yes() error { return nil }
+
 func testDeleteRole(t *testing.T, s Store) {
 	ctx := t.Context()
 	for _, name := range []string{"free", "of-user", "of-model", "of-rule"} {
@@ -75,15 +79,17 @@ func testDeleteRole(t *testing.T, s Store) {
 	_, err := s.AddVersion(ctx, m, v, nil)
 	ok(t, err)
 
-	ok(t, s.DeleteRole(ctx, "free"))
-	want(t, s.DeleteRole(ctx, "free"), auth.ErrNotFound)
+	refusal := errors.New("no")
+	want(t, s.DeleteRole(ctx, "free", func() error { return refusal }), refusal)
+	ok(t, s.DeleteRole(ctx, "free", yes))
+	want(t, s.DeleteRole(ctx, "free", yes), auth.ErrNotFound)
 	for _, name := range []string{"of-user", "of-model", "of-rule"} {
-		want(t, s.DeleteRole(ctx, name), auth.ErrInUse)
+		want(t, s.DeleteRole(ctx, name, func() error { t.Errorf("asked about %s", name); return nil }), auth.ErrInUse)
 	}
 	ok(t, s.DeleteUser(ctx, "id-ada", func(auth.User, int) error { return nil }))
 	ok(t, s.DeleteModel(ctx, "iris"))
 	for _, name := range []string{"of-user", "of-model", "of-rule"} {
-		ok(t, s.DeleteRole(ctx, name))
+		ok(t, s.DeleteRole(ctx, name, yes))
 	}
 	list, err := s.Roles(ctx)
 	ok(t, err)
@@ -97,7 +103,7 @@ func testDeleteRoleRace(t *testing.T, s Store) {
 		addRole(t, s, "analyst")
 		errs := race(2, func(i int) error {
 			if i == 0 {
-				return s.DeleteRole(ctx, "analyst")
+				return s.DeleteRole(ctx, "analyst", yes)
 			}
 			return s.CreateUser(ctx, newUser("ada", "analyst"), nil)
 		})

@@ -11,6 +11,7 @@ import (
 
 var ticketTests = []test{
 	{"PutTicket", testPutTicket},
+	{"PasswordVoidsTickets", testPasswordVoidsTickets},
 	{"Redeem", testRedeem},
 	{"RedeemRefused", testRedeemRefused},
 	{"RedeemRace", testRedeemRace},
@@ -33,13 +34,15 @@ func testPutTicket(t *testing.T, s Store) {
 	ok(t, s.PutTicket(ctx, newTicket("invitation", "ada", auth.Invitation)))
 	ok(t, s.PutTicket(ctx, newTicket("old", "ada", auth.PasswordReset)))
 	ok(t, s.PutTicket(ctx, newTicket("new", "ada", auth.PasswordReset)))
-	_, err := s.Redeem(ctx, hash("old"), auth.PasswordReset, noon, same)
-	want(t, err, auth.ErrToken)
-	for secret, kind := range map[string]auth.TicketKind{
-		"new": auth.PasswordReset, "bob": auth.PasswordReset, "invitation": auth.Invitation} {
-		_, err := s.Redeem(ctx, hash(secret), kind, noon, same)
+	void(t, s, "old", auth.PasswordReset)
+	void(t, s, "invitation", auth.Invitation) // of the other kind, all the same
+	for _, secret := range []string{"new", "bob"} {
+		_, err := s.Redeem(ctx, hash(secret), auth.PasswordReset, noon, same)
 		ok(t, err)
 	}
+	ok(t, s.PutTicket(ctx, newTicket("reset", "ada", auth.PasswordReset)))
+	ok(t, s.PutTicket(ctx, newTicket("later", "ada", auth.Invitation)))
+	void(t, s, "reset", auth.PasswordReset)
 	want(t, s.PutTicket(ctx, newTicket("x", "nobody", auth.Invitation)), auth.ErrNotFound)
 
 	// Of many at once the last one stays.
@@ -50,6 +53,52 @@ func testPutTicket(t *testing.T, s Store) {
 		return err
 	})
 	equal(t, "tickets left", count(errs, nil), 1)
+}
+
+func void(t *testing.T, s Store, secret string, kind auth.TicketKind) {
+	t.Helper()
+	_, err := s.Redeem(t.Context(), hash(secret), kind, noon, same)
+	want(t, err, auth.ErrToken)
+}
+
+// A password that is set voids what would set another; a hash that is renewed does not.
+func testPasswordVoidsTickets(t *testing.T, s Store) {
+	ctx := t.Context()
+	addUser(t, s, "ada")
+	addUser(t, s, "bob")
+	set := func(id string, f func(*auth.User)) {
+		t.Helper()
+		_, err := s.UpdateUser(ctx, id, func(u auth.User, _ int) (auth.User, error) { f(&u); return u, nil })
+		ok(t, err)
+	}
+	for _, kind := range []auth.TicketKind{auth.Invitation, auth.PasswordReset} {
+		kept, gone := newTicket("kept "+string(kind), "ada", kind), newTicket("gone "+string(kind), "ada", kind)
+		ok(t, s.PutTicket(ctx, kept))
+		old, err := s.User(ctx, "id-ada")
+		ok(t, err)
+		got, err := s.RenewHash(ctx, "id-ada", old.PasswordHash, "renewed for "+string(kind))
+		ok(t, err)
+		wanted := old
+		wanted.PasswordHash = "renewed for " + string(kind)
+		checkUser(t, got, wanted)
+		_, err = s.RenewHash(ctx, "id-ada", old.PasswordHash, "late")
+		want(t, err, auth.ErrNotFound)
+		_, err = s.RenewHash(ctx, "id-nobody", old.PasswordHash, "new")
+		want(t, err, auth.ErrNotFound)
+		set("id-ada", func(u *auth.User) { u.UpdatedAt = noon.Add(time.Minute) })
+		set("id-bob", func(u *auth.User) { u.PasswordHash += "x" }) // another's
+		_, err = s.UpdateUser(ctx, "id-ada", func(u auth.User, _ int) (auth.User, error) {
+			u.PasswordHash = "refused"
+			return u, auth.ErrInvalid
+		})
+		want(t, err, auth.ErrInvalid)
+		_, err = s.Redeem(ctx, kept.Hash, kind, noon, same)
+		ok(t, err)
+
+		ok(t, s.PutTicket(ctx, gone))
+		set("id-ada", func(u *auth.User) { u.PasswordHash = "set for " + string(kind) })
+		void(t, s, "gone "+string(kind), kind)
+	}
 }
 
 func testRedeem(t *testing.T, s Store) {
@@ -149,7 +198,7 @@ func testRaiseVoidsTickets(t *testing.T, s Store) {
 	put := func(name string, p auth.Permission) func() error {
 		return func() error { return s.PutRole(ctx, auth.Role{Name: name, Permissions: p, CreatedAt: noon}) }
 	}
-	for _, c := range []struct {
+	for i, c := range []struct {
 		what  string
 		do    func() error
 		voids bool
@@ -179,19 +228,17 @@ func testRaiseVoidsTickets(t *testing.T, s Store) {
 		{"another for the role", put("auditors", auth.AuditRead), true},
 		{"more for the role of others", put("readers", auth.AuditRead|auth.UsersManage), false},
 	} {
+		kind := []auth.TicketKind{auth.Invitation, auth.PasswordReset}[i%2]
 		for _, name := range []string{"ada", "bob"} {
-			ok(t, s.PutTicket(ctx, newTicket("invitation of "+name, name, auth.Invitation)))
-			ok(t, s.PutTicket(ctx, newTicket("reset of "+name, name, auth.PasswordReset)))
+			ok(t, s.PutTicket(ctx, newTicket("ticket of "+name, name, kind)))
 		}
 		if err := c.do(); err != nil {
 			t.Fatalf("%s: %v", c.what, err)
 		}
 		for _, name := range []string{"ada", "bob"} {
-			for of, kind := range map[string]auth.TicketKind{"invitation of ": auth.Invitation, "reset of ": auth.PasswordReset} {
-				_, err := s.Redeem(ctx, hash(of+name), kind, noon, same)
-				if void := errors.Is(err, auth.ErrToken); void != (c.voids && name == "ada") || err != nil && !void {
-					t.Errorf("after %s, %s%s: %v", c.what, of, name, err)
-				}
+			_, err := s.Redeem(ctx, hash("ticket of "+name), kind, noon, same)
+			if void := errors.Is(err, auth.ErrToken); void != (c.voids && name == "ada") || err != nil && !void {
+				t.Errorf("after %s, %s of %s: %v", c.what, kind, name, err)
 			}
 		}
 	}
