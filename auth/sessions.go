@@ -163,37 +163,29 @@ func (s *Service) mayEnd(ctx context.Context, who Principal, userID string, a Ac
 // Needs users:manage and every permission that the user has. ErrNotFound for a
 // session that is not his.
 func (s *Service) EndSessionOf(ctx context.Context, who Principal, userID, sessionID string) error {
-	a := s.target(ctx, Action{Name: "session.end", Detail: map[string]string{"session": cut(sessionID, 64)}}, userID)
-	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
+	his := func() error {
+		session, err := s.cfg.Store.Session(ctx, sessionID)
+		if errors.Is(err, ErrNotFound) || err == nil && session.UserID != userID {
+			return errNoSession
+		}
 		return err
 	}
-	unlock, err := s.lockAdmin(ctx)
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if err := s.mayEnd(ctx, who, userID, a); err != nil {
-		return err
-	}
-	// Looked for before it is recorded as ended.
-	session, err := s.cfg.Store.Session(ctx, sessionID)
-	if errors.Is(err, ErrNotFound) || err == nil && session.UserID != userID {
-		return errNoSession
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
-		return err
-	}
-	defer s.cache.revoke(userID)
-	return s.cfg.Store.EndSession(ctx, sessionID)
+	return s.endOf(ctx, who, userID, sessionID, his, func() error { return s.cfg.Store.EndSession(ctx, sessionID) })
 }
 
 // EndSessionsOf ends every session of a user; his API keys go on. Needs what
 // EndSessionOf does.
 func (s *Service) EndSessionsOf(ctx context.Context, who Principal, userID string) error {
-	a := s.target(ctx, Action{Name: "session.end", Detail: map[string]string{"session": "all"}}, userID)
+	return s.endOf(ctx, who, userID, "all", nil, func() error {
+		_, err := s.cfg.Store.EndSessions(ctx, userID, "")
+		return err
+	})
+}
+
+// endOf decides whether somebody may end what of a user, records it and does it.
+// look is asked before it is recorded; nil: there is nothing to look for.
+func (s *Service) endOf(ctx context.Context, who Principal, userID, what string, look, end func() error) error {
+	a := s.target(ctx, Action{Name: "session.end", Detail: map[string]string{"session": cut(what, 64)}}, userID)
 	if err := s.cfg.Guard.Check(ctx, who, UsersManage, a); err != nil {
 		return err
 	}
@@ -205,12 +197,16 @@ func (s *Service) EndSessionsOf(ctx context.Context, who Principal, userID strin
 	if err := s.mayEnd(ctx, who, userID, a); err != nil {
 		return err
 	}
+	if look != nil {
+		if err := look(); err != nil {
+			return err
+		}
+	}
 	if err := s.cfg.Guard.Allow(ctx, who, UsersManage, a); err != nil {
 		return err
 	}
 	defer s.cache.revoke(userID)
-	_, err = s.cfg.Store.EndSessions(ctx, userID, "")
-	return err
+	return end()
 }
 
 // EndEverySession ends the sessions of all users, the caller's own included: who
