@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -319,10 +320,16 @@ const (
 // exist; one without a permission here decides by what the caller owns or
 // which roles a model is open to.
 func (s *Server) table() []*route {
-	const (
-		get, head, post, put, patch, del = http.MethodGet, http.MethodHead, http.MethodPost,
-			http.MethodPut, http.MethodPatch, http.MethodDelete
-	)
+	return slices.Concat(s.accountRoutes(), s.adminRoutes(), s.modelRoutes())
+}
+
+const (
+	get, head, post, put, patch, del = http.MethodGet, http.MethodHead, http.MethodPost,
+		http.MethodPut, http.MethodPatch, http.MethodDelete
+)
+
+// accountRoutes are those about the server, and about the caller himself.
+func (s *Server) accountRoutes() []*route {
 	return []*route{
 		open(get, "/", 200, noRate, plain(s.root)),
 		open(get, "/healthz", 200, noRate, plain(s.health)),
@@ -355,7 +362,12 @@ func (s *Server) table() []*route {
 		signedIn(get, "/users/me/sessions", 200, plain(s.sessions)),
 		signedIn(del, "/users/me/sessions", 204, plain(s.endSessions)),
 		signedIn(del, "/users/me/sessions/{id}", 204, plain(s.endSession)),
+	}
+}
 
+// adminRoutes are those about others.
+func (s *Server) adminRoutes() []*route {
+	return []*route{
 		allowed(get, "/admin/users", auth.UsersManage, "user.list", 200, plain(s.users)),
 		allowed(post, "/admin/users", auth.UsersManage, "user.create", 201, bound(smallBody, s.createUser)),
 		allowed(get, "/admin/users/{id}", auth.UsersManage, "user.read", 200, plain(s.user)),
@@ -381,7 +393,12 @@ func (s *Server) table() []*route {
 		allowed(get, "/admin/audit", auth.AuditRead, "audit.read", 200, plain(s.auditLog)),
 		allowed(get, "/admin/audit/export", auth.AuditRead, "audit.export", 200, s.exportAudit),
 		allowed(get, "/admin/metrics", auth.MetricsRead, "metrics.read", 200, s.showMetrics),
+	}
+}
 
+// modelRoutes are those about models, and predictions.
+func (s *Server) modelRoutes() []*route {
+	return []*route{
 		predicting(get, "/models", 200, plain(s.listModels)),
 		predicting(get, "/models/{name}", 200, plain(s.model)),
 		managed(post, "/models/{name}/versions", "model.publish", 201, plain(s.upload)),

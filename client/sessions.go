@@ -15,7 +15,7 @@ type Session struct {
 	Address   string    `json:"address"`    // where it began
 	UserAgent string    `json:"user_agent"` // what the client called itself
 	CreatedAt time.Time `json:"created_at"`
-	LastUsed  time.Time `json:"last_used"` // sign-in, refresh, or a request of a browser
+	LastUsed  time.Time `json:"last_used"` // any request by it, to the minute
 	ExpiresAt time.Time `json:"expires_at"`
 	Current   bool      `json:"current"` // the caller's own
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
@@ -23,15 +24,17 @@ var faultTests = []test{
 
 // calls is every method, on what prepareCalls has made. None of them may take effect when it fails.
 func calls(s Store) map[string]func(context.Context) error {
+	all := userCalls(s)
+	maps.Copy(all, credentialCalls(s))
+	maps.Copy(all, modelCalls(s))
+	return all
+}
+
+func userCalls(s Store) map[string]func(context.Context) error {
 	session, first := newSession("new", "ada")
-	m, v := newModel("new", "")
 	change := func(u auth.User, _ int) (auth.User, error) {
 		u.PasswordHash = "changed"
 		return u, nil
-	}
-	rename := func(m *models.Model) (*models.Model, error) {
-		m.Description = "changed"
-		return m, nil
 	}
 	return map[string]func(context.Context) error{
 		"CreateUser": func(ctx context.Context) error { return s.CreateUser(ctx, newUser("new"), nil) },
@@ -79,11 +82,16 @@ func calls(s Store) map[string]func(context.Context) error {
 		"EndSession":     func(ctx context.Context) error { return s.EndSession(ctx, "s") },
 		"EndSessions":    func(ctx context.Context) error { _, err := s.EndSessions(ctx, "id-ada", ""); return err },
 		"EndAllSessions": func(ctx context.Context) error { return s.EndAllSessions(ctx) },
-		"CreateKey":      func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
-		"KeyByHash":      func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
-		"KeysOf":         func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
-		"DeleteKey":      func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
-		"TouchKey":       func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
+	}
+}
+
+func credentialCalls(s Store) map[string]func(context.Context) error {
+	return map[string]func(context.Context) error{
+		"CreateKey": func(ctx context.Context) error { return s.CreateKey(ctx, newKey("new", "ada")) },
+		"KeyByHash": func(ctx context.Context) error { _, err := s.KeyByHash(ctx, hash("k")); return err },
+		"KeysOf":    func(ctx context.Context) error { _, err := s.KeysOf(ctx, "id-ada"); return err },
+		"DeleteKey": func(ctx context.Context) error { return s.DeleteKey(ctx, "id-ada", "k") },
+		"TouchKey":  func(ctx context.Context) error { return s.TouchKey(ctx, "k", noon) },
 		"CreateService": func(ctx context.Context) error {
 			return s.CreateService(ctx, newService("new"), newSecret("new", "new"))
 		},
@@ -126,9 +134,19 @@ func calls(s Store) map[string]func(context.Context) error {
 			return s.ReturnRows(ctx, map[auth.RowBudget]int64{ofDay("id-ada", "", 0): 2})
 		},
 		"RowsUsed": func(ctx context.Context) error { _, err := s.RowsUsed(ctx, "id-ada", noon); return err },
-		"Sweep":    func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
-		"Ping":     func(ctx context.Context) error { return s.Ping(ctx) },
-		"Models":   func(ctx context.Context) error { _, err := s.Models(ctx); return err },
+	}
+}
+
+func modelCalls(s Store) map[string]func(context.Context) error {
+	m, v := newModel("new", "")
+	rename := func(m *models.Model) (*models.Model, error) {
+		m.Description = "changed"
+		return m, nil
+	}
+	return map[string]func(context.Context) error{
+		"Sweep":  func(ctx context.Context) error { return s.Sweep(ctx, noon.Add(1000*time.Hour)) },
+		"Ping":   func(ctx context.Context) error { return s.Ping(ctx) },
+		"Models": func(ctx context.Context) error { _, err := s.Models(ctx); return err },
 		"AddVersion": func(ctx context.Context) error {
 			_, err := s.AddVersion(ctx, m, v, asItIs)
 			return err
